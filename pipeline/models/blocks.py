@@ -1,0 +1,151 @@
+"""A residual block as a module: run whole, run with fewer channels, or cut for good."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.models.families import BlockLayout, Projection, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The attention layout of the dense model; it decides how many key rows a query width keeps."""
+
+    query_heads: int
+    key_value_heads: int
+    head_dim: int
+
+    @property
+    def granule(self) -> int:
+        """Query channels that belong to one key/value head."""
+        return self.query_heads // self.key_value_heads * self.head_dim
+
+    def segment_length(self, segment: Segment, width: int) -> int:
+        """Rows (or columns) that a segment has in a block of ``width`` channels."""
+        return width // self.granule * self.head_dim if segment in ("key", "value") else width
+
+
+class Block(nn.Module):
+    """``x + norm_after(body(norm_before(x)))`` for one attention or MLP of one layer.
+
+    ``width`` counts query channels (attention) or intermediate channels (MLP).
+    """
+
+    def __init__(
+        self,
+        unit: Literal["attn", "mlp"],
+        layer: int,
+        decoder_layer: nn.Module,
+        layout: BlockLayout,
+        heads: Heads,
+        width: int,
+    ) -> None:
+        super().__init__()
+        self.unit, self.layer, self.layout, self.heads, self.width = unit, layer, layout, heads, width
+        self.norm_before = decoder_layer.get_submodule(layout.norm_before)
+        self.body = decoder_layer.get_submodule(layout.body)
+        self.norm_after = (
+            decoder_layer.get_submodule(layout.norm_after) if layout.norm_after else nn.Identity()
+        )
+
+    def forward(self, hidden: Tensor, context: dict[str, Any], width: int | None = None) -> Tensor:
+        """Hidden states ``[batch, tokens, hidden]`` after this block.
+
+        ``context`` is what the decoder gives to the layer (masks, rotary embeddings, cache). With
+        ``width`` the block runs as if it were cut to its first ``width`` channels.
+        """
+        arguments = (self.norm_before(hidden),)
+        keywords = context if self.unit == "attn" else {}
+        if width is None:
+            out = self.body(*arguments, **keywords)
+        else:
+            out = torch.func.functional_call(self.body, self._narrowed(width), arguments, keywords)
+        if self.unit == "attn":
+            out = out[0]
+        return hidden + self.norm_after(out)
+
+    @torch.no_grad()
+    def cut(self, width: int) -> None:
+        """Keep the first ``width`` channels for good, in contiguous memory of their own."""
+        for name, tensor in self._narrowed(width).items():
+            owner, _, attribute = name.rpartition(".")
+            parameter = nn.Parameter(tensor.clone(memory_format=torch.contiguous_format), False)
+            setattr(self.body.get_submodule(owner), attribute, parameter)
+        for projection in self.layout.projections:
+            linear = self.body.get_submodule(projection.name)
+            linear.out_features, linear.in_features = linear.weight.shape
+        self.width = width
+
+    @torch.no_grad()
+    def reorder(self) -> None:
+        """Permute channels, or heads by key/value group, so that the largest L1 norms come first.
+
+        An MLP channel counts the L1 norms of its rows of gate and up. A key/value group counts its
+        query rows, and its key and value rows once per query head. Sums are taken in float32.
+        """
+        groups = self.width // (1 if self.unit == "mlp" else self.heads.granule)
+        importance = torch.zeros(groups, device=next(self.body.parameters()).device)
+        repeats = self.heads.query_heads // self.heads.key_value_heads
+        for projection in self.layout.projections:
+            weight = self.body.get_submodule(projection.name).weight
+            for segment, rows in self._split(weight, 0, projection.rows, self.width):
+                norms = rows.float().abs().sum(dim=1).view(groups, -1).sum(dim=1)
+                importance += norms * (repeats if segment in ("key", "value") else 1)
+        order = torch.argsort(importance, descending=True, stable=True)
+        for projection in self.layout.projections:
+            linear = self.body.get_submodule(projection.name)
+            for tensor, dim, segments in _cut_tensors(linear, projection):
+                parts = [
+                    part.unflatten(dim, (groups, -1)).index_select(dim, order).flatten(dim, dim + 1)
+                    for _, part in self._split(tensor, dim, segments, self.width)
+                ]
+                tensor.copy_(torch.cat(parts, dim))
+
+    def fixed_params(self) -> int:
+        """Parameters of the body that do not shrink with the width."""
+        shrinking = sum(
+            tensor.numel()
+            for projection in self.layout.projections
+            for tensor, _, _ in _cut_tensors(
+                self.body.get_submodule(projection.name), projection
+            )
+        )
+        return sum(p.numel() for p in self.body.parameters()) - shrinking
+
+    def _narrowed(self, width: int) -> dict[str, Tensor]:
+        """The body's parameters cut to ``width`` channels: views where a segment stands alone."""
+        narrowed = {}
+        for projection in self.layout.projections:
+            linear = self.body.get_submodule(projection.name)
+            for name, parameter in linear.named_parameters():
+                tensor: Tensor = parameter
+                for cut, dim, segments in _cut_tensors(linear, projection):
+                    if cut is parameter:
+                        parts = [
+                            part.narrow(dim, 0, self.heads.segment_length(segment, width))
+                            for segment, part in self._split(cut, dim, segments, self.width)
+                        ]
+                        tensor = parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+                narrowed[f"{projection.name}.{name}"] = tensor
+        return narrowed
+
+    def _split(
+        self, tensor: Tensor, dim: int, segments: Sequence[Segment], width: int
+    ) -> list[tuple[Segment, Tensor]]:
+        lengths = [self.heads.segment_length(segment, width) for segment in segments]
+        return list(zip(segments, tensor.split(lengths, dim), strict=True)) if segments else []
+
+
+def _cut_tensors(
+    linear: nn.Module, projection: Projection
+) -> list[tuple[nn.Parameter, int, Sequence[Segment]]]:
+    """The parameters of a projection that shrink, with the dimension and its segments."""
+    if projection.columns:
+        return [(linear.weight, 1, projection.columns)]
+    cut = [(linear.weight, 0, projection.rows)]
+    if linear.bias is not None:
+        cut.append((linear.bias, 0, projection.rows))
+    return cut

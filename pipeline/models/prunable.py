@@ -1,0 +1,185 @@
+"""The live model: a Hugging Face model that is always physically pruned."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from pipeline.models.blocks import Block, Heads
+from pipeline.models.families import Family, family_of
+from pipeline.pruning.state import BlockShape, ModelShape, PruningState
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderInput:
+    """What enters the decoder's blocks for one batch of tokens."""
+
+    hidden: Tensor
+    """Embedded tokens ``[batch, tokens, hidden]``."""
+    contexts: list[dict[str, Any]]
+    """For each block of ``PrunableModel.blocks`` what its layer is called with."""
+
+
+class PrunableModel:
+    """Wraps a loaded model. ``model`` stays a working Hugging Face model at every state.
+
+    The decoder's layers are replaced by groups of blocks, one group per attention that is still there:
+    the attention and the MLPs that follow it. So the decoder has as many layers as the KV cache has, and
+    masks, layer types and cached lengths stay right whichever attention was removed, the first included.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.family = family_of(model.config.model_type)
+        self._decoder: nn.Module = model.get_submodule(self.family.decoder)
+        self._final_norm = self._decoder.get_submodule(self.family.final_norm)
+        self._head = model.get_submodule(self.family.head)
+        # Attention modules read the same config object, so the decoder's view of it changes in place.
+        self._layer_types: list[str] | None = copy.copy(getattr(model.config, "layer_types", None))
+        self.blocks = _blocks_of(model, self.family)
+        self.shape = _shape_of(model, self.blocks)
+        self.state = PruningState.dense(self.shape)
+        self._regroup()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    def reorder(self) -> None:
+        """Put the most important channels and heads of every block first."""
+        for block in self.blocks:
+            block.reorder()
+
+    def prune_to(self, state: PruningState) -> None:
+        """Remove what ``state`` lacks. It must be reachable from the present state."""
+        gone = {("attn", i) for i in state.removed_attn} | {("mlp", i) for i in state.removed_mlp}
+        for unit, layer in (("attn", i) for i in self.state.removed_attn):
+            assert (unit, layer) in gone, f"{unit} {layer} was removed and cannot come back"
+        for block in self.blocks:
+            widths = state.attn_widths if block.unit == "attn" else state.mlp_widths
+            assert widths[block.layer] <= block.width, "a cut block cannot grow again"
+            if widths[block.layer] < block.width and (block.unit, block.layer) not in gone:
+                block.cut(widths[block.layer])
+        kept = [b for b in self.blocks if (b.unit, b.layer) not in gone]
+        if len(kept) < len(self.blocks):
+            self.blocks = kept
+            self._regroup()
+        self.state = state
+
+    @torch.no_grad()
+    def decoder_input(self, ids: Tensor) -> DecoderInput:
+        """Embed token ids ``[batch, tokens]`` and collect what the decoder hands to each layer.
+
+        The model's own forward pass runs with its layers replaced by recorders, so that embedding
+        scales, rotary embeddings and masks of any family are its own.
+        """
+        groups = getattr(self._decoder, self.family.layers)
+        recorders = nn.ModuleList(_Recorder() for _ in groups)
+        setattr(self._decoder, self.family.layers, recorders)
+        try:
+            self._decoder(input_ids=ids, use_cache=False)
+        finally:
+            setattr(self._decoder, self.family.layers, groups)
+        contexts = [
+            recorder.context
+            for recorder, group in zip(recorders, groups, strict=True)
+            for _ in group.blocks
+        ]
+        return DecoderInput(recorders[0].hidden, contexts)
+
+    def normed(self, hidden: Tensor) -> Tensor:
+        """The final norm of the last block's hidden states."""
+        out: Tensor = self._final_norm(hidden)
+        return out
+
+    def logits(self, normed: Tensor) -> Tensor:
+        """Vocabulary logits of normed hidden states."""
+        out: Tensor = self._head(normed)
+        return out
+
+    def _regroup(self) -> None:
+        groups: list[list[Block]] = [[]]
+        seen_attention = False
+        for block in self.blocks:
+            if block.unit == "attn" and seen_attention:
+                groups.append([])
+            seen_attention = seen_attention or block.unit == "attn"
+            groups[-1].append(block)
+        setattr(self._decoder, self.family.layers, nn.ModuleList(map(BlockGroup, groups)))
+        attentions = [b for b in self.blocks if b.unit == "attn"]
+        for index, block in enumerate(attentions):
+            block.body.layer_idx = index
+        config = self.model.config
+        if self._layer_types is not None:
+            config.layer_types = [self._layer_types[b.layer] for b in attentions] or self._layer_types[:1]
+        config.num_hidden_layers = len(groups)
+
+
+class BlockGroup(nn.Module):
+    """What the decoder calls as one layer: an attention and the MLPs up to the next attention."""
+
+    def __init__(self, blocks: list[Block]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, hidden_states: Tensor, **context: Any) -> Tensor:
+        """Run the blocks in order; ``context`` is what the decoder gives to its layers."""
+        for block in self.blocks:
+            hidden_states = block(hidden_states, context)
+        return hidden_states
+
+
+class _Recorder(nn.Module):
+    """Stands in for a layer, keeps what it was called with, and passes the hidden states on."""
+
+    hidden: Tensor
+    context: dict[str, Any]
+
+    def forward(self, hidden_states: Tensor, **context: Any) -> Tensor:
+        self.hidden, self.context = hidden_states, context
+        return hidden_states
+
+
+def heads_of(config: PretrainedConfig) -> Heads:
+    """The attention layout that a Hugging Face configuration states."""
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return Heads(config.num_attention_heads, config.num_key_value_heads, head_dim)
+
+
+def shape_from_config(config: PretrainedConfig) -> ModelShape:
+    """Parameter counts of the dense model from its configuration alone: no weights, no memory."""
+    from transformers import AutoModelForCausalLM
+
+    family = family_of(config.model_type)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return _shape_of(model, _blocks_of(model, family))
+
+
+def _blocks_of(model: PreTrainedModel, family: Family) -> list[Block]:
+    heads = heads_of(model.config)
+    layers = model.get_submodule(family.decoder).get_submodule(family.layers)
+    attn_width = heads.query_heads * heads.head_dim
+    blocks = []
+    for i, layer in enumerate(layers):
+        blocks.append(Block("attn", i, layer, family.attn, heads, attn_width))
+        blocks.append(Block("mlp", i, layer, family.mlp, heads, model.config.intermediate_size))
+    return blocks
+
+
+def _shape_of(model: PreTrainedModel, blocks: list[Block]) -> ModelShape:
+    def shape(block: Block, granule: int) -> BlockShape:
+        params = sum(p.numel() for p in block.body.parameters())
+        return BlockShape(block.width, granule, params, block.fixed_params())
+
+    attn, mlp = blocks[:2]
+    return ModelShape(
+        layers=len(blocks) // 2,
+        attn=shape(attn, attn.heads.granule),
+        mlp=shape(mlp, 1),
+        total_params=sum(p.numel() for p in model.parameters()),
+    )

@@ -1,0 +1,76 @@
+"""The search: in each dimension remove what hurts least, until the dimension's share is reached."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pipeline.pruning.state import DIMENSIONS, Candidate, Dimension, PruningState
+from pipeline.pruning.trajectory import Guard, ScoredCandidate, Step, Trajectory
+
+LOCK_POLL_S = 0.2
+
+
+class Score(Protocol):
+    """The perplexity of ``state`` without each of ``candidates``, in their order."""
+
+    def __call__(self, state: PruningState, candidates: Sequence[Candidate]) -> list[ScoredCandidate]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A step of a walk, and where it led."""
+
+    index: int
+    step: Step
+    state: PruningState
+    new: bool
+    """Computed now, not found on disk."""
+    seconds: float
+
+
+def thresholds(target_ratio: float, distribution: Sequence[float]) -> dict[Dimension, float]:
+    """For each dimension the removed percentage at which it ends: its cumulative share of the target."""
+    total = sum(distribution)
+    shares = [sum(distribution[: i + 1]) / total for i in range(len(DIMENSIONS))]
+    ends = [target_ratio * share for share in shares[:-1]]
+    return dict(zip(DIMENSIONS, [*ends, target_ratio], strict=True))
+
+
+def walk(
+    trajectory: Trajectory,
+    start: PruningState,
+    dimension: Dimension,
+    group_size: int,
+    until: Callable[[PruningState, int], bool],
+    score: Score,
+    made_by: Mapping[str, Any],
+    on_wait: Callable[[], None],
+) -> Iterator[Taken]:
+    """Follow a trajectory from ``start`` until ``until(state, steps taken)`` or no candidate is left.
+
+    Steps on disk are taken as they are; missing ones are scored and recorded by whoever holds the
+    trajectory's lock. While another process holds it, this one reads the steps as they appear.
+    """
+    state, index = start, 0
+    guard: Guard | None = None
+    with ExitStack() as held:
+        while not until(state, index) and (candidates := state.candidates(dimension, group_size)):
+            started = time.monotonic()
+            step = trajectory.read(index)
+            new = step is None
+            if step is None and guard is None:
+                guard = held.enter_context(trajectory.lock())
+                if guard is None:
+                    on_wait()
+                    time.sleep(LOCK_POLL_S)
+                continue  # read again: another process may have taken this step meanwhile
+            if step is None and guard is not None:
+                step = Step.choose(score(state, candidates))
+                took = {"seconds": time.monotonic() - started}
+                step = trajectory.record(index, step, {**made_by, **took}, guard)
+            assert step is not None
+            state = state.without(step.chosen)
+            yield Taken(index, step, state, new, time.monotonic() - started)
+            index += 1

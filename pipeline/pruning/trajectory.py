@@ -1,0 +1,117 @@
+"""The record of one dimension's steps from one starting state: one file a step, decisions only."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import StageError
+from pipeline.files import encode, key_of, publish, read_json
+from pipeline.pruning.state import Candidate
+
+Guard = Callable[[], None]
+"""Raises ``LeaseLostError`` where this process may no longer write."""
+Lock = Callable[[Path], AbstractContextManager[Guard | None]]
+"""Tries to make this process the only writer of a folder; gives None where another one is."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredCandidate:
+    """A candidate and the perplexity of the model without it; None where that is no number."""
+
+    candidate: Candidate
+    ppl: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One removal: every candidate with its perplexity, and the one that went."""
+
+    chosen: Candidate
+    importance: float
+    """Perplexity of the model after the removal; the lowest of all candidates."""
+    scored: tuple[ScoredCandidate, ...]
+
+    @classmethod
+    def choose(cls, scored: Sequence[ScoredCandidate]) -> "Step":
+        """The first candidate with the lowest perplexity goes. Not-a-number is never chosen."""
+        finite = [(s.ppl, s.candidate) for s in scored if s.ppl is not None]
+        if not finite:
+            raise StageError(
+                f"none of the {len(scored)} candidates has a finite perplexity: the model or its "
+                "precision is at fault; try model.dtype=float32. The steps so far are kept."
+            )
+        importance, chosen = min(finite, key=lambda pair: pair[0])
+        return cls(chosen, importance, tuple(scored))
+
+    @property
+    def refused(self) -> list[Candidate]:
+        """Candidates whose perplexity is not a finite number."""
+        return [s.candidate for s in self.scored if s.ppl is None]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; floats keep every bit."""
+        return {
+            "chosen": asdict(self.chosen),
+            "importance": self.importance,
+            "candidates": [asdict(s.candidate) | {"ppl": s.ppl} for s in self.scored],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Step":
+        """The inverse of ``to_json``."""
+        scored = tuple(
+            ScoredCandidate(Candidate(c["unit"], c["layer"], c["width_after"]), c["ppl"])
+            for c in data["candidates"]
+        )
+        return cls(Candidate(**data["chosen"]), data["importance"], scored)
+
+
+class Trajectory:
+    """Steps on disk. Any process may read; only the holder of the lock records."""
+
+    def __init__(self, folder: Path, lock: Lock) -> None:
+        self.folder = folder
+        self._lock = lock
+
+    def read(self, index: int) -> Step | None:
+        """Step ``index`` (from 0), or None where it was not taken yet."""
+        try:
+            return Step.from_json(read_json(self._path(index)))
+        except FileNotFoundError:
+            return None
+
+    def record(self, index: int, step: Step, made_by: Mapping[str, Any], guard: Guard) -> Step:
+        """Publish step ``index`` and return what is on disk: the first writer's step stands."""
+        guard()
+        publish(self._path(index), encode(step.to_json() | {"made_by": dict(made_by)}))
+        stored = self.read(index)
+        assert stored is not None
+        return stored
+
+    def made_by(self, index: int) -> dict[str, Any]:
+        """What was noted with step ``index``: library versions, device, time taken."""
+        noted: dict[str, Any] = read_json(self._path(index))["made_by"]
+        return noted
+
+    def lock(self) -> AbstractContextManager[Guard | None]:
+        """Try to become the writer; gives None where another process is."""
+        return self._lock(self.folder)
+
+    def _path(self, index: int) -> Path:
+        return self.folder / "steps" / f"{index:05d}.json"
+
+
+class TrajectoryStore:
+    """All trajectories under one folder, each found by what decides its steps."""
+
+    def __init__(self, root: Path, lock: Lock) -> None:
+        self.root = root
+        self._lock = lock
+
+    def open(self, identity: Mapping[str, Any]) -> Trajectory:
+        """The trajectory with this identity (plain JSON), new or with the steps it has."""
+        folder = self.root / key_of(identity)
+        publish(folder / "identity.json", encode(dict(identity)))
+        return Trajectory(folder, self._lock)
