@@ -24,8 +24,8 @@ def encode(value: Json) -> str:
 def publish(path: Path, text: str) -> bool:
     """Write ``text`` to ``path`` unless the path exists; say whether this call wrote it.
 
-    The text goes to a temporary name, is synced, and gets its name by a hard link, which fails where
-    the name is taken: the first of several writers wins and no reader ever sees half a file.
+    The text goes to a temporary name, is synced, and gets its name by a hard link, which fails
+    where the name is taken: the first of several writers wins and no reader sees half a file.
     """
     temporary = _write_temporary(path, text)
     try:
@@ -41,7 +41,7 @@ def publish(path: Path, text: str) -> bool:
 def replace(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` in one go, in place of what is there."""
     temporary = _write_temporary(path, text)
-    os.replace(temporary, path)
+    temporary.replace(path)
     _sync_folder(path.parent)
 
 
@@ -70,8 +70,8 @@ def _sync_folder(folder: Path) -> None:
 def key_of(payload: Mapping[str, Json]) -> str:
     """The key (20 hexadecimal digits) of a payload of plain JSON values.
 
-    Equal payloads have equal keys in every process and on every machine. A value that has no canonical
-    JSON form raises ``TypeError`` (or ``ValueError``, for NaN and infinity).
+    Equal payloads have equal keys in every process and on every machine. A value that has no
+    canonical JSON form raises ``TypeError`` (or ``ValueError``, for NaN and infinity).
     """
     canonical = json.dumps(
         payload, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False

@@ -1,1 +1,1 @@
-"""Models: where a family keeps its blocks, loading, physical pruning. Nothing outside names a projection."""
+"""Where a family keeps its blocks, loading, physical pruning. Only here projections have names."""

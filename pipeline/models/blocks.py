@@ -44,7 +44,9 @@ class Block(nn.Module):
         width: int,
     ) -> None:
         super().__init__()
-        self.unit, self.layer, self.layout, self.heads, self.width = unit, layer, layout, heads, width
+        self.unit, self.layer = unit, layer
+        self.layout, self.heads = layout, heads
+        self.width = width
         self.norm_before = decoder_layer.get_submodule(layout.norm_before)
         self.body = decoder_layer.get_submodule(layout.body)
         self.norm_after = (
@@ -65,7 +67,8 @@ class Block(nn.Module):
             out = torch.func.functional_call(self.body, self._narrowed(width), arguments, keywords)
         if self.unit == "attn":
             out = out[0]
-        return hidden + self.norm_after(out)
+        after: Tensor = hidden + self.norm_after(out)
+        return after
 
     @torch.no_grad()
     def cut(self, width: int) -> None:
@@ -75,7 +78,7 @@ class Block(nn.Module):
             parameter = nn.Parameter(tensor.clone(memory_format=torch.contiguous_format), False)
             setattr(self.body.get_submodule(owner), attribute, parameter)
         for projection in self.layout.projections:
-            linear = self.body.get_submodule(projection.name)
+            linear = self._linear(projection)
             linear.out_features, linear.in_features = linear.weight.shape
         self.width = width
 
@@ -90,13 +93,13 @@ class Block(nn.Module):
         importance = torch.zeros(groups, device=next(self.body.parameters()).device)
         repeats = self.heads.query_heads // self.heads.key_value_heads
         for projection in self.layout.projections:
-            weight = self.body.get_submodule(projection.name).weight
+            weight = self._linear(projection).weight
             for segment, rows in self._split(weight, 0, projection.rows, self.width):
                 norms = rows.float().abs().sum(dim=1).view(groups, -1).sum(dim=1)
                 importance += norms * (repeats if segment in ("key", "value") else 1)
         order = torch.argsort(importance, descending=True, stable=True)
         for projection in self.layout.projections:
-            linear = self.body.get_submodule(projection.name)
+            linear = self._linear(projection)
             for tensor, dim, segments in _cut_tensors(linear, projection):
                 parts = [
                     part.unflatten(dim, (groups, -1)).index_select(dim, order).flatten(dim, dim + 1)
@@ -109,17 +112,20 @@ class Block(nn.Module):
         shrinking = sum(
             tensor.numel()
             for projection in self.layout.projections
-            for tensor, _, _ in _cut_tensors(
-                self.body.get_submodule(projection.name), projection
-            )
+            for tensor, _, _ in _cut_tensors(self._linear(projection), projection)
         )
         return sum(p.numel() for p in self.body.parameters()) - shrinking
+
+    def _linear(self, projection: Projection) -> nn.Linear:
+        linear = self.body.get_submodule(projection.name)
+        assert isinstance(linear, nn.Linear)
+        return linear
 
     def _narrowed(self, width: int) -> dict[str, Tensor]:
         """The body's parameters cut to ``width`` channels: views where a segment stands alone."""
         narrowed = {}
         for projection in self.layout.projections:
-            linear = self.body.get_submodule(projection.name)
+            linear = self._linear(projection)
             for name, parameter in linear.named_parameters():
                 tensor: Tensor = parameter
                 for cut, dim, segments in _cut_tensors(linear, projection):
@@ -140,12 +146,12 @@ class Block(nn.Module):
 
 
 def _cut_tensors(
-    linear: nn.Module, projection: Projection
-) -> list[tuple[nn.Parameter, int, Sequence[Segment]]]:
+    linear: nn.Linear, projection: Projection
+) -> list[tuple[Tensor, int, Sequence[Segment]]]:
     """The parameters of a projection that shrink, with the dimension and its segments."""
     if projection.columns:
         return [(linear.weight, 1, projection.columns)]
-    cut = [(linear.weight, 0, projection.rows)]
+    cut: list[tuple[Tensor, int, Sequence[Segment]]] = [(linear.weight, 0, projection.rows)]
     if linear.bias is not None:
         cut.append((linear.bias, 0, projection.rows))
     return cut

@@ -1,8 +1,8 @@
 """Where each model family keeps its attention, its MLP and their projections.
 
-To add a family, describe it here; nothing else in the project names a projection. A fused projection
-lists its segments in order, e.g. ``Projection("qkv_proj", rows=("query", "key", "value"))``; a family
-that normalises a block's output names that norm in ``norm_after``.
+To add a family, describe it here; nothing else in the project names a projection. A fused
+projection lists its segments in order: ``Projection("qkv_proj", rows=("query", "key", "value"))``;
+a family that normalises a block's output names that norm in ``norm_after``.
 """
 
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from typing import Literal
 from pipeline.errors import ConfigError
 
 Segment = Literal["query", "key", "value", "channel"]
-"""What a run of rows or columns belongs to. Query, key and value are cut by whole key/value heads."""
+"""What a run of rows or columns belongs to. All but channels are cut by key/value heads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """A linear layer of a block, and the segments that its output rows or input columns consist of."""
+    """A linear layer of a block, and the segments of its output rows or input columns."""
 
     name: str
     rows: tuple[Segment, ...] = ()
@@ -76,7 +76,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(model_type: str) -> Family:
-    """The family of a Hugging Face ``model_type``. Raises ``ConfigError`` that lists the known ones."""
+    """The family of a Hugging Face ``model_type``; ``ConfigError`` lists the known ones."""
     try:
         return FAMILIES[model_type]
     except KeyError:

@@ -26,9 +26,10 @@ class DecoderInput:
 class PrunableModel:
     """Wraps a loaded model. ``model`` stays a working Hugging Face model at every state.
 
-    The decoder's layers are replaced by groups of blocks, one group per attention that is still there:
-    the attention and the MLPs that follow it. So the decoder has as many layers as the KV cache has, and
-    masks, layer types and cached lengths stay right whichever attention was removed, the first included.
+    The decoder's layers are replaced by groups of blocks, one group per attention that is still
+    there: the attention and the MLPs that follow it. So the decoder has as many layers as the KV
+    cache has, and masks, layer types and cached lengths stay right whichever attention was removed,
+    the first included.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -37,7 +38,6 @@ class PrunableModel:
         self._decoder: nn.Module = model.get_submodule(self.family.decoder)
         self._final_norm = self._decoder.get_submodule(self.family.final_norm)
         self._head = model.get_submodule(self.family.head)
-        # Attention modules read the same config object, so the decoder's view of it changes in place.
         self._layer_types: list[str] | None = copy.copy(getattr(model.config, "layer_types", None))
         self.blocks = _blocks_of(model, self.family)
         self.shape = _shape_of(model, self.blocks)
@@ -47,7 +47,8 @@ class PrunableModel:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.model.device
+        device: torch.device = self.model.device
+        return device
 
     def reorder(self) -> None:
         """Put the most important channels and heads of every block first."""
@@ -56,15 +57,13 @@ class PrunableModel:
 
     def prune_to(self, state: PruningState) -> None:
         """Remove what ``state`` lacks. It must be reachable from the present state."""
+        assert self.state.can_become(state), "what was removed cannot come back"
         gone = {("attn", i) for i in state.removed_attn} | {("mlp", i) for i in state.removed_mlp}
-        for unit, layer in (("attn", i) for i in self.state.removed_attn):
-            assert (unit, layer) in gone, f"{unit} {layer} was removed and cannot come back"
-        for block in self.blocks:
+        kept = [block for block in self.blocks if (block.unit, block.layer) not in gone]
+        for block in kept:
             widths = state.attn_widths if block.unit == "attn" else state.mlp_widths
-            assert widths[block.layer] <= block.width, "a cut block cannot grow again"
-            if widths[block.layer] < block.width and (block.unit, block.layer) not in gone:
+            if widths[block.layer] < block.width:
                 block.cut(widths[block.layer])
-        kept = [b for b in self.blocks if (b.unit, b.layer) not in gone]
         if len(kept) < len(self.blocks):
             self.blocks = kept
             self._regroup()
@@ -78,8 +77,8 @@ class PrunableModel:
         scales, rotary embeddings and masks of any family are its own.
         """
         groups = getattr(self._decoder, self.family.layers)
-        recorders = nn.ModuleList(_Recorder() for _ in groups)
-        setattr(self._decoder, self.family.layers, recorders)
+        recorders = [_Recorder() for _ in groups]
+        setattr(self._decoder, self.family.layers, nn.ModuleList(recorders))
         try:
             self._decoder(input_ids=ids, use_cache=False)
         finally:
@@ -112,10 +111,12 @@ class PrunableModel:
         setattr(self._decoder, self.family.layers, nn.ModuleList(map(BlockGroup, groups)))
         attentions = [b for b in self.blocks if b.unit == "attn"]
         for index, block in enumerate(attentions):
-            block.body.layer_idx = index
+            setattr(block.body, "layer_idx", index)  # noqa: B010 - the cache's index of this attention
         config = self.model.config
         if self._layer_types is not None:
-            config.layer_types = [self._layer_types[b.layer] for b in attentions] or self._layer_types[:1]
+            config.layer_types = [
+                self._layer_types[b.layer] for b in attentions
+            ] or self._layer_types[:1]
         config.num_hidden_layers = len(groups)
 
 

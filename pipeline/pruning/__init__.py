@@ -1,1 +1,1 @@
-"""What is gone, what could go next, and the record of what went: no torch, no files but the record's."""
+"""What is gone, what could go next, the record of what went, and the search. No torch."""

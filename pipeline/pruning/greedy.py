@@ -1,7 +1,7 @@
 """The search: in each dimension remove what hurts least, until the dimension's share is reached."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,25 +13,28 @@ LOCK_POLL_S = 0.2
 
 
 class Score(Protocol):
-    """The perplexity of ``state`` without each of ``candidates``, in their order."""
+    """A scorer bound to a model and calibration tokens."""
 
-    def __call__(self, state: PruningState, candidates: Sequence[Candidate]) -> list[ScoredCandidate]: ...
+    def __call__(
+        self, state: PruningState, candidates: Sequence[Candidate]
+    ) -> list[ScoredCandidate]:
+        """The perplexity of ``state`` without each of ``candidates``, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
     """A step of a walk, and where it led."""
 
-    index: int
+    source: tuple[str, int]
+    """The trajectory's key, and the step's index there."""
     step: Step
     state: PruningState
     new: bool
     """Computed now, not found on disk."""
-    seconds: float
 
 
 def thresholds(target_ratio: float, distribution: Sequence[float]) -> dict[Dimension, float]:
-    """For each dimension the removed percentage at which it ends: its cumulative share of the target."""
+    """The removed percentage at which each dimension ends: its cumulative share of the target."""
     total = sum(distribution)
     shares = [sum(distribution[: i + 1]) / total for i in range(len(DIMENSIONS))]
     ends = [target_ratio * share for share in shares[:-1]]
@@ -43,21 +46,20 @@ def walk(
     start: PruningState,
     dimension: Dimension,
     group_size: int,
-    until: Callable[[PruningState, int], bool],
     score: Score,
     made_by: Mapping[str, Any],
     on_wait: Callable[[], None],
-) -> Iterator[Taken]:
-    """Follow a trajectory from ``start`` until ``until(state, steps taken)`` or no candidate is left.
+) -> Generator[Taken, None, None]:
+    """Follow a trajectory from ``start``, each step as it is asked for, until nothing is left.
 
     Steps on disk are taken as they are; missing ones are scored and recorded by whoever holds the
     trajectory's lock. While another process holds it, this one reads the steps as they appear.
+    Closing the generator gives the lock back.
     """
     state, index = start, 0
     guard: Guard | None = None
     with ExitStack() as held:
-        while not until(state, index) and (candidates := state.candidates(dimension, group_size)):
-            started = time.monotonic()
+        while candidates := state.candidates(dimension, group_size):
             step = trajectory.read(index)
             new = step is None
             if step is None and guard is None:
@@ -67,10 +69,11 @@ def walk(
                     time.sleep(LOCK_POLL_S)
                 continue  # read again: another process may have taken this step meanwhile
             if step is None and guard is not None:
+                started = time.monotonic()
                 step = Step.choose(score(state, candidates))
-                took = {"seconds": time.monotonic() - started}
-                step = trajectory.record(index, step, {**made_by, **took}, guard)
+                noted = {**made_by, "seconds": time.monotonic() - started}
+                step = trajectory.record(index, step, noted, guard)
             assert step is not None
             state = state.without(step.chosen)
-            yield Taken(index, step, state, new, time.monotonic() - started)
+            yield Taken((trajectory.key, index), step, state, new)
             index += 1

@@ -51,7 +51,7 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True)
 class PruningState:
-    """Immutable. ``removed_*`` list layers in the order of removal; a removed block keeps its width."""
+    """Immutable. ``removed_*`` keep the order of removal; a removed block keeps its width."""
 
     shape: ModelShape
     removed_attn: tuple[int, ...]
@@ -113,6 +113,19 @@ class PruningState:
                 return replace(self, attn_widths=_set(self.attn_widths, candidate))
             case "mlp_width":
                 return replace(self, mlp_widths=_set(self.mlp_widths, candidate))
+
+    def can_become(self, later: "PruningState") -> bool:
+        """Whether ``later`` is reached from here by removals alone."""
+        pairs = zip(
+            (*self.attn_widths, *self.mlp_widths),
+            (*later.attn_widths, *later.mlp_widths),
+            strict=True,
+        )
+        return (
+            set(self.removed_attn) <= set(later.removed_attn)
+            and set(self.removed_mlp) <= set(later.removed_mlp)
+            and all(now >= then for now, then in pairs)
+        )
 
     def identity(self) -> dict[str, Any]:
         """Plain JSON that is equal for equal live models: the order of removal does not count."""
@@ -187,8 +200,8 @@ def _read_widths(
     first = min(widths, default=0)
     if first > 0 and sorted(widths) == list(range(first, first + layers)):
         problems.append(
-            f"{key}: its keys run from {first} to {first + layers - 1} instead of 0 to {layers - 1} "
-            f"(some published files are shifted so); subtract {first} from every key"
+            f"{key}: its keys run from {first} to {first + layers - 1} instead of 0 to "
+            f"{layers - 1} (some published files are shifted so); subtract {first} from every key"
         )
         return ()
     if sorted(widths) != list(range(layers)):

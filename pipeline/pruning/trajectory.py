@@ -75,6 +75,11 @@ class Trajectory:
         self.folder = folder
         self._lock = lock
 
+    @property
+    def key(self) -> str:
+        """What the trajectory is found by."""
+        return self.folder.name
+
     def read(self, index: int) -> Step | None:
         """Step ``index`` (from 0), or None where it was not taken yet."""
         try:

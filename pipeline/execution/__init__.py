@@ -1,0 +1,1 @@
+"""Plans, the store of finished results, leases, and the executors that run stages."""

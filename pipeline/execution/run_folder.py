@@ -1,0 +1,98 @@
+"""A run's folder: what a person looks at. All of it can be written again from the store."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from pipeline.config import Config
+from pipeline.errors import ConfigError
+from pipeline.execution.plan import Plan
+from pipeline.files import Json, encode, publish, read_json, replace
+from pipeline.stages.base import StepRow, to_jsonl
+
+
+class RunFolder:
+    """The files of one run. Belongs to the first configuration that claimed it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def of(cls, config: Config, plan: Plan, model_name: str) -> "RunFolder":
+        """The folder that a configuration's run has: ``run.dir``, or one named after the run."""
+        name = config.run.name or _default_name(config, plan, model_name)
+        return cls(Path(config.run.dir) if config.run.dir else Path("outputs/runs") / name)
+
+    def check_owner(self, config: Config, plan: Plan) -> None:
+        """Raise ``ConfigError`` where the folder belongs to a run that would come out otherwise."""
+        try:
+            owner = read_json(self.path / "run.json")
+        except FileNotFoundError:
+            return
+        except (ValueError, NotADirectoryError):
+            owner = {}
+        if owner.get("key") == plan.result.key:
+            return
+        theirs = _flat(owner.get("config", {}))
+        ours = _flat(config.model_dump(mode="json"))
+        differ = [
+            f"{key} is {theirs.get(key)!r} there and {value!r} here"
+            for key, value in ours.items()
+            if theirs.get(key) != value and not key.startswith(("run.", "store.", "scoring."))
+        ]
+        raise ConfigError(
+            [
+                f"run.dir: {self.path} belongs to another configuration "
+                f"({'; '.join(differ) or 'its model or calibration file has changed since'}); "
+                "choose another run.name or run.dir"
+            ]
+        )
+
+    def claim(self, config: Config, plan: Plan) -> None:
+        """Write the resolved configuration and whose folder this is."""
+        settings = config.model_dump(mode="json")
+        self.path.mkdir(parents=True, exist_ok=True)
+        publish(self.path / "run.json", encode({"key": plan.result.key, "config": settings}))
+        self.check_owner(config, plan)
+        stages = {stage.name: stage.key for stage in plan.stages}
+        text = "# The resolved configuration of this run.\n" + OmegaConf.to_yaml(settings)
+        replace(self.path / "config.yaml", text)
+        replace(self.path / "stages.json", encode(stages))
+
+    def write_steps(self, rows: Sequence[StepRow]) -> None:
+        """Write ``steps.jsonl``."""
+        replace(self.path / "steps.jsonl", to_jsonl(rows))
+
+    def copy_from(self, stage_folder: Path, *names: str) -> None:
+        """Take over files of a finished stage."""
+        for name in names:
+            replace(self.path / name, (stage_folder / name).read_text(encoding="utf-8"))
+
+    def write_summary(self, summary: Json) -> None:
+        """Write ``summary.json``: what this invocation did and where the run stands."""
+        replace(self.path / "summary.json", encode(summary))
+
+
+def read_last_step(path: Path) -> Json | None:
+    """The last line of a run's ``steps.jsonl``; None where there is none."""
+    try:
+        lines = (path / "steps.jsonl").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return None
+    return json.loads(lines[-1]) if lines else None
+
+
+def _default_name(config: Config, plan: Plan, model_name: str) -> str:
+    return f"{model_name}-{config.prune.target_ratio:g}pct-{plan.result.key[:8]}"
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat

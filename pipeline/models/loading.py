@@ -1,0 +1,126 @@
+"""Loading weights, and the digest that stands for them in keys."""
+
+import functools
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.errors import StageError
+from pipeline.files import encode, key_of, publish, read_json, sha256_of_file
+from pipeline.models.prunable import PrunableModel
+from pipeline.models.source import ModelSource, fetch
+from pipeline.pruning.state import PruningState
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CONFIG_KEYS_WITHOUT_EFFECT = (
+    "_name_or_path",
+    "transformers_version",
+    "torch_dtype",
+    "dtype",
+    "architectures",
+    "use_cache",
+)
+
+
+def load(source: ModelSource, dtype: str, device: str, attn_implementation: str) -> PrunableModel:
+    """Load a model ready for pruning onto ``device`` ("cpu" or "cuda")."""
+    from transformers import AutoModelForCausalLM
+
+    fetch(source)
+    try:
+        with _quiet_transformers():
+            model = AutoModelForCausalLM.from_pretrained(
+                source.folder,
+                dtype=DTYPES[dtype],
+                attn_implementation=attn_implementation,
+                use_safetensors=None if source.gguf_file else True,
+                **source.keywords,
+            )
+        return PrunableModel(model.to(device))
+    except torch.OutOfMemoryError as error:
+        raise StageError(
+            f"the model does not fit on {device} in {dtype}; use model.dtype=bfloat16 or float16, "
+            "a larger device, or model.device=cpu"
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise StageError(f"the model in {source.folder} cannot be loaded: {error}") from error
+
+
+def resolve_device(device: str) -> str:
+    """Turn "auto" into "cuda" where there is a CUDA device, else into "cpu"."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def weights_digest(source: ModelSource, cache: Path) -> str:
+    """What stands for a model's weights and architecture in keys, wherever the files are.
+
+    A hub model is named by repository and commit. Files are hashed; the hashes are kept under
+    ``cache`` by path, size and modification time.
+    """
+    if source.hub_commit:
+        return f"hub:{source.hub_commit}"
+    files = {path.name: file_digest(path, cache) for path in source.weight_files}
+    payload: dict[str, Any] = {"files": files}
+    if not source.gguf_file:
+        config = read_json(source.folder / "config.json")
+        payload["config"] = {k: v for k, v in config.items() if k not in CONFIG_KEYS_WITHOUT_EFFECT}
+    return f"files:{key_of(payload)}"
+
+
+def file_digest(path: Path, cache: Path) -> str:
+    """SHA-256 of a file, remembered for as long as path, size and modification time stay."""
+    stat = path.stat()
+    what = {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    entry = cache / f"{key_of(what)}.json"
+    try:
+        digest: str = read_json(entry)["sha256"]
+    except FileNotFoundError:
+        digest = sha256_of_file(path)
+        publish(entry, encode({**what, "sha256": digest}))
+    return digest
+
+
+class LiveModel:
+    """One model in memory, brought to whatever state is asked for."""
+
+    def __init__(self, load_dense: Callable[[], PrunableModel]) -> None:
+        self._load_dense = load_dense
+        self._model: PrunableModel | None = None
+
+    def at(self, state: PruningState) -> PrunableModel:
+        """The model in ``state``. What was removed comes back only by loading again."""
+        if self._model is None or not self._model.state.can_become(state):
+            self._model = None  # frees its memory before the next one is loaded
+            self._model = self._load_dense()
+        self._model.prune_to(state)
+        return self._model
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without transformers' own progress bars and its notes on GGUF: ours say what goes on."""
+    from transformers import modeling_gguf_pytorch_utils
+    from transformers.utils import logging as transformers_logging
+
+    gguf_bar = modeling_gguf_pytorch_utils.tqdm
+    modeling_gguf_pytorch_utils.tqdm = functools.partial(gguf_bar, disable=True)
+    bars = transformers_logging.is_progress_bar_enabled()
+    level = transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        modeling_gguf_pytorch_utils.tqdm = gguf_bar
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

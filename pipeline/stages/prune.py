@@ -1,0 +1,52 @@
+"""Stage prune: walk the three dimensions down to the target ratio."""
+
+from contextlib import closing
+from pathlib import Path
+
+from pipeline.config import Config
+from pipeline.errors import StageError
+from pipeline.files import Json, encode, replace
+from pipeline.models.prunable import shape_from_config
+from pipeline.pruning.greedy import thresholds
+from pipeline.pruning.state import PruningState
+from pipeline.stages.base import Inputs, StepRow, to_jsonl
+from pipeline.stages.search import Search
+
+
+def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
+    """Write ``pruning_config.json`` and ``steps.jsonl``. ``StageError``: target out of reach."""
+    search = Search(config, inputs)
+    state = PruningState.dense(shape_from_config(inputs.source.config))
+    rows: list[StepRow] = []
+    for dimension, threshold in thresholds(
+        config.prune.target_ratio, config.prune.distribution
+    ).items():
+        with closing(search.walk(dimension, state)) as steps:
+            while state.ratio_percent < threshold and (taken := next(steps, None)):
+                state = taken.state
+                row = StepRow(
+                    step=len(rows),
+                    dimension=dimension,
+                    chosen=taken.step.chosen,
+                    importance=taken.step.importance,
+                    ratio_percent=state.ratio_percent,
+                    params=state.params,
+                    scored=taken.step.scored,
+                    source=taken.source,
+                )
+                rows.append(row)
+                inputs.listener.on_step(row)
+    if state.ratio_percent < config.prune.target_ratio:
+        raise StageError(
+            f"prune.target_ratio={config.prune.target_ratio:g} cannot be reached: with this "
+            f"distribution and these group sizes at most {state.ratio_percent:.2f} % can go. The "
+            f"{len(rows)} steps are kept; a target up to {state.ratio_percent:.2f} reuses them"
+        )
+    replace(out_dir / "steps.jsonl", to_jsonl(rows))
+    replace(out_dir / "pruning_config.json", encode(state.to_pruning_config()))
+    return {
+        "steps": len(rows),
+        "ratio_percent": state.ratio_percent,
+        "params": state.params,
+        "total_params": state.shape.total_params,
+    }

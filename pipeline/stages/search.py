@@ -1,0 +1,99 @@
+"""Trajectories of a run: what identifies them, and the model and scorer that extend them."""
+
+from collections.abc import Generator, Sequence
+from functools import partial
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.pruning.greedy import Taken, walk
+from pipeline.pruning.state import Candidate, Dimension, PruningState
+from pipeline.pruning.trajectory import ScoredCandidate
+from pipeline.scoring.exhaustive import score_all
+from pipeline.stages.base import Inputs
+from pipeline.stages.calibrate import Calibration
+
+DECISION_VERSION = 1
+"""Raised by hand when the same settings would decide differently."""
+
+
+class Search:
+    """Follows trajectories under one configuration, and extends them where steps are missing."""
+
+    def __init__(self, config: Config, inputs: Inputs) -> None:
+        self.config = config
+        self.inputs = inputs
+        self.calibration = Calibration.read(inputs.results["calibrate"])
+        self._warned = False
+
+    def walk(self, dimension: Dimension, start: PruningState) -> Generator[Taken, None, None]:
+        """Steps of ``dimension`` from ``start``, each computed when it is asked for."""
+        trajectory = self.inputs.trajectories.open(self.identity(dimension, start))
+        steps = walk(
+            trajectory,
+            start,
+            dimension,
+            self.group_size(dimension) or 0,
+            partial(self._score, dimension),
+            self.inputs.made_by,
+            partial(self.inputs.listener.on_note, f"waiting: another run computes {dimension}"),
+        )
+        for taken in steps:
+            if taken.new:
+                self.inputs.listener.on_computed(taken.source, len(taken.step.scored))
+            else:
+                self._warn_of_other_versions(trajectory.made_by(taken.source[1]))
+            for candidate in taken.step.refused:
+                self.inputs.listener.on_warning(
+                    f"{candidate.unit} of layer {candidate.layer} was refused: without it the "
+                    "perplexity is not a finite number"
+                )
+            yield taken
+
+    def identity(self, dimension: Dimension, start: PruningState) -> dict[str, Any]:
+        """Everything that decides a trajectory's steps, and nothing else."""
+        model, prune = self.config.model, self.config.prune
+        return {
+            "decision_version": DECISION_VERSION,
+            "weights": self.inputs.weights,
+            "calibration": self.calibration.hash_of(dimension),
+            "dimension": dimension,
+            "group_size": self.group_size(dimension),
+            "start": start.identity(),
+            "weight_reorder": prune.weight_reorder,
+            "search": prune.search,
+            "dtype": model.dtype,
+            "device": model.device,
+            "attn_implementation": model.attn_implementation,
+        }
+
+    def group_size(self, dimension: Dimension) -> int | None:
+        """Channels removed at a time; None for blocks."""
+        prune = self.config.prune
+        sizes = {"mlp_channels": prune.mlp_group_size, "heads": prune.attn_group_size}
+        return sizes.get(dimension)
+
+    def _score(
+        self, dimension: Dimension, state: PruningState, candidates: Sequence[Candidate]
+    ) -> list[ScoredCandidate]:
+        return score_all(
+            self.inputs.live.at(state),
+            candidates,
+            self.calibration.of(dimension),
+            self.config.scoring.batch_windows,
+            self.inputs.listener.on_scored,
+        )
+
+    def _warn_of_other_versions(self, made_by: dict[str, Any]) -> None:
+        others = {
+            name: (value, made_by[name])
+            for name, value in self.inputs.made_by.items()
+            if made_by.get(name, value) != value
+        }
+        if others and not self._warned:
+            self._warned = True
+            changes = ", ".join(
+                f"{name} {then} then, {now} now" for name, (now, then) in others.items()
+            )
+            self.inputs.listener.on_warning(
+                f"steps found on disk were made under others: {changes}"
+            )
