@@ -2,7 +2,9 @@
 
 To add a family, describe it here; nothing else in the project names a projection. A fused
 projection lists its segments in order: ``Projection("qkv_proj", rows=("query", "key", "value"))``;
-a family that normalises a block's output names that norm in ``norm_after``.
+a family that normalises a block's output names that norm in ``norm_after``. A module that takes
+widths from the model's configuration when it runs (Phi-3's attention) can lose whole blocks and MLP
+channels; to lose heads it has to read the shapes of its own weights.
 """
 
 from dataclasses import dataclass

@@ -29,7 +29,7 @@ class PrunableModel:
     The decoder's layers are replaced by groups of blocks, one group per attention that is still
     there: the attention and the MLPs that follow it. So the decoder has as many layers as the KV
     cache has, and masks, layer types and cached lengths stay right whichever attention was removed,
-    the first included.
+    the first included. ``output_hidden_states`` gives nothing: it looks for the family's layers.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -98,7 +98,8 @@ class PrunableModel:
     def logits(self, normed: Tensor) -> Tensor:
         """Vocabulary logits of normed hidden states."""
         out: Tensor = self._head(normed)
-        return out
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        return out if cap is None else torch.tanh(out / cap) * cap
 
     def _regroup(self) -> None:
         groups: list[list[Block]] = [[]]

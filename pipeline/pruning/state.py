@@ -146,12 +146,15 @@ class PruningState:
         }
 
     @classmethod
-    def from_pruning_config(cls, shape: ModelShape, config: Mapping[str, Any]) -> "PruningState":
+    def from_pruning_config(cls, shape: ModelShape, config: Any) -> "PruningState":
         """Read the reference's ``pruning_config.json``.
 
         Raises ``ConfigError`` that names everything in it that does not fit ``shape``.
         """
-        problems: list[str] = []
+        if not isinstance(config, Mapping):
+            raise ConfigError(["pruning_config.json: is not an object"])
+        known = set(cls.dense(shape).to_pruning_config())
+        problems = [f"{key}: no such key" for key in config if key not in known]
         removed = {
             key: _read_indices(key, config.get(key), shape.layers, problems)
             for key in ("pruned_attn_idx", "pruned_mlp_idx")
@@ -190,10 +193,14 @@ def _read_indices(key: str, value: Any, layers: int, problems: list[str]) -> tup
     return tuple(value)
 
 
+def _is_index(key: Any) -> bool:
+    return str(key).isdecimal() and str(int(key)) == str(key)
+
+
 def _read_widths(
     key: str, value: Any, layers: int, block: BlockShape, problems: list[str]
 ) -> tuple[int, ...]:
-    if not isinstance(value, Mapping) or not all(str(k).isdecimal() for k in value):
+    if not isinstance(value, Mapping) or not all(_is_index(k) for k in value):
         problems.append(f"{key}: not an object from layer number to width")
         return ()
     widths = {int(k): w for k, w in value.items()}

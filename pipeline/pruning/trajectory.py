@@ -1,5 +1,6 @@
 """The record of one dimension's steps from one starting state: one file a step, decisions only."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -36,7 +37,9 @@ class Step:
     @classmethod
     def choose(cls, scored: Sequence[ScoredCandidate]) -> "Step":
         """The first candidate with the lowest perplexity goes. Not-a-number is never chosen."""
-        finite = [(s.ppl, s.candidate) for s in scored if s.ppl is not None]
+        finite = [
+            (s.ppl, s.candidate) for s in scored if s.ppl is not None and math.isfinite(s.ppl)
+        ]
         if not finite:
             raise StageError(
                 f"none of the {len(scored)} candidates has a finite perplexity: the model or its "

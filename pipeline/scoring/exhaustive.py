@@ -41,10 +41,9 @@ def score_all(
                     "shorten calibration.seqlen or load the model in half precision (model.dtype)"
                 ) from error
             batch_windows = len(batch) // 2
-            torch.cuda.empty_cache()
-            continue
-        rest = rest[len(batch) :]
-        on_progress(len(batch) / len(windows.ids))
+        else:
+            rest = rest[len(batch) :]
+            on_progress(len(batch) / len(windows.ids))
     per_candidate = torch.cat(losses, dim=1)
     return [
         ScoredCandidate(candidate, perplexity_of_losses(row))
@@ -66,7 +65,8 @@ def _losses(
         at_block[candidate.unit.removesuffix("_width"), candidate.layer].append(index)
     decoder = model.decoder_input(ids)
     steps = list(zip(model.blocks, decoder.contexts, strict=True))
-    losses = torch.empty(len(candidates), len(ids), dtype=torch.float64)
+    losses = torch.full((len(candidates), len(ids)), torch.nan, dtype=torch.float64)
+    assert at_block.keys() <= {(block.unit, block.layer) for block in model.blocks}
     trunk = decoder.hidden
     for position, (block, context) in enumerate(steps):
         for index in at_block[block.unit, block.layer]:

@@ -1,0 +1,97 @@
+"""Start one launch again and again, and kill it at random moments until it has ended.
+
+python killed_run.py KILLS SEED REPORT ARGUMENT...
+
+The ARGUMENTs are those of launch.py. The first launch, in the folder ``undisturbed``, is left
+alone. Then come the folders ``killed-0``, ``killed-1``, ...: in each the launch is started until it
+ends by itself, and the next folder's turn comes, until KILLS processes were killed. REPORT (JSON)
+says how it went.
+
+Everything is imported once, and each launch is a fork: a launch takes little besides its work.
+"""
+
+import importlib
+import json
+import os
+import random
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"  # no thread may be there when this process forks
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import torch
+
+import launch
+
+IMPORTED_BY_A_LAUNCH = (
+    "hydra.main",
+    "pipeline.execution.inline",
+    "pipeline.preflight",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.llama.modeling_llama",
+    "transformers.modeling_gguf_pytorch_utils",
+)
+SLOWER = 1.1
+"""The latest moment to kill, in times that an undisturbed launch takes."""
+
+
+def main() -> None:
+    kills, seed, report, *arguments = sys.argv[1:]
+    torch.set_num_threads(1)
+    for module in IMPORTED_BY_A_LAUNCH:
+        importlib.import_module(module)
+    moments = random.Random(int(seed))  # noqa: S311
+    started = time.monotonic()
+    status = wait(start(Path("undisturbed"), arguments), None)
+    undisturbed_s = time.monotonic() - started
+    rounds: list[dict[str, Any]] = []
+    kills_left = int(kills)
+    while status == 0 and kills_left > 0:
+        folder = Path(f"killed-{len(rounds)}")
+        found: list[int] = []  # scored candidates on disk at each start
+        status = None
+        while status is None:
+            found.append(scored_on_disk(folder))
+            latest = moments.uniform(0, SLOWER * undisturbed_s) if kills_left > 0 else None
+            status = wait(start(folder, arguments), latest)
+            kills_left -= status is None
+        rounds.append({"folder": str(folder), "found": found})
+    facts = {"undisturbed_s": undisturbed_s, "status": status, "rounds": rounds}
+    Path(report).write_text(json.dumps(facts), encoding="utf-8")
+
+
+def start(folder: Path, arguments: list[str]) -> int:
+    """Fork a launch that runs in ``folder``; its process id."""
+    folder.mkdir(exist_ok=True)
+    pid = os.fork()
+    if pid == 0:
+        os.chdir(folder)
+        sys.argv = [launch.__file__, *arguments]
+        sys.exit(launch.main())
+    return pid
+
+
+def wait(pid: int, kill_after_s: float | None) -> int | None:
+    """The exit status of a process, or None after it was killed."""
+    descriptor = os.pidfd_open(pid)
+    ended, _, _ = select.select([descriptor], [], [], kill_after_s)
+    os.close(descriptor)
+    if not ended:
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return None if status == -signal.SIGKILL else status
+
+
+def scored_on_disk(folder: Path) -> int:
+    """How many candidates the steps in a folder's store hold."""
+    steps = folder.glob("outputs/store/trajectories/*/steps/[0-9]*.json")
+    return sum(len(json.loads(path.read_bytes())["candidates"]) for path in steps)
+
+
+if __name__ == "__main__":
+    main()
