@@ -147,7 +147,7 @@ def draw(
         raise ConfigError(
             [
                 f"calibration.block_samples and .width_samples: {block_samples} and {width_samples} "
-                f"rows are to be drawn; allowed is at most {len(rows)}, which is all"
+                f"rows are to be drawn; allowed is at most {len(rows)}, all there are"
             ]
         )
     generator = random.Random(SEED)  # noqa: S311 - the reference's draw

@@ -18,7 +18,6 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from support_inputs import (
-    CONF,
     REPOSITORY,
     edit_config,
     edit_weights,
@@ -32,6 +31,7 @@ import launch
 from pipeline.stages import calibrate
 
 LAUNCH = REPOSITORY / "launch.py"
+SECRET = "0123456789abcdef0123456789abcdef01234567"  # noqa: S105
 
 ARGUMENTS = (
     "model=hf",
@@ -86,7 +86,9 @@ def typed(*arguments: str, **environment: str) -> Outcome:
 
 
 @pytest.fixture
-def main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+def main(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
     """Run a whole command line in this process."""
 
     def run(*arguments: str) -> Outcome:
@@ -121,8 +123,10 @@ def steps(folder: Path) -> list[dict[str, Any]]:
 # ---- a wrong configuration
 
 
-def test_every_mistake_of_a_command_is_named_and_nothing_is_written(tmp_path: Path) -> None:
-    (tmp_path / "here").mkdir()
+def test_every_mistake_of_a_command_is_named_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     done = typed(
         "calibration=text",
         "+paper=nope",
@@ -132,8 +136,9 @@ def test_every_mistake_of_a_command_is_named_and_nothing_is_written(tmp_path: Pa
         "prune.target_ratio=nan",
         "prune.mlp_group_size=1.5",
         "model.dtype=float64",
+        f"model.revision={SECRET}",
         "tracking.api_key=hunter2",
-        f"hydra.run.dir={tmp_path / 'here'}",
+        WANDB_API_KEY=SECRET,
     )
     assert done.status == 2
     lines = done.text.splitlines()
@@ -141,6 +146,7 @@ def test_every_mistake_of_a_command_is_named_and_nothing_is_written(tmp_path: Pa
     assert sorted(line.strip().partition(":")[0] for line in lines[1:]) == [
         "calibration.path",
         "model.dtype",
+        "model.revision",
         "modle",
         "paper",
         "prune.distribution",
@@ -150,4 +156,310 @@ def test_every_mistake_of_a_command_is_named_and_nothing_is_written(tmp_path: Pa
         "tracking.api_key",
     ]
     assert "hunter2" not in done.text
-    assert list(tmp_path.rglob("*")) == [tmp_path / "here"]
+    assert SECRET not in done.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_text_without_a_tokenizer_is_a_wrong_configuration(place: Path) -> None:
+    (place / "text.txt").write_text("some text " * 100)
+    before = files_under(place)
+    done = typed(*ARGUMENTS, "calibration=text", "calibration.path=text.txt")
+    assert done.status == 2
+    assert done.text.splitlines()[1].startswith("  model.path: model has no tokenizer; ")
+    assert "Traceback" not in done.text
+    assert files_under(place) == before
+
+
+def test_what_hydra_refuses_is_a_wrong_configuration(main: Callable[..., Outcome]) -> None:
+    for argument, said in (
+        ("paper=llama2_7b", "+paper=llama2_7b"),
+        ("+prune.target_ratio=3", "prune.target_ratio"),
+        ("hydra.nothing=3", "hydra.nothing"),
+    ):
+        done = main(argument, "modle=hf")
+        assert done.status == 2
+        assert "modle: no such key" in done.text
+        assert said in done.text
+
+
+def test_a_value_that_refers_to_nothing_is_named_together_with_what_else_is_wrong(
+    main: Callable[..., Outcome],
+) -> None:
+    done = main("model.path=${model.folder}", "prune.target_ratio=abc", "modle=hf")
+    assert done.status == 2
+    for key in ("model.path", "prune.target_ratio", "modle"):
+        assert f"\n  {key}: " in done.text
+
+
+def test_a_configuration_that_is_only_shown_is_checked(main: Callable[..., Outcome]) -> None:
+    assert main("--cfg", "job", "prune.target_ratio=15").status == 0
+    done = main("--cfg", "job", "prune.traget_ratio=15")
+    assert done.status == 2
+    assert "prune.traget_ratio: no such key; did you mean prune.target_ratio?" in done.text
+
+
+def test_a_wrong_sweep_writes_nothing(main: Callable[..., Outcome], place: Path) -> None:
+    before = files_under(place)
+    done = main("-m", *ARGUMENTS, "prune.target_ratio=abc,def")
+    assert done.status == 2
+    assert "'abc'" in done.text
+    assert "'def'" in done.text
+    assert files_under(place) == before
+
+
+# ---- a run folder that belongs to another run
+
+
+def test_a_run_folder_is_not_given_to_another_configuration(
+    place: Path, run: Callable[..., Outcome]
+) -> None:
+    assert run().status == 0
+    before = files_under(place)
+    done = typed(*ARGUMENTS, "prune.target_ratio=10", "scoring.batch_windows=1")
+    assert done.status == 2
+    assert done.text.splitlines()[1] == (
+        "  run.dir: run belongs to another configuration "
+        "(prune.target_ratio is 20.0 there and 10.0 here); choose another run.name or run.dir"
+    )
+    assert files_under(place) == before
+
+
+def test_a_refused_run_folder_leaves_a_store_as_it_is(
+    place: Path, run: Callable[..., Outcome]
+) -> None:
+    assert run().status == 0
+    before = files_under(place)
+    assert run("prune.target_ratio=10", "store.dir=another_store").status == 2
+    assert files_under(place) == before
+
+
+def test_a_run_folder_whose_model_has_changed_is_refused_with_that_reason(
+    place: Path, run: Callable[..., Outcome]
+) -> None:
+    assert run().status == 0
+    edit_weights(place / "model", lambda weights: weights["lm_head.weight"].mul_(2))
+    done = run()
+    assert done.status == 2
+    assert "its model or calibration file has changed since" in done.text
+
+
+def test_a_run_folder_with_a_broken_owner_file_is_refused(
+    place: Path, run: Callable[..., Outcome]
+) -> None:
+    for content in ("", "[]", '{"key": 3}'):
+        (place / "run").mkdir(exist_ok=True)
+        (place / "run" / "run.json").write_text(content)
+        done = run()
+        assert done.status == 2
+        assert "run.dir: run belongs to another configuration" in done.text
+
+
+# ---- a run that cannot be finished
+
+
+def test_a_target_out_of_reach_ends_with_how_far_it_goes_and_keeps_the_steps(place: Path) -> None:
+    done = typed(*ARGUMENTS, "prune.target_ratio=99", "prune.distribution=[0,0,1]")
+    assert done.status == 1
+    assert "Traceback" not in done.text
+    taken = steps(place / "run")
+    assert [step["dimension"] for step in taken] == ["heads", "heads"]
+    summary = json.loads((place / "run" / "summary.json").read_text())
+    assert (summary["status"], summary["steps"]) == ("failed", 2)
+    assert summary["stages"]["prune"]["status"] == "failed"
+    (line,) = done.text.splitlines()
+    assert line.startswith("error: prune.target_ratio=99 cannot be reached: ")
+    assert f"{taken[-1]['ratio_percent']:.1f}" in line
+    assert summary["error"] in line
+
+
+def test_the_target_that_is_named_as_in_reach_is_reached_with_the_same_steps(
+    place: Path, run: Callable[..., Outcome]
+) -> None:
+    done = run("prune.target_ratio=99", "prune.distribution=[0,0,1]")
+    named = re.search(r"a target up to ([\d.]+) reuses them", done.text)
+    assert named
+    again = run(f"prune.target_ratio={named[1]}", "prune.distribution=[0,0,1]", "run.dir=again")
+    assert again == Outcome(0, "done: again\n")
+    assert steps(place / "again") == steps(place / "run")
+
+
+def test_a_target_out_of_reach_without_a_step(place: Path, run: Callable[..., Outcome]) -> None:
+    done = run("prune.distribution=[0,0,1]", "prune.attn_group_size=16")
+    assert done.status == 1
+    assert "cannot be reached" in done.text
+    assert json.loads((place / "run" / "summary.json").read_text())["steps"] == 0
+
+
+def test_weights_that_are_not_numbers_end_the_run_with_what_may_be_at_fault(place: Path) -> None:
+    edit_weights(place / "model", lambda weights: weights["lm_head.weight"].fill_(torch.nan))
+    done = typed(*ARGUMENTS)
+    assert done.status == 1
+    (line,) = done.text.splitlines()
+    assert line.startswith("error: none of the 4 candidates has a finite perplexity: ")
+    assert "model.dtype" in line
+    assert json.loads((place / "run" / "summary.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize("lost", ["model.layers.1.mlp.up_proj.weight", "model.norm.weight"])
+def test_a_model_of_which_weights_are_missing_is_not_run_with_random_ones(
+    lost: str, place: Path, run: Callable[..., Outcome]
+) -> None:
+    edit_weights(place / "model", lambda weights: weights.pop(lost))
+    done = run()
+    assert done.status != 0
+    assert lost in done.text
+
+
+def test_a_model_with_fewer_layers_than_its_configuration_is_not_run_with_random_ones(
+    place: Path, run: Callable[..., Outcome]
+) -> None:
+    edit_config(place / "model", num_hidden_layers=3)
+    done = run()
+    assert done.status != 0
+    assert "model.layers.2." in done.text
+
+
+def test_a_model_with_more_layers_than_its_configuration_is_refused(
+    place: Path, run: Callable[..., Outcome]
+) -> None:
+    edit_config(place / "model", num_hidden_layers=1)
+    done = run()
+    assert done.status != 0
+    assert "model.layers.1." in done.text
+
+
+def test_weights_of_another_shape_than_the_configuration_are_named(
+    place: Path, run: Callable[..., Outcome]
+) -> None:
+    edit_config(place / "model", intermediate_size=28)
+    done = run()
+    assert done.status != 0
+    assert "proj.weight" in done.text
+
+
+# ---- a disk that is full
+
+
+def no_space(path: object = None) -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path and str(path))
+
+
+def leftovers(*folders: str) -> list[Path]:
+    return [path for folder in folders for path in Path(folder).rglob("*.tmp")]
+
+
+AGAIN = [
+    "error: No space left on device.*; everything up to the last step is kept; "
+    "to go on, type the same again:",
+    "  python launch.py AGAIN",
+]
+
+
+@pytest.mark.parametrize("written", [0, 1, 2, 4, 8, 12, 16, 20])
+def test_a_disk_that_fills_up_is_said_in_one_line_and_the_run_goes_on_where_there_is_room(
+    written: int, place: Path, run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk takes a number of files, and then no more."""
+    assert run("run.dir=undisturbed", "store.dir=other_store").status == 0
+    sync, room = os.fsync, written
+
+    def fsync(descriptor: int) -> None:
+        nonlocal room
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            if room == 0:
+                raise no_space()
+            room -= 1
+        sync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.files.os.fsync", fsync)
+        done = run()
+    assert done.status == 1
+    first, second = done.text.splitlines()
+    assert re.fullmatch(AGAIN[0], first)
+    assert second == AGAIN[1]
+    assert leftovers("store", "run") == []
+
+    assert run() == Outcome(0, "done: run\n")
+    assert steps(Path("run")) == steps(Path("undisturbed"))
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "00000.json", "summary.json", "done.json"])
+def test_a_file_that_cannot_be_made_is_named(
+    name: str, place: Path, run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = io.open
+
+    def full(file: Any, mode: str = "r", *args: Any, **keywords: Any) -> Any:
+        if "w" in mode and f".{name}." in str(file):
+            raise no_space(file)
+        return opened(file, mode, *args, **keywords)
+
+    monkeypatch.setattr("io.open", full)
+    done = run()
+    assert done.status == 1
+    first, second = done.text.splitlines()
+    assert re.fullmatch(AGAIN[0], first)
+    assert name in first
+    assert second == AGAIN[1]
+    assert leftovers("store", "run") == []
+
+
+def test_a_name_that_cannot_be_given_leaves_no_temporary_file(
+    place: Path, run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise no_space(target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert run().status == 1
+    assert leftovers("store", "run") == []
+
+
+def test_a_disk_that_is_full_when_the_token_windows_are_written(
+    place: Path, run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """safetensors writes by itself and has an error of its own."""
+
+    def full(*_: object) -> None:
+        raise SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        )
+
+    monkeypatch.setattr(calibrate, "save_file", full)
+    done = run()
+    assert done.status == 1
+    assert "No space left on device" in done.text
+
+
+# ---- how errors are reported
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EDQUOT])
+def test_a_place_that_cannot_be_written_is_named(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write() -> None:
+        raise OSError(number, os.strerror(number), "/data/run")
+
+    assert launch.report_errors(write, "python launch.py AGAIN") == 1
+    assert capsys.readouterr().err.startswith(f"error: {os.strerror(number)} (/data/run); ")
+
+
+def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    assert launch.report_errors(interrupted, "python launch.py AGAIN") == 1
+    assert capsys.readouterr().err == (
+        "interrupted; everything up to the last step is kept; "
+        "to go on, type the same again:\n  python launch.py AGAIN\n"
+    )
+
+
+def test_a_defect_of_the_program_is_not_hidden() -> None:
+    def defect() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        launch.report_errors(defect, "python launch.py AGAIN")
