@@ -3,10 +3,10 @@
 
 python benchmarks/golden_smollm2.py GOLDEN.json GGUF_FILE [--steps N]
 
-Needs torch, transformers and gguf; minutes on a GPU, hours on a CPU. The weights are rounded to float16
-and run in float32 without TF32, as the reference ran them. Per step: the same candidates, each
-perplexity within 2e-4, the same choice wherever the first leads by more than 1e-4. Prints a line a step
-and a verdict; the exit status is 1 where anything differs.
+Needs torch, transformers and gguf; minutes on a GPU, hours on a CPU. The weights are rounded to
+float16 and run in float32 without TF32, as the reference ran them. Per step: the same candidates,
+each perplexity within 2e-4, the same choice wherever the first leads by more than 1e-4. Prints a
+line a step and a verdict; the exit status is 1 where anything differs.
 """
 
 import argparse

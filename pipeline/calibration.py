@@ -146,8 +146,8 @@ def draw(
     if len(rows) < max(width_samples, block_samples):
         raise ConfigError(
             [
-                f"calibration.block_samples and .width_samples: {block_samples} and {width_samples} "
-                f"rows are to be drawn; allowed is at most {len(rows)}, all there are"
+                f"calibration.block_samples and .width_samples: {block_samples} and "
+                f"{width_samples} rows are drawn; allowed is at most {len(rows)}, all there are"
             ]
         )
     generator = random.Random(SEED)  # noqa: S311 - the reference's draw

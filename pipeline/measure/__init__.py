@@ -1,0 +1,1 @@
+"""What a model in one state is worth: perplexity, accuracy, latency and memory. Decides nothing."""
