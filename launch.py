@@ -7,14 +7,12 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from pipeline.errors import ConfigError, PipelineError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-    from pipeline.config import Config
 
 CONFIG_DIR = Path(__file__).resolve().parent / "conf"
 AGAIN = "everything up to the last step is kept; to go on, type the same again:"
@@ -75,7 +73,9 @@ def run(raw: "DictConfig", problems: list[str]) -> None:
     """Validate what Hydra composed, and run it. Raises ``PipelineError``."""
     from rich.console import Console
 
-    config = validated(raw, problems)
+    from pipeline.config import from_composed
+
+    config = from_composed(raw, problems)
 
     from pipeline.execution.inline import Invocation
     from pipeline.execution.plan import plan
@@ -99,26 +99,6 @@ def run(raw: "DictConfig", problems: list[str]) -> None:
     if console.is_terminal:
         console.print(closing_table(summary))
     console.print(f"done: {folder.path}", highlight=False)
-
-
-def validated(raw: "DictConfig", problems: list[str]) -> "Config":
-    """The configuration, or ``ConfigError`` with ``problems`` and all that validation adds."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    from pipeline.config import validate
-
-    try:
-        settings: Any = OmegaConf.to_container(raw, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError([*problems, str(error).splitlines()[0]]) from error
-    try:
-        config = validate(settings)
-    except ConfigError as error:
-        raise ConfigError([*problems, *error.problems]) from None
-    if problems:
-        raise ConfigError(problems)
-    return config
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -13,9 +13,17 @@ from pipeline.errors import ConfigError
 from pipeline.files import Json
 from pipeline.pruning.state import DIMENSIONS
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+BUILTIN = Path(__file__).parent / "builtin"
+"""The model and data that come with the project: ``${builtin:NAME}`` in configurations."""
+
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
 
 
 class ModelConfig(_Section):
@@ -108,11 +116,79 @@ class ScoringConfig(_Section):
     """Windows that run at a time; fewer where memory runs out."""
 
 
-class NoneConfig(_Section):
-    """A group whose only choice is none."""
+class ProbeConfig(_Section):
+    """What is measured of the pruned model while pruning. Never changes what is decided."""
 
-    name: Literal["none"]
-    """none"""
+    every: int = Field(ge=0)
+    """Measure the dense model, every so many steps, and the last one; 0 measures nothing."""
+    text: str | None = None
+    """Held-out text for perplexity: a file, or wikitext2 (its test text, from evaluate.data_dir or
+    the hub); null leaves perplexity out."""
+    text_tokens: int = Field(8192, ge=2)
+    """Tokens of it at most."""
+    seqlen: int = Field(2048, ge=2)
+    """Tokens in a window of it."""
+    tasks: list[str] = Field(default_factory=list)
+    """lm-eval tasks for accuracy."""
+    items: int = Field(32, ge=1)
+    """Items of each task."""
+    latency: bool = False
+    """Whether prefill and decoding are timed, and memory is measured."""
+    batch: int = Field(1, ge=1)
+    """Sequences that are decoded together."""
+    prompt_tokens: int = Field(128, ge=1)
+    """Tokens of a prompt."""
+    output_tokens: int = Field(32, ge=1)
+    """Tokens decoded after it."""
+    repeats: int = Field(5, ge=1)
+    """Timed repetitions."""
+    warmup: int = Field(1, ge=0)
+    """Repetitions before those that are timed."""
+
+
+class EvaluateConfig(_Section):
+    """The full evaluation of the dense and the pruned model."""
+
+    tasks: list[str] = Field(default_factory=list)
+    """lm-eval tasks; accuracy is averaged over them, acc_norm where a task reports it."""
+    limit: int | None = Field(None, ge=1)
+    """Items of each task at most; null takes all."""
+    data_dir: str | None = None
+    """Folder of local copies, TASK/SPLIT.jsonl; null takes the hub's."""
+    task_files: dict[str, str] = Field(default_factory=dict)
+    """Multiple-choice tasks of your own: .jsonl files of {"context", "choices", "label"}."""
+    batch_size: int = Field(16, ge=1)
+    """Sequences that lm-eval scores together."""
+    text: str | None = None
+    """Text for perplexity: a file, or wikitext2; null leaves it out."""
+    text_tokens: int | None = Field(None, ge=2)
+    """Tokens of it at most; null takes all."""
+    seqlen: int = Field(2048, ge=2)
+    """Tokens in a window of it."""
+    pruning_config: str | None = None
+    """Evaluate this pruning_config.json instead of pruning."""
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is evaluated."""
+        return bool(self.tasks) or self.text is not None
+
+
+class TrackingConfig(_Section):
+    """Where metrics go."""
+
+    name: Literal["none", "local", "wandb"]
+    """none; local: metrics.jsonl in the run's folder; wandb: that and its mirror in W&B."""
+    project: str = Field("multipruner", min_length=1)
+    """W&B project."""
+    entity: str | None = None
+    """W&B user or team; null is the key's own."""
+    group: str | None = None
+    """W&B group."""
+    tags: list[str] = Field(default_factory=list)
+    """W&B tags."""
+    mode: Literal["online", "offline"] | None = None
+    """null is online where there is a key and a network, else offline."""
 
 
 class ClusterConfig(_Section):
@@ -146,9 +222,9 @@ class Config(_Section):
     prune: PruneConfig
     score: ScoreConfig
     scoring: ScoringConfig
-    probe: NoneConfig
-    evaluate: NoneConfig
-    tracking: NoneConfig
+    probe: ProbeConfig
+    evaluate: EvaluateConfig
+    tracking: TrackingConfig
     cluster: ClusterConfig
     run: RunConfig
     store: StoreConfig
@@ -172,6 +248,28 @@ def unknown_key(key: str) -> str:
     """The message for a key that the schema lacks. Never shows the value: it may be a secret."""
     near = difflib.get_close_matches(key, list(known_keys()), n=1, cutoff=0.6)
     return f"{key}: no such key" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def from_composed(raw: "DictConfig", problems: Sequence[str] = ()) -> Config:
+    """The configuration that Hydra composed.
+
+    Raises ``ConfigError`` with ``problems``, which were found before, and those found here.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    OmegaConf.register_new_resolver("builtin", lambda name: str(BUILTIN / name), replace=True)
+    try:
+        values: Any = OmegaConf.to_container(raw, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError([*problems, str(error).splitlines()[0]]) from error
+    try:
+        config = validate(values)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from None
+    if problems:
+        raise ConfigError(problems)
+    return config
 
 
 def validate(raw: Mapping[str, Json]) -> Config:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
-from pipeline.models.prunable import heads_of
+from pipeline.files import read_json
+from pipeline.models.prunable import heads_of, shape_from_config
 from pipeline.models.source import ModelSource, locate
+from pipeline.pruning.state import PruningState
 from pipeline.stages.calibrate import prepare
+from pipeline.stages.measuring import What
 
 
 def check(config: Config) -> ModelSource:
@@ -34,12 +37,18 @@ def check(config: Config) -> ModelSource:
     collect(find)
     collect(lambda: _device(config))
     collect(lambda: _folders(config))
-    file_problems = _calibration_file(config)
+    collect(lambda: _measured_files(config))
+    prunes = config.evaluate.pruning_config is None
+    file_problems = _calibration_file(config) if prunes else []
     problems.extend(file_problems)
     if located:
         source = located[0]
-        collect(lambda: _groups(config, source))
-        if not file_problems:
+        collect(lambda: _measurements(config, source))
+        if prunes:
+            collect(lambda: _groups(config, source))
+        else:
+            collect(lambda: _pruning_config(config, source))
+        if prunes and not file_problems:
             collect(lambda: _windows(config, source))
     if problems:
         raise ConfigError(problems)
@@ -76,6 +85,59 @@ def _calibration_file(config: Config) -> list[str]:
         return []
     what = "is a folder, not a file" if Path(path).is_dir() else "does not exist"
     return [f"calibration.path: {path} {what}"]
+
+
+def _measured_files(config: Config) -> list[str]:
+    """Every local file that probe and evaluate read is there, and every task is known."""
+    evaluate = config.evaluate
+    problems = What.of_evaluation(config).missing(config, "evaluate")
+    if config.probe.every:
+        problems += What.of_probe(config).missing(config, "probe")
+    given = evaluate.pruning_config
+    if given is not None and not Path(given).is_file():
+        problems.append(f"evaluate.pruning_config: {given} does not exist")
+    if given is not None and not evaluate.enabled:
+        problems.append("evaluate.pruning_config: nothing is evaluated; add evaluate=commonsense")
+    return problems
+
+
+def _measurements(config: Config, source: ModelSource) -> list[str]:
+    """The model has what measuring needs: a tokenizer, and a context that is long enough."""
+    problems = []
+    probe, evaluate = config.probe, config.evaluate
+    texts = [evaluate.text, *evaluate.tasks]
+    texts += [probe.text, *probe.tasks] if probe.every else []
+    if any(texts) and not source.tokenizer_files:
+        problems.append(
+            f"model.path: {source.folder} has no tokenizer, and probe or evaluate read text; add "
+            "its files there, or choose probe=none evaluate=none"
+        )
+    context = getattr(source.config, "max_position_embeddings", None)
+    lengths = {
+        "probe.prompt_tokens + probe.output_tokens": (
+            probe.prompt_tokens + probe.output_tokens if probe.every and probe.latency else 0
+        ),
+        "probe.seqlen": probe.seqlen if probe.every and probe.text else 0,
+        "evaluate.seqlen": evaluate.seqlen if evaluate.text else 0,
+    }
+    for key, length in lengths.items():
+        if context is not None and length > context:
+            problems.append(
+                f"{key}: {length} tokens are longer than the model's context; allowed is up to "
+                f"{context}"
+            )
+    return problems
+
+
+def _pruning_config(config: Config, source: ModelSource) -> list[str]:
+    path = Path(config.evaluate.pruning_config or "")
+    if path.is_file():
+        try:
+            given = read_json(path)
+        except ValueError as error:
+            return [f"evaluate.pruning_config: {path} is not a JSON file: {error}"]
+        PruningState.from_pruning_config(shape_from_config(source.config), given)
+    return []
 
 
 def _groups(config: Config, source: ModelSource) -> list[str]:

@@ -1,8 +1,10 @@
 """The inline executor: a plan's stages one after the other in this process."""
 
+import json
 import platform
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,57 +12,79 @@ import transformers
 
 from pipeline.config import Config
 from pipeline.execution.plan import Plan
-from pipeline.execution.run_folder import RunFolder, read_last_step
+from pipeline.execution.run_folder import RunFolder
 from pipeline.execution.store import Stage, Store
 from pipeline.files import Json
+from pipeline.measure.record import Record
 from pipeline.models.loading import LiveModel, load
-from pipeline.models.prunable import PrunableModel
+from pipeline.models.prunable import PrunableModel, shape_from_config
 from pipeline.models.source import ModelSource
 from pipeline.progress import Display
 from pipeline.pruning.trajectory import Guard
 from pipeline.stages import STAGES
-from pipeline.stages.base import Inputs, StepRow
+from pipeline.stages.base import Inputs, StepRow, read_rows
+from pipeline.tracking.metrics import dense_metrics, step_metrics
+from pipeline.tracking.tracker import Tracker
 
 
 class Invocation:
     """One run of a plan in this process: listens to its stages and counts what was computed."""
 
     def __init__(
-        self, config: Config, source: ModelSource, plan: Plan, folder: RunFolder, display: Display
+        self,
+        config: Config,
+        source: ModelSource,
+        plan: Plan,
+        folder: RunFolder,
+        display: Display,
+        tracker: Tracker,
     ) -> None:
         self.config, self.source, self.plan = config, source, plan
-        self.folder, self.display = folder, display
+        self.folder, self.display, self.tracker = folder, display, tracker
         self.store = Store(config.store_dir)
         self.live = LiveModel(partial(load_dense, config, source))
         self.stages: dict[str, Json] = {}
         self.computed: dict[tuple[str, int], int] = {}
+        self.measured_s: list[float] = []
+        self.dense: Record | None = None
         self.rows: list[StepRow] = []
+        self.records: dict[int, Record] = {}
         self.warnings: list[str] = []
 
     def run(self) -> Json:
         """Run what is not in the store yet, and return the summary, which is also in the folder."""
         error: BaseException | None = None
+        started = time.monotonic()
         try:
             for stage in self.plan.stages:
                 self._finish(stage)
-            done = self.store.folder(self.plan.result)
-            self.folder.copy_from(done, "pruning_config.json", "steps.jsonl")
         except BaseException as caught:
             error = caught
             raise
         finally:
-            if error is not None and self.rows:
-                self.folder.write_steps(self.rows)
-            summary = self._summary(error)
+            self._write_steps()
+            summary = self._summary(error, time.monotonic() - started)
             self.folder.write_summary(summary)
         return summary
 
-    def on_step(self, row: StepRow) -> None:
-        """A step of the run is on disk: show it, and keep ``steps.jsonl`` up with the new ones."""
+    def on_dense(self, record: Record) -> None:
+        """The dense model was measured: the baseline of every curve."""
+        if self.dense is None:
+            self.dense = record
+            total = shape_from_config(self.source.config).total_params
+            self.tracker.log(dense_metrics(total, record))
+
+    def on_step(self, row: StepRow, record: Record | None) -> None:
+        """A step is on disk: show and track it, unless another stage told of it before."""
+        if row.step < len(self.rows):
+            return
         self.rows.append(row)
+        if record:
+            self.records[row.step] = record
         computed = row.source in self.computed
         if computed:
-            self.folder.write_steps(self.rows)
+            self._write_steps()
+        self.tracker.log(step_metrics(row, record))
         self.display.step(row, computed)
 
     def on_scored(self, share: float) -> None:
@@ -70,6 +94,10 @@ class Invocation:
     def on_computed(self, source: tuple[str, int], candidates: int) -> None:
         """A step was computed here, not found."""
         self.computed[source] = candidates
+
+    def on_measured(self, seconds: float) -> None:
+        """A state was measured here, not found."""
+        self.measured_s.append(seconds)
 
     def on_note(self, text: str) -> None:
         """Pass on a note."""
@@ -93,6 +121,7 @@ class Invocation:
             with self.store.writer(stage, self.display.note) as guard:
                 if self.store.finished(stage) is None:
                     self._compute(stage, guard, entry)
+        self._take_over(stage)
         self.display.stage_ended(stage.name, entry["status"], entry["seconds"])
 
     def _compute(self, stage: Stage, guard: Guard, entry: dict[str, Any]) -> None:
@@ -109,6 +138,24 @@ class Invocation:
             if entry["status"] == "failed":
                 self.display.stage_ended(stage.name, "failed", entry["seconds"])
 
+    def _take_over(self, stage: Stage) -> None:
+        """Bring a finished stage's files and steps into the run, whoever computed them."""
+        folder = self.store.folder(stage)
+        if stage.name == "prune":
+            self.folder.copy_from(folder, "pruning_config.json")
+        if stage.name == "evaluate":
+            self.folder.copy_from(folder, "evaluation.json", "pruning_config.json")
+        if stage.name == "probe" or (stage.name == "prune" and not self.config.probe.every):
+            records = _read_records(folder / "records.jsonl")
+            if -1 in records:
+                self.on_dense(records[-1])
+            for row in read_rows(self.store.folder(self.plan.by_name["prune"]) / "steps.jsonl"):
+                self.on_step(row, records.get(row.step))
+
+    def _write_steps(self) -> None:
+        if self.rows:
+            self.folder.write_steps(self.rows, self.records)
+
     def _inputs(self, stage: Stage) -> Inputs:
         return Inputs(
             source=self.source,
@@ -116,34 +163,47 @@ class Invocation:
             results={needed.name: self.store.folder(needed) for needed in stage.needs},
             live=self.live,
             trajectories=self.store.trajectories,
-            made_by=_made_by(self.config.model.device),
+            records=self.store.records,
+            made_by=made_by(self.config.model.device),
             listener=self,
         )
 
     def _candidates_scored(self) -> int:
         return sum(self.computed.values())
 
-    def _summary(self, error: BaseException | None) -> Json:
+    def _summary(self, error: BaseException | None, seconds: float) -> Json:
         finished = {stage.name: self.store.finished(stage) or {} for stage in self.plan.stages}
-        last = read_last_step(self.folder.path)
+        last = self.rows[-1] if self.rows else None
         dense_ppl = finished.get("score", {}).get("dense_ppl", {})
         return {
             "run": self.folder.path.name,
             "status": "done" if error is None else "failed",
             "error": None if error is None else str(error) or type(error).__name__,
             "target_ratio": self.config.prune.target_ratio,
-            "steps": last["step"] + 1 if last else 0,
-            "ratio_percent": last["ratio_percent"] if last else 0.0,
-            "params": last["params"] if last else None,
-            "total_params": finished["prune"].get("total_params"),
-            "ppl": last["importance"] if last else None,
-            "dense_ppl": dense_ppl.get(last["dimension"]) if last else None,
+            "steps": len(self.rows),
+            "ratio_percent": last.ratio_percent if last else 0.0,
+            "params": last.params if last else None,
+            "total_params": finished.get("prune", {}).get("total_params"),
+            "ppl": last.importance if last else None,
+            "dense_ppl": dense_ppl.get(last.dimension) if last else None,
+            "evaluation": finished.get("evaluate") or None,
             "candidates_scored": self._candidates_scored(),
             "steps_computed": sum(row.source in self.computed for row in self.rows),
+            "states_measured": len(self.measured_s),
+            "seconds": round(seconds, 3),
+            "probe_share": self._probe_share(),
             "stages": self.stages,
             "warnings": self.warnings,
-            "made_by": {**_made_by(self.config.model.device), "host": platform.node()},
+            "made_by": {**made_by(self.config.model.device), "host": platform.node()},
         }
+
+    def _probe_share(self) -> float | None:
+        """Share of pruning's time that went into measuring; None where nothing was pruned now."""
+        took = self.stages.get("prune", {}).get("seconds", 0.0)
+        took += self.stages.get("probe", {}).get("seconds", 0.0)
+        evaluating = 2 if self.stages.get("evaluate", {}).get("status") == "new" else 0
+        probing = self.measured_s[: len(self.measured_s) - evaluating]
+        return round(sum(probing) / took, 4) if took else None
 
 
 def load_dense(config: Config, source: ModelSource) -> PrunableModel:
@@ -155,7 +215,15 @@ def load_dense(config: Config, source: ModelSource) -> PrunableModel:
     return model
 
 
-def _made_by(device: str) -> dict[str, Any]:
+def made_by(device: str) -> dict[str, Any]:
     """What may change the last bits of a score, noted with everything that is computed."""
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     return {"torch": torch.__version__, "transformers": transformers.__version__, "device": name}
+
+
+def _read_records(path: Path) -> dict[int, Record]:
+    """A probe stage's records by step; none where the file is not there."""
+    if not path.exists():
+        return {}
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {line["step"]: Record.from_json(line) for line in lines}

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.config import Config
 from pipeline.execution.store import Stage, digest_cache
-from pipeline.files import key_of
+from pipeline.files import key_of, sha256_of_file
 from pipeline.models.loading import file_digest, weights_digest
 from pipeline.models.source import ModelSource
+from pipeline.stages.measuring import What
 from pipeline.stages.search import DECISION_VERSION
 
 
@@ -20,41 +22,63 @@ class Plan:
     """Digest that stands for the model's weights and architecture."""
 
     @property
-    def result(self) -> Stage:
-        """The stage whose result the run is about."""
-        return self.stages[-1]
+    def by_name(self) -> dict[str, Stage]:
+        """The stages by name."""
+        return {stage.name: stage for stage in self.stages}
+
+    @property
+    def key(self) -> str:
+        """What the run is about: the pruning, or where there is none the evaluation."""
+        return self.by_name.get("prune", self.stages[-1]).key
 
 
 def plan(config: Config, source: ModelSource) -> Plan:
     """Plan a run: hash files, load no model. ``model.device`` must not be "auto"."""
     digests = digest_cache(config.store_dir)
     weights = weights_digest(source, digests)
-    calibrate = Stage("calibrate", _calibrate_recipe(config, source, digests))
     model = {
         "weights": weights,
+        "weight_reorder": config.prune.weight_reorder,
         "dtype": config.model.dtype,
         "device": config.model.device,
         "attn_implementation": config.model.attn_implementation,
     }
+    if config.evaluate.pruning_config:
+        given = {"pruning_config": sha256_of_file(Path(config.evaluate.pruning_config))}
+        return Plan((_evaluate(config, model, given, ()),), weights)
+    calibrate = Stage("calibrate", _calibrate_recipe(config, source, digests))
     search = {
         "decision_version": DECISION_VERSION,
         "model": model,
         "calibrate": calibrate.key,
-        "weight_reorder": config.prune.weight_reorder,
         "search": config.prune.search,
         "mlp_group_size": config.prune.mlp_group_size,
         "attn_group_size": config.prune.attn_group_size,
     }
-    score = Stage("score", search, (calibrate,))
+    shares = config.prune.distribution
     target = {
         "target_ratio": config.prune.target_ratio,
-        "distribution": [
-            share / sum(config.prune.distribution) for share in config.prune.distribution
-        ],
+        "distribution": [share / sum(shares) for share in shares],
     }
     prune = Stage("prune", search | target, (calibrate,))
-    stages = (calibrate, score, prune) if config.score.enabled else (calibrate, prune)
-    return Plan(stages, weights)
+    stages = [calibrate]
+    if config.score.enabled:
+        stages.append(Stage("score", search, (calibrate,)))
+    stages.append(prune)
+    if config.probe.every:
+        what = What.of_probe(config).recipe(config)
+        recipe = {"prune": prune.key, "every": config.probe.every, "what": what}
+        stages.append(Stage("probe", recipe, (prune,)))
+    if config.evaluate.enabled:
+        stages.append(_evaluate(config, model, {"prune": prune.key}, (prune,)))
+    return Plan(tuple(stages), weights)
+
+
+def _evaluate(
+    config: Config, model: dict[str, Any], pruned: dict[str, str], needs: tuple[Stage, ...]
+) -> Stage:
+    what = What.of_evaluation(config).recipe(config)
+    return Stage("evaluate", {"model": model, **pruned, "what": what}, needs)
 
 
 def _calibrate_recipe(config: Config, source: ModelSource, digests: Path) -> dict[str, object]:

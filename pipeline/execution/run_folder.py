@@ -1,7 +1,7 @@
 """A run's folder: what a person looks at. All of it can be written again from the store."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.execution.plan import Plan
 from pipeline.files import Json, encode, publish, read_json, replace
-from pipeline.stages.base import StepRow, to_jsonl
+from pipeline.measure.record import Record
+from pipeline.stages.base import StepRow
+from pipeline.tracking.tracker import new_run_id
 
 
 class RunFolder:
@@ -34,7 +36,7 @@ class RunFolder:
             return
         except (ValueError, NotADirectoryError):
             owner = {}
-        if owner.get("key") == plan.result.key:
+        if owner.get("key") == plan.key:
             return
         theirs = _flat(owner.get("config", {}))
         ours = _flat(config.model_dump(mode="json"))
@@ -55,16 +57,29 @@ class RunFolder:
         """Write the resolved configuration and whose folder this is."""
         settings = config.model_dump(mode="json")
         self.path.mkdir(parents=True, exist_ok=True)
-        publish(self.path / "run.json", encode({"key": plan.result.key, "config": settings}))
+        # the mirror's id is as old as the run, so that every process resumes the same one
+        owner = {"key": plan.key, "tracking_id": new_run_id(), "config": settings}
+        publish(self.path / "run.json", encode(owner))
         self.check_owner(config, plan)
         stages = {stage.name: stage.key for stage in plan.stages}
         text = "# The resolved configuration of this run.\n" + OmegaConf.to_yaml(settings)
         replace(self.path / "config.yaml", text)
         replace(self.path / "stages.json", encode(stages))
 
-    def write_steps(self, rows: Sequence[StepRow]) -> None:
-        """Write ``steps.jsonl``."""
-        replace(self.path / "steps.jsonl", to_jsonl(rows))
+    @property
+    def tracking_id(self) -> str:
+        """The run's id in W&B."""
+        identifier: str = read_json(self.path / "run.json")["tracking_id"]
+        return identifier
+
+    def write_steps(self, rows: Sequence[StepRow], records: Mapping[int, Record]) -> None:
+        """Write ``steps.jsonl``: what was decided, joined with what was measured."""
+        lines = []
+        for row in rows:
+            record = records.get(row.step)
+            measured = _measured(record) if record else {}
+            lines.append(json.dumps({**row.to_json(), **measured}, allow_nan=False) + "\n")
+        replace(self.path / "steps.jsonl", "".join(lines))
 
     def copy_from(self, stage_folder: Path, *names: str) -> None:
         """Take over files of a finished stage."""
@@ -76,17 +91,14 @@ class RunFolder:
         replace(self.path / "summary.json", encode(summary))
 
 
-def read_last_step(path: Path) -> Json | None:
-    """The last line of a run's ``steps.jsonl``; None where there is none."""
-    try:
-        lines = (path / "steps.jsonl").read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return None
-    return json.loads(lines[-1]) if lines else None
+def _measured(record: Record) -> dict[str, Any]:
+    """The part of a record that a line of ``steps.jsonl`` has."""
+    full = record.to_json()
+    return {key: full[key] for key in ("ppl", "accuracy", "latency", "memory")}
 
 
 def _default_name(config: Config, plan: Plan, model_name: str) -> str:
-    return f"{model_name}-{config.prune.target_ratio:g}pct-{plan.result.key[:8]}"
+    return f"{model_name}-{config.prune.target_ratio:g}pct-{plan.key[:8]}"
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.trajectories = TrajectoryStore(root / "trajectories", lease)
+        self.records = root / "records"
 
     def folder(self, stage: Stage) -> Path:
         """Where a stage's files are, finished or not."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.files import Json
-from pipeline.stages import calibrate, prune, score
+from pipeline.stages import calibrate, evaluate, probe, prune, score
 from pipeline.stages.base import Inputs
 
 StageFunction = Callable[[Config, Inputs, Path], Json]
@@ -14,4 +14,6 @@ STAGES: Mapping[str, StageFunction] = {
     "calibrate": calibrate.run,
     "score": score.run,
     "prune": prune.run,
+    "probe": probe.run,
+    "evaluate": evaluate.run,
 }

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.measure.record import Record
 from pipeline.models.loading import LiveModel
 from pipeline.models.source import ModelSource
 from pipeline.pruning.state import Candidate
@@ -24,29 +25,44 @@ class StepRow:
     params: int
     scored: tuple[ScoredCandidate, ...]
     source: tuple[str, int]
-    """The trajectory (its key) and the index there. Not written into the line."""
+    """The trajectory (its key) and the index there."""
 
     def to_json(self) -> dict[str, Any]:
         """The line's object."""
         return {
             "step": self.step,
             "dimension": self.dimension,
-            "unit": self.chosen.unit,
-            "layer": self.chosen.layer,
-            "width_after": self.chosen.width_after,
+            **asdict(self.chosen),
             "importance": self.importance,
             "ratio_percent": self.ratio_percent,
             "params": self.params,
-            "candidates": [
-                {
-                    "unit": s.candidate.unit,
-                    "layer": s.candidate.layer,
-                    "width_after": s.candidate.width_after,
-                    "ppl": s.ppl,
-                }
-                for s in self.scored
-            ],
+            "candidates": [{**asdict(s.candidate), "ppl": s.ppl} for s in self.scored],
+            "source": list(self.source),
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "StepRow":
+        """The inverse of ``to_json``."""
+        scored = [
+            ScoredCandidate(Candidate(c["unit"], c["layer"], c["width_after"]), c["ppl"])
+            for c in data["candidates"]
+        ]
+        trajectory, index = data["source"]
+        return cls(
+            step=data["step"],
+            dimension=data["dimension"],
+            chosen=Candidate(data["unit"], data["layer"], data["width_after"]),
+            importance=data["importance"],
+            ratio_percent=data["ratio_percent"],
+            params=data["params"],
+            scored=tuple(scored),
+            source=(trajectory, index),
+        )
+
+
+def read_rows(path: Path) -> list[StepRow]:
+    """The inverse of ``to_jsonl``."""
+    return [StepRow.from_json(json.loads(line)) for line in path.read_text("utf-8").splitlines()]
 
 
 def to_jsonl(rows: Iterable[StepRow]) -> str:
@@ -57,8 +73,14 @@ def to_jsonl(rows: Iterable[StepRow]) -> str:
 class Listener(Protocol):
     """Is told what a stage does, while it does it."""
 
-    def on_step(self, row: StepRow) -> None:
-        """A step of the run is on disk."""
+    def on_dense(self, record: Record) -> None:
+        """The dense model was measured."""
+
+    def on_step(self, row: StepRow, record: Record | None) -> None:
+        """A step of the run is on disk, measured or not. May come again, from another stage."""
+
+    def on_measured(self, seconds: float) -> None:
+        """A state was measured here, in so much time, not found on disk."""
 
     def on_scored(self, share: float) -> None:
         """This share of the present step's scoring was done since the last call."""
@@ -84,6 +106,8 @@ class Inputs:
     """Folders of the finished stages that this one needs, by stage."""
     live: LiveModel
     trajectories: TrajectoryStore
+    records: Path
+    """Folder of what was measured, shared like the trajectories."""
     made_by: Mapping[str, Any]
     """Versions and device, noted with everything that is computed."""
     listener: Listener

@@ -10,13 +10,18 @@ from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.greedy import thresholds
 from pipeline.pruning.state import PruningState
 from pipeline.stages.base import Inputs, StepRow, to_jsonl
+from pipeline.stages.measuring import Measurements, What
+from pipeline.stages.probe import is_due
 from pipeline.stages.search import Search
 
 
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``pruning_config.json`` and ``steps.jsonl``. ``StageError``: target out of reach."""
     search = Search(config, inputs)
+    measurements = Measurements(config, inputs, What.of_probe(config))
     state = PruningState.dense(shape_from_config(inputs.source.config))
+    if is_due(config.probe, 0):
+        inputs.listener.on_dense(measurements.of(state))
     rows: list[StepRow] = []
     for dimension, threshold in thresholds(
         config.prune.target_ratio, config.prune.distribution
@@ -35,7 +40,9 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
                     source=taken.source,
                 )
                 rows.append(row)
-                inputs.listener.on_step(row)
+                ends = config.probe.every > 0 and state.ratio_percent >= config.prune.target_ratio
+                due = ends or is_due(config.probe, len(rows))
+                inputs.listener.on_step(row, measurements.of(state) if due else None)
     if state.ratio_percent < config.prune.target_ratio:
         raise StageError(
             f"prune.target_ratio={config.prune.target_ratio:g} cannot be reached: with this "

@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""Write docs/configuration.md from the schema.
+
+python scripts/configuration_page.py
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from pipeline.config import Config
+
+PAGE = ROOT / "docs" / "configuration.md"
+HEAD = """# Every configuration key
+
+Given on the command line as `KEY=VALUE`, e.g. `python launch.py prune.target_ratio=15`. A group is
+chosen as `GROUP=OPTION`; what an option sets is in `conf/GROUP/OPTION.yaml`, and a key given on the
+command line wins. `+paper=MODEL` has the paper's settings of a model. Written from
+`pipeline/config.py` by `python scripts/configuration_page.py`.
+"""
+
+
+def page() -> str:
+    """The page's text."""
+    parts = [HEAD]
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        assert isinstance(section, type)
+        assert issubclass(section, BaseModel)
+        options = sorted(path.stem for path in (ROOT / "conf" / name).glob("*.yaml"))
+        parts.append(f"\n## {name}\n\n{section.__doc__}\n")
+        if options:
+            parts.append(f"\nOptions: {', '.join(f'`{name}={option}`' for option in options)}\n")
+        parts.append("\n| key | allowed | meaning |\n| --- | --- | --- |\n")
+        parts += [row(f"{name}.{key}", entry) for key, entry in section.model_fields.items()]
+    return "".join(parts)
+
+
+def row(key: str, field: FieldInfo) -> str:
+    """One key's line of a table."""
+    description = " ".join((field.description or "").split()).replace("|", "\\|")
+    return f"| `{key}` | {allowed(field)} | {description} |\n"
+
+
+def allowed(field: FieldInfo) -> str:
+    """Type and bounds in words."""
+    name = type_name(field.annotation)
+    bounds = [
+        f"{sign} {getattr(bound, attribute):g}"
+        for bound in field.metadata
+        for attribute, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
+        if getattr(bound, attribute, None) is not None
+    ]
+    return ", ".join([name, *bounds])
+
+
+def type_name(annotation: Any) -> str:
+    """A type as a person would say it."""
+    text = str(annotation) if not isinstance(annotation, type) else annotation.__name__
+    choices = re.findall(r"Literal\[(.*?)\]", text)
+    if choices:
+        words = choices[0].replace("'", "")
+        return words + (", null" if "None" in text else "")
+    words = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}
+    if "list" in text:
+        return "list of numbers" if "float" in text else "list of texts"
+    if "dict" in text:
+        return "mapping of texts"
+    base = next(meaning for name, meaning in words.items() if name in text)
+    return base + (", null" if "None" in text else "")
+
+
+if __name__ == "__main__":
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page(), encoding="utf-8")
