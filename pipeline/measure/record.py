@@ -38,8 +38,8 @@ class Memory:
     kv_cache_per_token: int
     """Keys and values of one token of one sequence, over all attentions that are left."""
     peak: int | None
-    """Highest use of the device during the latency measurement; on a CPU, of the process. None where
-    it cannot be told."""
+    """Highest use of the device during the latency measurement; on a CPU, of the process. None
+    where it cannot be told."""
 
 
 @dataclass(frozen=True, slots=True)
