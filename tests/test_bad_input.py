@@ -268,8 +268,19 @@ def test_a_target_out_of_reach_ends_with_how_far_it_goes_and_keeps_the_steps(pla
     assert summary["stages"]["prune"]["status"] == "failed"
     (line,) = done.text.splitlines()
     assert line.startswith("error: prune.target_ratio=99 cannot be reached: ")
-    assert f"{taken[-1]['ratio_percent']:.1f}" in line
+    most = re.search(r"at most ([\d.]+) % can go", line)
+    assert most
+    assert float(most[1]) == pytest.approx(taken[-1]["ratio_percent"], abs=0.01)
     assert summary["error"] in line
+
+
+def test_a_target_out_of_reach_keeps_steps_that_another_run_has_computed(
+    place: Path, run: Callable[..., Outcome]
+) -> None:
+    run("prune.target_ratio=99", "prune.distribution=[0,0,1]")
+    assert run("prune.target_ratio=98", "prune.distribution=[0,0,1]", "run.dir=again").status == 1
+    assert steps(place / "again") == steps(place / "run")
+    assert json.loads((place / "again" / "summary.json").read_text())["steps_computed"] == 0
 
 
 def test_the_target_that_is_named_as_in_reach_is_reached_with_the_same_steps(
