@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.files import is_file, is_folder
 from pipeline.models.prunable import heads_of
 from pipeline.models.source import ModelSource, locate
-from pipeline.stages.calibrate import prepare
+from pipeline.stages.calibrate import prepare, require_tokenizer
 
 
 def check(config: Config) -> ModelSource:
@@ -61,8 +62,12 @@ def _folders(config: Config) -> list[str]:
         ("run.dir", config.run.dir or "outputs/runs"),
     ):
         folder = Path(value).absolute()
-        while not folder.exists():
-            folder = folder.parent
+        try:
+            while not folder.exists():
+                folder = folder.parent
+        except OSError as error:
+            problems.append(f"{key}: {value} cannot be made: {error.strerror}")
+            continue
         if not folder.is_dir():
             problems.append(f"{key}: {value} cannot be made: {folder} is a file")
         elif not os.access(folder, os.W_OK | os.X_OK):
@@ -72,9 +77,9 @@ def _folders(config: Config) -> list[str]:
 
 def _calibration_file(config: Config) -> list[str]:
     path = config.calibration.path
-    if path is None or Path(path).is_file():
+    if path is None or is_file(path):
         return []
-    what = "is a folder, not a file" if Path(path).is_dir() else "does not exist"
+    what = "is a folder, not a file" if is_folder(path) else "does not exist"
     return [f"calibration.path: {path} {what}"]
 
 
@@ -99,14 +104,16 @@ def _groups(config: Config, source: ModelSource) -> list[str]:
 def _windows(config: Config, source: ModelSource) -> list[str]:
     """The context length; and, for a local file, that it gives the windows asked for."""
     context = getattr(source.config, "max_position_embeddings", None)
-    if config.calibration.path is None:
-        length = config.calibration.seqlen
-    else:
+    require_tokenizer(config.calibration, source)
+    key, length = "calibration.seqlen", config.calibration.seqlen
+    if config.calibration.path is not None:
         windows, _ = prepare(config.calibration, source)
         length = max(ids.shape[1] for ids in windows.values())
+        if config.calibration.dataset == "tokens":
+            key = "calibration.path"
     if context is not None and length > context:
         return [
-            f"calibration.seqlen: windows of {length} tokens are longer than the model's context; "
-            f"allowed is up to {context}"
+            f"{key}: windows of {length} tokens are longer than the model's context; allowed is up "
+            f"to {context}"
         ]
     return []

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import SafetensorError
 from support_inputs import (
     REPOSITORY,
     edit_config,
@@ -438,14 +437,10 @@ def test_a_name_that_cannot_be_given_leaves_no_temporary_file(
 def test_a_disk_that_is_full_when_the_token_windows_are_written(
     place: Path, run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """safetensors writes by itself and has an error of its own."""
+    def full(path: Path, _: object) -> None:
+        raise no_space(path)
 
-    def full(*_: object) -> None:
-        raise SafetensorError(
-            "Error while serializing: I/O error: No space left on device (os error 28)"
-        )
-
-    monkeypatch.setattr(calibrate, "save_file", full)
+    monkeypatch.setattr(calibrate, "replace", full)
     done = run()
     assert done.status == 1
     assert "No space left on device" in done.text

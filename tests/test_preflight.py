@@ -307,13 +307,13 @@ def test_the_largest_and_smallest_groups_are_allowed(sizes: tuple[int, int]) -> 
 def test_windows_longer_than_the_context(place: Path) -> None:
     (place / "text.txt").write_text("A long paragraph. " * 20)
     write_tokens(place / "long.json", width=[[5] * 65])
-    for calibration in (
-        (*TEXT, "calibration.seqlen=65"),
-        ("calibration=alpaca", "calibration.seqlen=65"),
-        (*TOKENS, "calibration.path=long.json"),
+    for calibration, key in (
+        ((*TEXT, "calibration.seqlen=65"), "calibration.seqlen"),
+        (("calibration=alpaca", "calibration.seqlen=65"), "calibration.seqlen"),
+        ((*TOKENS, "calibration.path=long.json"), "calibration.path"),
     ):
         said = problem(*calibration)
-        assert said.startswith("calibration.seqlen: windows of 65 tokens are longer than")
+        assert said.startswith(f"{key}: windows of 65 tokens are longer than")
         assert said.endswith("allowed is up to 64")
 
 

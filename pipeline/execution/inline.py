@@ -26,11 +26,17 @@ class Invocation:
     """One run of a plan in this process: listens to its stages and counts what was computed."""
 
     def __init__(
-        self, config: Config, source: ModelSource, plan: Plan, folder: RunFolder, display: Display
+        self,
+        config: Config,
+        source: ModelSource,
+        plan: Plan,
+        folder: RunFolder,
+        store: Store,
+        display: Display,
     ) -> None:
         self.config, self.source, self.plan = config, source, plan
         self.folder, self.display = folder, display
-        self.store = Store(config.store_dir)
+        self.store = store
         self.live = LiveModel(partial(load_dense, config, source))
         self.stages: dict[str, Json] = {}
         self.computed: dict[tuple[str, int], int] = {}

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Config
-from pipeline.execution.store import Stage, digest_cache
+from pipeline.execution.store import Stage
 from pipeline.files import key_of
-from pipeline.models.loading import file_digest, weights_digest
+from pipeline.models.loading import Digests, weights_digest
 from pipeline.models.source import ModelSource
 from pipeline.stages.search import DECISION_VERSION
 
@@ -25,9 +25,8 @@ class Plan:
         return self.stages[-1]
 
 
-def plan(config: Config, source: ModelSource) -> Plan:
+def plan(config: Config, source: ModelSource, digests: Digests) -> Plan:
     """Plan a run: hash files, load no model. ``model.device`` must not be "auto"."""
-    digests = digest_cache(config.store_dir)
     weights = weights_digest(source, digests)
     calibrate = Stage("calibrate", _calibrate_recipe(config, source, digests))
     model = {
@@ -57,12 +56,12 @@ def plan(config: Config, source: ModelSource) -> Plan:
     return Plan(stages, weights)
 
 
-def _calibrate_recipe(config: Config, source: ModelSource, digests: Path) -> dict[str, object]:
+def _calibrate_recipe(config: Config, source: ModelSource, digests: Digests) -> dict[str, object]:
     settings = config.calibration
-    content = file_digest(Path(settings.path), digests) if settings.path else "hub"
+    content = digests.of(Path(settings.path)) if settings.path else "hub"
     if settings.dataset == "tokens":
         return {"dataset": "tokens", "content": content, "eos_id": source.eos_id}
-    tokenizer = {path.name: file_digest(path, digests) for path in source.tokenizer_files}
+    tokenizer = {path.name: digests.of(path) for path in source.tokenizer_files}
     return {
         "dataset": settings.dataset,
         "content": content,

@@ -34,6 +34,8 @@ class RunFolder:
             return
         except (ValueError, NotADirectoryError):
             owner = {}
+        if not isinstance(owner, dict):
+            owner = {}
         if owner.get("key") == plan.result.key:
             return
         theirs = _flat(owner.get("config", {}))
