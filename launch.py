@@ -5,6 +5,7 @@ import errno
 import os
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -34,11 +35,17 @@ def main() -> int:
     def task(raw: "DictConfig") -> None:
         outcomes.append(report_errors(lambda: run(raw, checked.problems), command))
 
-    try:
-        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")(task)()
-    except HydraException as error:
-        problems = [*checked.problems, str(error)]
-        return report_errors(lambda: fail(problems), command)
+    composed = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")
+    with tempfile.TemporaryDirectory() as scratch:
+        # Hydra keeps what was typed for a sweep, unchecked; nobody is to find it
+        sys.argv.append(f"hydra.sweep.dir={scratch}")
+        try:
+            composed(task)()
+        except HydraException as error:
+            problems = [*checked.problems, str(error)]
+            return report_errors(lambda: fail(problems), command)
+    if checked.problems and not outcomes:
+        return report_errors(lambda: fail(checked.problems), command)
     return max(outcomes, default=0)
 
 
@@ -80,6 +87,7 @@ def run(raw: "DictConfig", problems: list[str]) -> None:
     from pipeline.execution.inline import Invocation
     from pipeline.execution.plan import plan
     from pipeline.execution.run_folder import RunFolder
+    from pipeline.execution.store import Store
     from pipeline.models.loading import resolve_device
     from pipeline.preflight import check
     from pipeline.progress import Quiet, Terminal, closing_table
@@ -87,15 +95,17 @@ def run(raw: "DictConfig", problems: list[str]) -> None:
     source = check(config)
     device = resolve_device(config.model.device)
     config = config.model_copy(update={"model": config.model.model_copy(update={"device": device})})
-    planned = plan(config, source)
+    store = Store(config.store_dir)
+    planned = plan(config, source, store.digests)
     folder = RunFolder.of(config, planned, source.name)
     folder.check_owner(config, planned)
     folder.claim(config, planned)
+    store.digests.save()
     console = Console(soft_wrap=True)
     display = (
         Terminal(console, config.prune.target_ratio) if console.is_terminal else Quiet(console)
     )
-    summary = Invocation(config, source, planned, folder, display).run()
+    summary = Invocation(config, source, planned, folder, store, display).run()
     if console.is_terminal:
         console.print(closing_table(summary))
     console.print(f"done: {folder.path}", highlight=False)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SEED = 42  # the reference's; also the seed of its splits of Alpaca
 ROW_SEPARATOR = "\n\n"
+ALPACA_LEAST_ROWS = 10  # fewer have no such split
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def local_rows(path: Path, field: str, split: Callable[[str], list[str]]) -> lis
 
 def paragraphs(text: str) -> list[str]:
     """What stands between blank lines."""
-    return [row for row in re.split(r"\n\s*\n", text) if row.strip()]
+    return [row.rstrip("\n") for row in re.split(r"\n\s*\n", text) if row.strip()]
 
 
 def wikitext_rows(text: str) -> list[str]:
@@ -129,6 +130,8 @@ def _alpaca_test_split(rows: Sequence[str]) -> list[str]:
     """Alpaca has one split; the reference takes a tenth of it as test."""
     from datasets import Dataset
 
+    if len(rows) < ALPACA_LEAST_ROWS:
+        return []
     held_out = Dataset.from_dict({"row": list(range(len(rows)))}).train_test_split(0.2, seed=SEED)[
         "test"
     ]

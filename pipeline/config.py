@@ -1,13 +1,14 @@
 """The configuration's schema. Everything that can be said about a value alone is checked here."""
 
-import difflib
+import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import ConfigError
 from pipeline.files import Json
@@ -65,17 +66,9 @@ class CalibrationConfig(_Section):
     seqlen: int = Field(2048, ge=2)
     """Tokens in a window."""
 
-    @model_validator(mode="after")
-    def _needs_path(self) -> "CalibrationConfig":
-        if self.path is None and self.dataset in ("ptb", "text", "tokens"):
-            raise ValueError(
-                f"path: calibration={self.dataset} needs a local file: calibration.path=FILE"
-            )
-        return self
-
 
 def _is_distribution(value: list[float]) -> list[float]:
-    if len(value) != len(DIMENSIONS) or min(value) < 0 or sum(value) <= 0:
+    if len(value) != len(DIMENSIONS) or min(value) < 0 or not 0 < sum(value) < math.inf:
         raise ValueError(
             "allowed are three non-negative numbers with a positive sum, "
             "blocks : MLP channels : heads, e.g. [44,52,4]"
@@ -244,53 +237,85 @@ def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[
             yield prefix + name
 
 
-def unknown_key(key: str) -> str:
-    """The message for a key that the schema lacks. Never shows the value: it may be a secret."""
-    near = difflib.get_close_matches(key, list(known_keys()), n=1, cutoff=0.6)
-    return f"{key}: no such key" + (f"; did you mean {near[0]}?" if near else "")
+def unknown_key(key: str, others: Iterable[str] = ()) -> str:
+    """The message for a key that neither the schema nor ``others`` have; never shows the value."""
+    near = max((*known_keys(), *others), key=lambda known: _likeness(key, known))
+    hint = f"; did you mean {near}?" if _likeness(key, near) >= LIKE else ""
+    return f"{key}: no such key{hint}"
+
+
+LIKE = 0.7
+"""Keys at least this much alike are suggested for one another."""
+
+
+def _likeness(key: str, known: str) -> float:
+    """How much alike two keys are, from 0 to 1; their last parts alone count a little less."""
+    last = SequenceMatcher(None, key.rpartition(".")[2], known.rpartition(".")[2]).ratio()
+    return max(SequenceMatcher(None, key, known).ratio(), 0.95 * last)
 
 
 def from_composed(raw: "DictConfig", problems: Sequence[str] = ()) -> Config:
     """The configuration that Hydra composed.
 
-    Raises ``ConfigError`` with ``problems``, which were found before, and those found here.
+    Raises ``ConfigError`` with ``problems``, found before, and all that come to light here.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     OmegaConf.register_new_resolver("builtin", lambda name: str(BUILTIN / name), replace=True)
-    try:
-        values: Any = OmegaConf.to_container(raw, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError([*problems, str(error).splitlines()[0]]) from error
+    unresolved: dict[str, str] = {}
+    values = _resolved(raw, "", unresolved)
+    found = [f"{key}: {reason}" for key, reason in unresolved.items()]
     try:
         config = validate(values)
     except ConfigError as error:
-        raise ConfigError([*problems, *error.problems]) from None
-    if problems:
-        raise ConfigError(problems)
+        found += [p for p in error.problems if p.partition(":")[0] not in unresolved]
+    if problems or found:
+        raise ConfigError([*problems, *found])
     return config
+
+
+def _resolved(node: "DictConfig", prefix: str, unresolved: dict[str, str]) -> dict[str, Json]:
+    """Plain values with interpolations resolved; what has none goes to ``unresolved`` with why."""
+    from omegaconf import DictConfig, ListConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    values: dict[str, Json] = {}
+    for name in map(str, node):
+        key = f"{prefix}{name}"
+        if OmegaConf.is_missing(node, name):
+            continue
+        try:
+            value = node[name]
+            if isinstance(value, ListConfig):
+                value = OmegaConf.to_container(value, resolve=True)
+        except OmegaConfBaseException as error:
+            unresolved[key] = str(error).splitlines()[0]
+            continue
+        is_section = isinstance(value, DictConfig)
+        values[name] = _resolved(value, f"{key}.", unresolved) if is_section else value
+    return values
 
 
 def validate(raw: Mapping[str, Json]) -> Config:
     """Turn composed values into a ``Config``, or raise ``ConfigError`` with every problem."""
-    problems = list(_secrets(raw))
+    problems = [*_secrets(raw), *_calibration_without_path(raw)]
     try:
-        config = Config.model_validate(_without_missing(raw))
+        config = Config.model_validate(raw)
     except ValidationError as error:
         problems += [_message(detail) for detail in error.errors()]
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError([without_secrets(problem) for problem in problems])
     return config
 
 
-def _without_missing(raw: Mapping[str, Json]) -> dict[str, Json]:
-    """Without the values that a configuration file leaves to the user ("???")."""
-    return {
-        key: _without_missing(value) if isinstance(value, Mapping) else value
-        for key, value in raw.items()
-        if value != "???"
-    }
+def _calibration_without_path(raw: Mapping[str, Json]) -> Iterator[str]:
+    section = raw.get("calibration")
+    if isinstance(section, Mapping) and section.get("path") is None:
+        dataset = section.get("dataset")
+        if dataset in ("ptb", "text", "tokens"):
+            yield (
+                f"calibration.path: calibration={dataset} needs a local file: calibration.path=FILE"
+            )
 
 
 def _message(detail: Any) -> str:
@@ -302,10 +327,7 @@ def _message(detail: Any) -> str:
         case "missing":
             return f"{key}: is missing; give it as {key}=VALUE"
         case "value_error":
-            text = str(detail["ctx"]["error"])
-            if text.startswith("path: "):  # a check over several keys of a section names its own
-                return f"{key}.{text}"
-            return f"{key}: {detail['input']!r} is wrong; {text}"
+            return f"{key}: {detail['input']!r} is wrong; {detail['ctx']['error']}"
     allowed = ALLOWED.get(detail["type"], detail["msg"]).format(**detail.get("ctx", {}))
     return f"{key}: {detail['input']!r} is wrong; allowed is {allowed}"
 
@@ -322,6 +344,7 @@ ALLOWED = {
     "bool_type": "true or false",
     "string_type": "text",
     "string_too_short": "text that is not empty",
+    "string_too_long": "text of at most {max_length} characters",
     "list_type": "a list, e.g. [44,52,4]",
     "model_type": "a group of keys",
     "model_attributes_type": "a group of keys",
@@ -334,18 +357,33 @@ SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
 SECRET_LENGTH = 8
 
 
-def _secrets(raw: Mapping[str, Json], prefix: str = "") -> Iterator[str]:
+def _secrets(value: Json, key: str = "") -> Iterator[str]:
     """Problems for values that hold a secret of the environment: configurations are stored."""
-    secrets = {
-        n: v for n, v in os.environ.items() if SECRET_NAME.search(n) and len(v) >= SECRET_LENGTH
+    if isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from _secrets(entry, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _secrets(entry, key)
+    elif isinstance(value, str):
+        for name, secret in _environment_secrets().items():
+            if secret in value:
+                yield (
+                    f"{key}: holds the secret of the environment variable {name}; "
+                    "configurations are stored with the run, so leave it in the environment"
+                )
+
+
+def without_secrets(text: str) -> str:
+    """``text`` with the environment's secrets made unreadable."""
+    for secret in _environment_secrets().values():
+        text = text.replace(secret, "***")
+    return text
+
+
+def _environment_secrets() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if SECRET_NAME.search(name) and len(value) >= SECRET_LENGTH
     }
-    for key, value in raw.items():
-        if isinstance(value, Mapping):
-            yield from _secrets(value, f"{prefix}{key}.")
-        elif isinstance(value, str):
-            for name, secret in secrets.items():
-                if secret in value:
-                    yield (
-                        f"{prefix}{key}: holds the secret of the environment variable {name}; "
-                        "configurations are stored with the run, so leave it in the environment"
-                    )

@@ -11,6 +11,16 @@ from typing import Any
 Json = Any  # what json.loads returns
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file. A path that no file can have is none, and raises nothing."""
+    return os.path.isfile(path)  # noqa: PTH113 - pathlib raises for a name that is too long
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is such a folder. A path that no folder can have is none."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def read_json(path: Path) -> Json:
     """Parse ``path``. Raises ``FileNotFoundError`` where it does not exist."""
     return json.loads(path.read_text(encoding="utf-8"))
@@ -38,19 +48,23 @@ def publish(path: Path, text: str) -> bool:
     return True
 
 
-def replace(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` in one go, in place of what is there."""
-    temporary = _write_temporary(path, text)
-    temporary.replace(path)
+def replace(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path`` in one go, in place of what is there."""
+    temporary = _write_temporary(path, content)
+    try:
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink()
+        raise
     _sync_folder(path.parent)
 
 
-def _write_temporary(path: Path, text: str) -> Path:
+def _write_temporary(path: Path, content: str | bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with temporary.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
     except OSError:

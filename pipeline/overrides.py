@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from pipeline.config import known_keys, unknown_key
+from pipeline.config import known_keys, unknown_key, without_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,45 +21,60 @@ class CheckedOverrides:
 
 def check(arguments: Sequence[str], config_dir: Path) -> CheckedOverrides:
     """Sort the command line's arguments into those that can be composed and problems."""
+    groups = _groups(config_dir)
+    good: list[str] = []
+    problems: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument.startswith("-"):
+            good.append(argument)
+            takes = argument in FLAGS_WITH_VALUE
+            may_take = argument in FLAGS_WITH_OPTION and rest and "=" not in rest[0]
+            if rest and (takes or may_take):
+                good.append(rest.pop(0))
+            continue
+        wrong = _problem(argument, groups)
+        if wrong is None:
+            good.append(argument)
+        else:
+            problems.append(without_secrets(wrong))
+    return CheckedOverrides(good, problems)
+
+
+def _problem(argument: str, groups: dict[str, list[str]]) -> str | None:
+    """What is wrong with an override; None where Hydra can compose it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    groups = _groups(config_dir)
-    keys = set(known_keys())
-    good: list[str] = []
-    problems: list[str] = []
-    options = iter(arguments)
-    for argument in options:
-        if argument.startswith("-"):
-            good.append(argument)
-            if argument in FLAGS_WITH_VALUE:
-                good.extend(value for value in [next(options, None)] if value is not None)
-            continue
-        try:
-            override = OverridesParser.create().parse_override(argument)
-        except HydraException as error:
-            reason = (str(error).splitlines() or [""])[0]
-            problems.append(f"{argument.partition('=')[0]}: cannot be read as KEY=VALUE: {reason}")
-            continue
-        group = override.key_or_group
-        if group.startswith("hydra"):
-            good.append(argument)
-        elif group in groups and isinstance(value := override.value(), str):
-            if value in groups[group]:
-                good.append(argument)
-            else:
-                problems.append(_unknown_option(group, value, groups[group]))
-        elif group in keys:
-            good.append(argument)
-        else:
-            problems.append(_unknown(group, groups))
-    return CheckedOverrides(good, problems)
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException:
+        name = argument.partition("=")[0]
+        return (
+            f"{name}: cannot be read as KEY=VALUE: quote a value with special characters twice: "
+            f"'{name}=\"VALUE\"'"
+        )
+    key = override.key_or_group
+    if key.partition(".")[0] == "hydra" or key.startswith("hydra/"):
+        return None
+    if key not in groups:
+        return None if key in set(known_keys()) else unknown_key(key, groups)
+    if override.is_delete():
+        return None
+    swept = override.is_sweep_override()
+    choices = list(override.sweep_string_iterator()) if swept else [override.value()]
+    for choice in choices:
+        if choice not in groups[key]:
+            return _unknown_option(key, str(choice), groups[key])
+    return None
 
 
 FLAGS_WITH_VALUE = {
     "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--cfg", "-c",
     "--package", "-p", "--experimental-rerun",
 }  # fmt: skip
+FLAGS_WITH_OPTION = {"--info", "-i"}
 
 
 def _groups(config_dir: Path) -> dict[str, list[str]]:
@@ -75,9 +90,3 @@ def _unknown_option(group: str, option: str, options: list[str]) -> str:
     near = get_close_matches(option, options, n=1, cutoff=0.5)
     hint = f"did you mean {group}={near[0]}? Allowed" if near else "allowed"
     return f"{group}: {option!r} is not there; {hint}: {', '.join(options)}"
-
-
-def _unknown(name: str, groups: dict[str, list[str]]) -> str:
-    if "." not in name and (near := get_close_matches(name, list(groups), n=1, cutoff=0.5)):
-        return f"{name}: no such key; did you mean {near[0]}?"
-    return unknown_key(name)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
-from pipeline.files import read_json
+from pipeline.files import is_file, is_folder, read_json
 from pipeline.models.prunable import heads_of, shape_from_config
 from pipeline.models.source import ModelSource, locate
 from pipeline.pruning.state import PruningState
-from pipeline.stages.calibrate import prepare
+from pipeline.stages.calibrate import prepare, require_tokenizer
 from pipeline.stages.measuring import What
 
 
@@ -70,8 +70,12 @@ def _folders(config: Config) -> list[str]:
         ("run.dir", config.run.dir or "outputs/runs"),
     ):
         folder = Path(value).absolute()
-        while not folder.exists():
-            folder = folder.parent
+        try:
+            while not folder.exists():
+                folder = folder.parent
+        except OSError as error:
+            problems.append(f"{key}: {value} cannot be made: {error.strerror}")
+            continue
         if not folder.is_dir():
             problems.append(f"{key}: {value} cannot be made: {folder} is a file")
         elif not os.access(folder, os.W_OK | os.X_OK):
@@ -81,9 +85,9 @@ def _folders(config: Config) -> list[str]:
 
 def _calibration_file(config: Config) -> list[str]:
     path = config.calibration.path
-    if path is None or Path(path).is_file():
+    if path is None or is_file(path):
         return []
-    what = "is a folder, not a file" if Path(path).is_dir() else "does not exist"
+    what = "is a folder, not a file" if is_folder(path) else "does not exist"
     return [f"calibration.path: {path} {what}"]
 
 
@@ -94,7 +98,7 @@ def _measured_files(config: Config) -> list[str]:
     if config.probe.every:
         problems += What.of_probe(config).missing(config, "probe")
     given = evaluate.pruning_config
-    if given is not None and not Path(given).is_file():
+    if given is not None and not is_file(given):
         problems.append(f"evaluate.pruning_config: {given} does not exist")
     if given is not None and not evaluate.enabled:
         problems.append("evaluate.pruning_config: nothing is evaluated; add evaluate=commonsense")
@@ -131,7 +135,7 @@ def _measurements(config: Config, source: ModelSource) -> list[str]:
 
 def _pruning_config(config: Config, source: ModelSource) -> list[str]:
     path = Path(config.evaluate.pruning_config or "")
-    if path.is_file():
+    if is_file(path):
         try:
             given = read_json(path)
         except ValueError as error:
@@ -161,14 +165,16 @@ def _groups(config: Config, source: ModelSource) -> list[str]:
 def _windows(config: Config, source: ModelSource) -> list[str]:
     """The context length; and, for a local file, that it gives the windows asked for."""
     context = getattr(source.config, "max_position_embeddings", None)
-    if config.calibration.path is None:
-        length = config.calibration.seqlen
-    else:
+    require_tokenizer(config.calibration, source)
+    key, length = "calibration.seqlen", config.calibration.seqlen
+    if config.calibration.path is not None:
         windows, _ = prepare(config.calibration, source)
         length = max(ids.shape[1] for ids in windows.values())
+        if config.calibration.dataset == "tokens":
+            key = "calibration.path"
     if context is not None and length > context:
         return [
-            f"calibration.seqlen: windows of {length} tokens are longer than the model's context; "
-            f"allowed is up to {context}"
+            f"{key}: windows of {length} tokens are longer than the model's context; allowed is up "
+            f"to {context}"
         ]
     return []

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pipeline.config import Config, validate
+from pipeline.config import Config, from_composed
 from pipeline.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -48,8 +48,7 @@ def raw(*overrides: str) -> DictConfig:
 
 def configured(*overrides: str) -> Config:
     """The validated configuration of a command line."""
-    settings: Any = OmegaConf.to_container(raw(*overrides), resolve=True)
-    return validate(settings)
+    return from_composed(raw(*overrides))
 
 
 def problems_of(work: Callable[[], object]) -> list[str]:

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import SafetensorError
 from support_inputs import (
     REPOSITORY,
     edit_config,
@@ -268,8 +267,19 @@ def test_a_target_out_of_reach_ends_with_how_far_it_goes_and_keeps_the_steps(pla
     assert summary["stages"]["prune"]["status"] == "failed"
     (line,) = done.text.splitlines()
     assert line.startswith("error: prune.target_ratio=99 cannot be reached: ")
-    assert f"{taken[-1]['ratio_percent']:.1f}" in line
+    most = re.search(r"at most ([\d.]+) % can go", line)
+    assert most
+    assert float(most[1]) == pytest.approx(taken[-1]["ratio_percent"], abs=0.01)
     assert summary["error"] in line
+
+
+def test_a_target_out_of_reach_keeps_steps_that_another_run_has_computed(
+    place: Path, run: Callable[..., Outcome]
+) -> None:
+    run("prune.target_ratio=99", "prune.distribution=[0,0,1]")
+    assert run("prune.target_ratio=98", "prune.distribution=[0,0,1]", "run.dir=again").status == 1
+    assert steps(place / "again") == steps(place / "run")
+    assert json.loads((place / "again" / "summary.json").read_text())["steps_computed"] == 0
 
 
 def test_the_target_that_is_named_as_in_reach_is_reached_with_the_same_steps(
@@ -427,14 +437,10 @@ def test_a_name_that_cannot_be_given_leaves_no_temporary_file(
 def test_a_disk_that_is_full_when_the_token_windows_are_written(
     place: Path, run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """safetensors writes by itself and has an error of its own."""
+    def full(path: Path, _: object) -> None:
+        raise no_space(path)
 
-    def full(*_: object) -> None:
-        raise SafetensorError(
-            "Error while serializing: I/O error: No space left on device (os error 28)"
-        )
-
-    monkeypatch.setattr(calibrate, "save_file", full)
+    monkeypatch.setattr(calibrate, "replace", full)
     done = run()
     assert done.status == 1
     assert "No space left on device" in done.text

@@ -36,12 +36,13 @@ class Invocation:
         source: ModelSource,
         plan: Plan,
         folder: RunFolder,
+        store: Store,
         display: Display,
         tracker: Tracker,
     ) -> None:
         self.config, self.source, self.plan = config, source, plan
-        self.folder, self.display, self.tracker = folder, display, tracker
-        self.store = Store(config.store_dir)
+        self.folder, self.store = folder, store
+        self.display, self.tracker = display, tracker
         self.live = LiveModel(partial(load_dense, config, source))
         self.stages: dict[str, Json] = {}
         self.computed: dict[tuple[str, int], int] = {}

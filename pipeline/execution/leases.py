@@ -1,8 +1,9 @@
 """One writer per folder, on one machine or on a file system that several share.
 
 A lease is a numbered file, and the highest number holds. Taking over is publishing the next number,
-which only one process can; so nobody ever deletes a lease that might be alive. A holder beats by
-touching its file, and checks before every publication that no higher number is there.
+which only one process can. Nothing is ever deleted, so a number is never given twice, and whoever
+was slow to take over finds it taken. A holder beats by touching its file, and checks before every
+publication that no higher number is there.
 """
 
 import json
@@ -67,10 +68,6 @@ def lease(folder: Path) -> Iterator[Guard | None]:
     if not publish(mine, encode(_to_json(Holder.here()))):
         yield None
         return
-    for old in leases.glob("*.json"):
-        if int(old.stem) < number:
-            old.unlink(missing_ok=True)
-            old.with_suffix(".released").unlink(missing_ok=True)
 
     def guard() -> None:
         if _latest(leases) != number:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
-from pipeline.execution.store import Stage, digest_cache
+from pipeline.execution.store import Stage
 from pipeline.files import key_of, sha256_of_file
-from pipeline.models.loading import file_digest, weights_digest
+from pipeline.models.loading import Digests, weights_digest
 from pipeline.models.source import ModelSource
 from pipeline.stages.measuring import What
 from pipeline.stages.search import DECISION_VERSION
@@ -32,9 +32,8 @@ class Plan:
         return self.by_name.get("prune", self.stages[-1]).key
 
 
-def plan(config: Config, source: ModelSource) -> Plan:
+def plan(config: Config, source: ModelSource, digests: Digests) -> Plan:
     """Plan a run: hash files, load no model. ``model.device`` must not be "auto"."""
-    digests = digest_cache(config.store_dir)
     weights = weights_digest(source, digests)
     model = {
         "weights": weights,
@@ -81,12 +80,12 @@ def _evaluate(
     return Stage("evaluate", {"model": model, **pruned, "what": what}, needs)
 
 
-def _calibrate_recipe(config: Config, source: ModelSource, digests: Path) -> dict[str, object]:
+def _calibrate_recipe(config: Config, source: ModelSource, digests: Digests) -> dict[str, object]:
     settings = config.calibration
-    content = file_digest(Path(settings.path), digests) if settings.path else "hub"
+    content = digests.of(Path(settings.path)) if settings.path else "hub"
     if settings.dataset == "tokens":
         return {"dataset": "tokens", "content": content, "eos_id": source.eos_id}
-    tokenizer = {path.name: file_digest(path, digests) for path in source.tokenizer_files}
+    tokenizer = {path.name: digests.of(path) for path in source.tokenizer_files}
     return {
         "dataset": settings.dataset,
         "content": content,

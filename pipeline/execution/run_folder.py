@@ -36,6 +36,8 @@ class RunFolder:
             return
         except (ValueError, NotADirectoryError):
             owner = {}
+        if not isinstance(owner, dict):
+            owner = {}
         if owner.get("key") == plan.key:
             return
         theirs = _flat(owner.get("config", {}))

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.execution.leases import holder_of, lease
 from pipeline.files import Json, encode, key_of, publish, read_json
+from pipeline.models.loading import Digests
 from pipeline.pruning.trajectory import Guard, TrajectoryStore
 
 POLL_S = 0.5
@@ -37,6 +38,7 @@ class Store:
         self.root = root
         self.trajectories = TrajectoryStore(root / "trajectories", lease)
         self.records = root / "records"
+        self.digests = Digests(root / "digests")
 
     def folder(self, stage: Stage) -> Path:
         """Where a stage's files are, finished or not."""
@@ -67,8 +69,3 @@ class Store:
                     return
             on_wait(f"waiting: {holder_of(folder)} runs {stage.name}")
             time.sleep(POLL_S)
-
-
-def digest_cache(root: Path) -> Path:
-    """Where a store keeps the hashes of weight files."""
-    return root / "digests"

@@ -3,7 +3,7 @@
 import functools
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,16 @@ def load(source: ModelSource, dtype: str, device: str, attn_implementation: str)
     fetch(source)
     try:
         with _quiet_transformers():
-            model = AutoModelForCausalLM.from_pretrained(
+            model, info = AutoModelForCausalLM.from_pretrained(
                 source.folder,
                 dtype=DTYPES[dtype],
                 attn_implementation=attn_implementation,
                 use_safetensors=None if source.gguf_file else True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
                 **source.keywords,
             )
+        _check_loaded(source, info)
         return PrunableModel(model.to(device))
     except torch.OutOfMemoryError as error:
         raise StageError(
@@ -51,6 +54,24 @@ def load(source: ModelSource, dtype: str, device: str, attn_implementation: str)
         raise StageError(f"the model in {source.folder} cannot be loaded: {error}") from error
 
 
+def _check_loaded(source: ModelSource, info: Mapping[str, Any]) -> None:
+    """Raise ``StageError`` for weights that the files lack: transformers makes up random ones."""
+    found = {
+        "are missing from its files": sorted(info["missing_keys"]),
+        "have another shape than its configuration says": sorted(
+            entry[0] if isinstance(entry, tuple) else entry for entry in info["mismatched_keys"]
+        ),
+        "are in its files and not in its architecture": sorted(info["unexpected_keys"]),
+    }
+    problems = [
+        f"{len(names)} weights {what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"  # noqa: PLR2004
+        for what, names in found.items()
+        if names
+    ]
+    if problems:
+        raise StageError(f"the model in {source.folder} is not whole: {'; '.join(problems)}")
+
+
 def resolve_device(device: str) -> str:
     """Turn "auto" into "cuda" where there is a CUDA device, else into "cpu"."""
     if device == "auto":
@@ -58,15 +79,14 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def weights_digest(source: ModelSource, cache: Path) -> str:
+def weights_digest(source: ModelSource, digests: "Digests") -> str:
     """What stands for a model's weights and architecture in keys, wherever the files are.
 
-    A hub model is named by repository and commit. Files are hashed; the hashes are kept under
-    ``cache`` by path, size and modification time.
+    A hub model is named by repository and commit; other files by their content.
     """
     if source.hub_commit:
         return f"hub:{source.hub_commit}"
-    files = {path.name: file_digest(path, cache) for path in source.weight_files}
+    files = {path.name: digests.of(path) for path in source.weight_files}
     payload: dict[str, Any] = {"files": files}
     if not source.gguf_file:
         config = read_json(source.folder / "config.json")
@@ -74,17 +94,29 @@ def weights_digest(source: ModelSource, cache: Path) -> str:
     return f"files:{key_of(payload)}"
 
 
-def file_digest(path: Path, cache: Path) -> str:
-    """SHA-256 of a file, remembered for as long as path, size and modification time stay."""
-    stat = path.stat()
-    what = {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    entry = cache / f"{key_of(what)}.json"
-    try:
-        digest: str = read_json(entry)["sha256"]
-    except FileNotFoundError:
-        digest = sha256_of_file(path)
-        publish(entry, encode({**what, "sha256": digest}))
-    return digest
+class Digests:
+    """SHA-256 of files, remembered on disk while path, size and modification time stay."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._new: dict[Path, str] = {}
+
+    def of(self, path: Path) -> str:
+        """The digest of a file."""
+        stat = path.stat()
+        what = {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        entry = self.folder / f"{key_of(what)}.json"
+        try:
+            digest: str = read_json(entry)["sha256"]
+        except FileNotFoundError:
+            digest = sha256_of_file(path)
+            self._new[entry] = encode({**what, "sha256": digest})
+        return digest
+
+    def save(self) -> None:
+        """Remember the new ones."""
+        for entry, text in self._new.items():
+            publish(entry, text)
 
 
 class LiveModel:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from pipeline.errors import ConfigError
 from pipeline.models.blocks import Block, Heads
 from pipeline.models.families import Family, family_of
 from pipeline.pruning.state import BlockShape, ModelShape, PruningState
@@ -148,8 +149,15 @@ class _Recorder(nn.Module):
 
 def heads_of(config: PretrainedConfig) -> Heads:
     """The attention layout that a Hugging Face configuration states."""
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return Heads(config.num_attention_heads, config.num_key_value_heads, head_dim)
+    query, key_value = config.num_attention_heads, config.num_key_value_heads
+    if query < 1 or key_value < 1 or query % key_value:
+        raise ConfigError(
+            [
+                f"model.path: {query} attention heads on {key_value} key/value heads do not go; "
+                "the first must be a multiple of the second"
+            ]
+        )
+    return Heads(query, key_value, getattr(config, "head_dim", None) or config.hidden_size // query)
 
 
 def shape_from_config(config: PretrainedConfig) -> ModelShape:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError
+from pipeline.files import is_file, is_folder
 from pipeline.models.families import family_of
 
 if TYPE_CHECKING:
@@ -47,9 +48,10 @@ class ModelSource:
 
         try:
             return AutoConfig.from_pretrained(self.folder, **self.keywords)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # transformers raises whatever a wrong value leads to
+            where = self.folder / (self.gguf_file or "config.json")
             raise ConfigError(
-                [f"model.path: {self.folder} has no readable model configuration: {_line(error)}"]
+                [f"model.path: {where} is no readable configuration: {_line(error)}"]
             ) from error
 
     @property
@@ -70,7 +72,7 @@ class ModelSource:
         """The local files that decide how text becomes tokens; none without a tokenizer."""
         if self.gguf_file:
             return self.weight_files
-        if not any((self.folder / name).is_file() for name in TOKENIZER_FILES):
+        if not any(is_file(self.folder / name) for name in TOKENIZER_FILES):
             return []
         names = (
             *TOKENIZER_FILES,
@@ -79,7 +81,7 @@ class ModelSource:
             "special_tokens_map.json",
             "added_tokens.json",
         )
-        return [self.folder / name for name in names if (self.folder / name).is_file()]
+        return [self.folder / name for name in names if is_file(self.folder / name)]
 
     @property
     def eos_id(self) -> int | None:
@@ -115,9 +117,9 @@ def locate(
     commit = None
     if path.startswith(PACKAGE_SCHEME):
         folder = _package_folder(path.removeprefix(PACKAGE_SCHEME), gguf_file)
-    elif Path(path).is_dir():
+    elif is_folder(path):
         folder = Path(path)
-    elif Path(path).exists():
+    elif is_file(path):
         raise ConfigError(
             [
                 f"model.path: {path} is a file; give its folder, and a GGUF file's name as "
@@ -128,8 +130,10 @@ def locate(
         folder, commit = _hub_snapshot(path, revision)
     else:
         raise ConfigError([f"model.path: the folder {path} does not exist"])
+    if revision is not None and commit is None:
+        raise ConfigError(["model.revision: only a hub model has revisions; leave it out"])
     source = ModelSource(folder, gguf_file, commit, trust_remote_code)
-    _check_weights(source)
+    _check_files(source)
     family_of(source.config.model_type)
     return source
 
@@ -187,26 +191,37 @@ def _package_folder(requirement: str, gguf_file: str | None) -> Path:
     return found[0].parent
 
 
-def _check_weights(source: ModelSource) -> None:
-    """Each weight file opens as what its name says."""
+def _check_files(source: ModelSource) -> None:
+    """Each file is there and opens as what its name says."""
     if source.gguf_file:
-        path = source.folder / source.gguf_file
-        if not path.is_file():
-            raise ConfigError([f"model.gguf_file: {path} does not exist"])
-        with path.open("rb") as stream:
-            if stream.read(4) != b"GGUF":
-                raise ConfigError([f"model.gguf_file: {path} is not a GGUF file"])
+        _check_gguf(source.folder / source.gguf_file)
         return
-    if not (source.folder / "config.json").is_file():
+    if not is_file(source.folder / "config.json"):
         raise ConfigError(
             [
                 f"model.path: {source.folder} has no config.json; a GGUF file is named by "
                 "model.gguf_file"
             ]
         )
-    _check_json(source.folder / "config.json")
-    if source.hub_commit:
-        return
+    config = _read_object(source.folder / "config.json")
+    if not isinstance(config.get("model_type"), str):
+        raise ConfigError([f"model.path: {source.folder / 'config.json'} names no model_type"])
+    family_of(config["model_type"])  # before transformers, which knows other ones
+    if not source.hub_commit:
+        _check_safetensors(source)
+
+
+def _check_gguf(path: Path) -> None:
+    if not is_file(path):
+        raise ConfigError([f"model.gguf_file: {path} does not exist"])
+    with path.open("rb") as stream:
+        if stream.read(4) != b"GGUF":
+            raise ConfigError([f"model.gguf_file: {path} is not a GGUF file"])
+
+
+def _check_safetensors(source: ModelSource) -> None:
+    from safetensors import SafetensorError, safe_open
+
     if not source.weight_files:
         raise ConfigError(
             [
@@ -214,8 +229,6 @@ def _check_weights(source: ModelSource) -> None:
                 "safetensors or GGUF only"
             ]
         )
-    from safetensors import SafetensorError, safe_open
-
     for path in source.weight_files:
         try:
             with safe_open(path, "pt"):
@@ -224,13 +237,21 @@ def _check_weights(source: ModelSource) -> None:
             raise ConfigError(
                 [f"model.path: {path} is not a whole safetensors file: {_line(error)}"]
             ) from error
+    index = source.folder / "model.safetensors.index.json"
+    if is_file(index):
+        listed = set(_read_object(index).get("weight_map", {}).values())
+        if lacking := sorted(listed - {path.name for path in source.weight_files}):
+            raise ConfigError([f"model.path: {source.folder} lacks {', '.join(lacking)}"])
 
 
-def _check_json(path: Path) -> None:
+def _read_object(path: Path) -> dict[str, Any]:
     try:
-        json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise ConfigError([f"model.path: {path} is not a JSON file: {_line(error)}"]) from error
+    if not isinstance(data, dict):
+        raise ConfigError([f"model.path: {path} is not a JSON object"])
+    return data
 
 
 def _gguf_field(path: Path, key: str) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from pipeline.calibration import cut_windows, dataset_rows, draw, read_tokens
@@ -49,7 +49,7 @@ class Calibration:
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Draw, tokenise, cut and store the windows."""
     windows, eos_id = prepare(config.calibration, inputs.source)
-    save_file({kind: w.contiguous() for kind, w in windows.items()}, out_dir / TOKENS_FILE)
+    replace(out_dir / TOKENS_FILE, save({kind: w.contiguous() for kind, w in windows.items()}))
     facts: Json = {"eos_id": eos_id}
     for kind, ids in windows.items():
         facts[kind] = {
@@ -68,18 +68,12 @@ def prepare(
 
     Raises ``ConfigError`` where text, tokenizer or settings do not give what was asked for.
     """
+    require_tokenizer(settings, source)
     path = Path(settings.path) if settings.path else None
     if settings.dataset == "tokens":
         assert path is not None
         windows, eos = read_tokens(path, source.config.vocab_size), source.eos_id
     else:
-        if not source.tokenizer_files:
-            raise ConfigError(
-                [
-                    f"model.path: {source.folder} has no tokenizer; add its files there, or give "
-                    "ready token ids: calibration=tokens calibration.path=FILE.json"
-                ]
-            )
         tokenizer = source.tokenizer()
         rows = dataset_rows(settings.dataset, path, settings.field)
         width_samples, block_samples = settings.width_samples, settings.block_samples
@@ -95,11 +89,29 @@ def prepare(
         eos = tokenizer.eos_token_id
     eos = eos or None  # the reference takes an id of 0 for none
     for kind, ids in windows.items():
+        if int(ids.max()) >= source.config.vocab_size:
+            raise ConfigError(
+                [
+                    f"model.path: the tokenizer gives the id {int(ids.max())}, which is not in the "
+                    f"model's vocabulary of {source.config.vocab_size}: they do not belong together"
+                ]
+            )
         if eos is not None and bool(ids[:, 1:].eq(eos).all(dim=1).any()):
             raise ConfigError(
                 [f"calibration: a {kind} window holds nothing but end-of-sequence tokens ({eos})"]
             )
     return windows, eos
+
+
+def require_tokenizer(settings: CalibrationConfig, source: ModelSource) -> None:
+    """Raise ``ConfigError`` where text is to be tokenised and the model has no tokenizer."""
+    if settings.dataset != "tokens" and not source.tokenizer_files:
+        raise ConfigError(
+            [
+                f"model.path: {source.folder} has no tokenizer; add its files there, or give "
+                "ready token ids: calibration=tokens calibration.path=FILE.json"
+            ]
+        )
 
 
 def _hash(ids: Tensor, eos_id: int | None) -> str:

@@ -1,5 +1,6 @@
 """Stage prune: walk the three dimensions down to the target ratio."""
 
+import math
 from contextlib import closing
 from pathlib import Path
 
@@ -44,10 +45,11 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
                 due = ends or is_due(config.probe, len(rows))
                 inputs.listener.on_step(row, measurements.of(state) if due else None)
     if state.ratio_percent < config.prune.target_ratio:
+        reached = math.floor(state.ratio_percent * 100) / 100
         raise StageError(
             f"prune.target_ratio={config.prune.target_ratio:g} cannot be reached: with this "
-            f"distribution and these group sizes at most {state.ratio_percent:.2f} % can go. The "
-            f"{len(rows)} steps are kept; a target up to {state.ratio_percent:.2f} reuses them"
+            f"distribution and these group sizes at most {reached:.2f} % can go. The {len(rows)} "
+            f"steps are kept; a target up to {reached:.2f} reuses them"
         )
     replace(out_dir / "steps.jsonl", to_jsonl(rows))
     replace(out_dir / "pruning_config.json", encode(state.to_pruning_config()))

