@@ -84,13 +84,13 @@ def run(raw: "DictConfig", problems: list[str]) -> None:
 
     config = from_composed(raw, problems)
 
-    from pipeline.execution.inline import Invocation
+    from pipeline.execution import session
     from pipeline.execution.plan import plan
     from pipeline.execution.run_folder import RunFolder
     from pipeline.execution.store import Store
     from pipeline.models.loading import resolve_device
     from pipeline.preflight import check
-    from pipeline.progress import Quiet, Terminal, closing_table
+    from pipeline.progress import Quiet, Terminal
 
     source = check(config)
     device = resolve_device(config.model.device)
@@ -105,10 +105,7 @@ def run(raw: "DictConfig", problems: list[str]) -> None:
     display = (
         Terminal(console, config.prune.target_ratio) if console.is_terminal else Quiet(console)
     )
-    summary = Invocation(config, source, planned, folder, store, display).run()
-    if console.is_terminal:
-        console.print(closing_table(summary))
-    console.print(f"done: {folder.path}", highlight=False)
+    session.run(config, source, planned, folder, store, display, console)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from pipeline.files import Json
 from pipeline.stages.base import StepRow
 
 
@@ -106,20 +104,3 @@ def _name(row: StepRow) -> str:
         "mlp_width": "MLP of layer",
     }[row.chosen.unit]
     return f"{what} {row.chosen.layer}"
-
-
-def closing_table(summary: Json) -> Table:
-    """What the run came to."""
-    table = Table(title=summary["run"], show_header=False, title_justify="left")
-    dense = "" if summary["dense_ppl"] is None else f"{summary['dense_ppl']:.3f} -> "
-    stages = ", ".join(f"{name} {entry['status']}" for name, entry in summary["stages"].items())
-    for label, value in (
-        ("parameters", f"{summary['total_params']:,} -> {summary['params']:,}"),
-        ("removed", f"{summary['ratio_percent']:.2f} %"),
-        ("calibration perplexity", f"{dense}{summary['ppl']:.3f}"),
-        ("steps", f"{summary['steps']}, {summary['steps_computed']} computed now"),
-        ("candidates scored now", f"{summary['candidates_scored']}"),
-        ("stages", stages),
-    ):
-        table.add_row(label, value)
-    return table

@@ -13,7 +13,7 @@ from pipeline.execution.plan import Plan
 from pipeline.files import Json, encode, publish, read_json, replace
 from pipeline.measure.record import Record
 from pipeline.stages.base import StepRow
-from pipeline.tracking.tracker import new_run_id
+from pipeline.tracking.wandb_session import new_run_id
 
 
 class RunFolder:

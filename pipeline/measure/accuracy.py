@@ -1,0 +1,392 @@
+"""Zero-shot accuracy by lm-eval, on the model in memory."""
+
+import importlib.metadata
+import importlib.util
+import logging
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pipeline.errors import ConfigError, StageError
+from pipeline.measure.record import TaskScore
+from pipeline.measure.rows import read_rows
+from pipeline.models.prunable import PrunableModel
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.task import Task
+    from lm_eval.models.huggingface import HFLM
+    from transformers import PreTrainedTokenizerBase
+
+INSTALL = 'install it with: pip install "lm-eval[hf]==0.4.13"'
+NO_FILES: Mapping[str, Path] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """Where lm-eval defines a task, and what its rows hold."""
+
+    folder: str
+    """Below ``lm_eval/tasks``."""
+    split: str
+    """The split that lm-eval evaluates."""
+    fields: tuple[str, ...]
+    """What prompts, choices and answers are made of."""
+
+
+ARC = ("question", "choices", "answerKey")
+TASKS = {
+    "arc_challenge": Definition("arc", "test", ARC),
+    "arc_easy": Definition("arc", "test", ARC),
+    "boolq": Definition("super_glue/boolq", "validation", ("passage", "question", "label")),
+    "hellaswag": Definition(
+        "hellaswag", "validation", ("activity_label", "ctx_a", "ctx_b", "endings", "label")
+    ),
+    "lambada_openai": Definition("lambada", "test", ("text",)),
+    "openbookqa": Definition("openbookqa", "test", ("question_stem", "choices", "answerKey")),
+    "piqa": Definition("piqa", "validation", ("goal", "sol1", "sol2", "label")),
+    "winogrande": Definition(
+        "winogrande", "validation", ("sentence", "option1", "option2", "answer")
+    ),
+}
+"""lm-eval's tasks that can be measured. Prompts and metrics are lm-eval's own."""
+
+
+def lm_eval_version() -> str | None:
+    """The version that is installed, for records; None where there is none."""
+    try:
+        return importlib.metadata.version("lm-eval")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def missing_data(
+    names: Sequence[str], data_dir: Path | None, files: Mapping[str, Path] = NO_FILES
+) -> list[str]:
+    """What keeps the tasks from being measured, in words; empty where nothing does.
+
+    Unknown names with the known ones, and each local file that is not there. ``data_dir`` holds
+    local copies, TASK/SPLIT.jsonl or TASK/SPLIT_*.jsonl; with None they come from the hub, which
+    is not asked here. ``files`` are multiple-choice tasks of one's own. Reads no file.
+    """
+    problems = []
+    if names and importlib.util.find_spec("lm_eval") is None:
+        problems.append(f"tasks need the Python package lm-eval; {INSTALL}")
+    for name in names:
+        if name in files:
+            problems += _file_problems(name, files[name])
+        elif name not in TASKS:
+            known = ", ".join(sorted({*TASKS, *files}))
+            problems.append(f"{name}: no such task; known are {known}")
+        elif data_dir is not None:
+            problems += _data_problems(name, data_dir)
+    return problems
+
+
+def _file_problems(name: str, path: Path) -> list[str]:
+    if name in TASKS:
+        return [f"{name}: is a task of lm-eval; give the task of {path} another name"]
+    return [] if path.is_file() else [f"{name}: the file {path} does not exist"]
+
+
+def _data_problems(name: str, data_dir: Path) -> list[str]:
+    found = local_files(name, data_dir)
+    if len(found) == 1:
+        return []
+    expected = data_dir / name / f"{TASKS[name].split}.jsonl"
+    if not found:
+        return [f"{name}: the file {expected} does not exist"]
+    return [
+        f"{name}: there are {', '.join(path.name for path in found)} in {expected.parent}; name "
+        f"the one to take {expected.name}"
+    ]
+
+
+def local_files(name: str, data_dir: Path) -> list[Path]:
+    """The file of the whole split, or else those of parts of it."""
+    folder, split = data_dir / name, TASKS[name].split
+    whole = folder / f"{split}.jsonl"
+    return [whole] if whole.is_file() else sorted(folder.glob(f"{split}_*.jsonl"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One question: what lm-eval asks the model about it."""
+
+    doc: dict[str, Any]
+    requests: "list[Instance]"
+
+
+class TaskSet:
+    """Tasks whose data and requests are built once, to be evaluated at many states of a model.
+
+    ``names`` are of ``TASKS`` or of ``files``. ``data_dir`` holds local copies (see
+    ``missing_data``); with None they come from the hub. ``limit`` takes the first items of each
+    task, as lm-eval does; None takes all. ``batch_size`` sequences are scored together, fewer where
+    memory runs out.
+
+    A file holds rows ``{"context": str, "choices": [str, ...], "label": int}``. A choice is scored
+    by its likelihood after the context; a space is put between the two where neither has white
+    space there. acc_norm divides the log-likelihood by the characters of what follows the context.
+
+    Raises ``ConfigError`` with everything that ``missing_data`` finds or with what is wrong in a
+    file, and ``StageError`` where the hub does not give a dataset.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        data_dir: Path | None,
+        limit: int | None,
+        batch_size: int,
+        files: Mapping[str, Path] = NO_FILES,
+    ) -> None:
+        if problems := missing_data(names, data_dir, files):
+            raise ConfigError(problems)
+        self._batch_size = batch_size
+        with _quiet(), _own_random_state():
+            self._tasks = {
+                name: _task_of_file(name, files[name], limit)
+                if name in files
+                else _task_of_lm_eval(name, data_dir, limit)
+                for name in names
+            }
+            self._items = {name: _items(name, task) for name, task in self._tasks.items()}
+
+    def evaluate(
+        self, model: PrunableModel, tokenizer: "PreTrainedTokenizerBase"
+    ) -> tuple[TaskScore, ...]:
+        """The model's scores as it is, in the order of the names.
+
+        Zero-shot and without a chat template. Nothing is cached over calls but the questions, and
+        the global random generators are left alone. Raises ``StageError`` where one sequence does
+        not fit into memory, a choice not into the model's context, or the tokenizer has no token
+        that a sequence could start with.
+        """
+        with _quiet(), _own_random_state(), _padding_token(tokenizer):
+            lm = _language_model(model, tokenizer, self._batch_size)
+            return tuple(
+                _score(name, task, self._items[name], lm) for name, task in self._tasks.items()
+            )
+
+
+def _task_of_lm_eval(name: str, data_dir: Path | None, limit: int | None) -> "Task":
+    """lm-eval's own task, on our copy of its data."""
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    # Only the task's own folder: to read all of lm-eval's takes 10 s.
+    folder = Path(lm_eval.__file__).parent / "tasks" / TASKS[name].folder
+    manager = TaskManager(include_defaults=False, include_path=str(folder))
+    if data_dir is None:
+        rows = partial(_hub_rows, manager.task_index[name].cfg, TASKS[name].split, limit)
+    else:
+        (path,) = local_files(name, data_dir)
+        rows = partial(_local_rows, path, TASKS[name].fields, limit)
+    # A task takes other settings than its own only as a member of a group.
+    group = {"group": "measured", "task": [{"task": name, **_settings_of_data(rows)}]}
+    return manager.load(group)["tasks"][name]
+
+
+def _task_of_file(name: str, path: Path, limit: int | None) -> "Task":
+    """A multiple-choice task of the user's own."""
+    from lm_eval.api.task import ConfigurableTask
+
+    mean = {"aggregation": "mean", "higher_is_better": True}
+    settings = {
+        "task": name,
+        "output_type": "multiple_choice",
+        "doc_to_text": "context",
+        "doc_to_choice": "choices",
+        "doc_to_target": "label",
+        "target_delimiter": "",
+        "metric_list": [{"metric": "acc", **mean}, {"metric": "acc_norm", **mean}],
+    }
+    return ConfigurableTask(config=settings | _settings_of_data(partial(_own_rows, path, limit)))
+
+
+def _settings_of_data(rows: "Callable[[], Dataset]") -> dict[str, Any]:
+    """Settings by which a task has no rows but these. lm-eval hands metadata to its loader."""
+    return {
+        "custom_dataset": lambda **_metadata: {"measured": rows()},
+        "training_split": None,
+        "validation_split": None,
+        "test_split": "measured",
+    }
+
+
+def _hub_rows(settings: Mapping[str, Any], split: str, limit: int | None) -> "Dataset":
+    from datasets import load_dataset
+
+    path = settings["dataset_path"]
+    try:
+        rows = load_dataset(path, settings.get("dataset_name"), split=split)
+    except Exception as error:
+        raise StageError(
+            f"the dataset {path} cannot be had from the hub ({type(error).__name__}: {error}); on "
+            "a machine without internet give a folder of local copies as evaluate.data_dir"
+        ) from error
+    return rows if limit is None else rows.select(range(min(limit, len(rows))))
+
+
+def _local_rows(path: Path, fields: Sequence[str], limit: int | None) -> "Dataset":
+    from datasets import Dataset
+
+    return Dataset.from_list(read_rows(path, fields, limit))
+
+
+def _own_rows(path: Path, limit: int | None) -> "Dataset":
+    from datasets import Dataset
+
+    rows = read_rows(path, ("context", "choices", "label"), limit)
+    for number, row in enumerate(rows, 1):
+        if problem := _choice_problem(**row):
+            raise ConfigError([f"{path}, row {number}: {problem}"])
+    return Dataset.from_list(
+        [row | {"choices": [_spaced(row["context"], c) for c in row["choices"]]} for row in rows]
+    )
+
+
+def _choice_problem(context: object, choices: object, label: object) -> str | None:
+    if not isinstance(context, str):
+        return "context must be text"
+    if not isinstance(choices, list) or len(choices) < 2:  # noqa: PLR2004 - a choice has two sides
+        return "choices must be a list of two or more texts"
+    if not all(isinstance(choice, str) and choice for choice in choices):
+        return "choices must be texts that are not empty"
+    if type(label) is not int or not 0 <= label < len(choices):
+        return f"label must be the place of the right choice, from 0 to {len(choices) - 1}"
+    return None
+
+
+def _spaced(context: str, choice: str) -> str:
+    apart = not context or context[-1].isspace() or choice[0].isspace()
+    return choice if apart else f" {choice}"
+
+
+def _items(name: str, task: "Task") -> list[_Item]:
+    items = []
+    for number, doc in enumerate(task.eval_docs):
+        context = task.fewshot_context(doc, num_fewshot=0)
+        requests = task.construct_requests(doc=doc, ctx=context, metadata=(name, number, 1))
+        items.append(_Item(doc, requests if isinstance(requests, list) else [requests]))
+    return items
+
+
+def _language_model(
+    model: PrunableModel, tokenizer: "PreTrainedTokenizerBase", batch_size: int
+) -> "HFLM":
+    from lm_eval.models.huggingface import HFLM
+
+    return HFLM(
+        pretrained=model.model, backend="causal", tokenizer=tokenizer, batch_size=batch_size
+    )
+
+
+@contextmanager
+def _padding_token(tokenizer: "PreTrainedTokenizerBase") -> Iterator[None]:
+    """Lend the tokenizer a padding token: lm-eval would give it one for good, even a new one."""
+    lent = tokenizer.eos_token or tokenizer.bos_token
+    if lent is None:
+        raise StageError(
+            "tasks cannot be measured: the tokenizer names neither a beginning- nor an "
+            "end-of-sequence token, one of which lm-eval puts before a text"
+        )
+    own = tokenizer.pad_token
+    tokenizer.pad_token = own or lent
+    try:
+        yield
+    finally:
+        tokenizer.pad_token = own
+
+
+def _score(name: str, task: "Task", items: Sequence[_Item], lm: "HFLM") -> TaskScore:
+    requests = [request for item in items for request in item.requests]
+    _check_context(name, lm, requests)
+    answers = iter(_answers(lm, requests))
+    metrics = [
+        task.process_results(item.doc, [next(answers) for _ in item.requests]) for item in items
+    ]
+    acc, acc_stderr = _mean([metric["acc"] for metric in metrics])
+    acc_norm, acc_norm_stderr = (
+        _mean([metric["acc_norm"] for metric in metrics])
+        if "acc_norm" in metrics[0]
+        else (None, None)
+    )
+    return TaskScore(name, len(items), acc, acc_stderr, acc_norm, acc_norm_stderr)
+
+
+def _check_context(name: str, lm: "HFLM", requests: "Sequence[Instance]") -> None:
+    """lm-eval cuts contexts that are too long from the left, but stops at such a choice."""
+    for request in requests:
+        context, continuation = request.args
+        choice = context[len(context.rstrip()) :] + continuation  # what lm-eval scores
+        if len(choice.encode()) <= lm.max_length:  # a token is at least a byte
+            continue
+        tokens = len(lm.tok_encode(choice, add_special_tokens=False))
+        if tokens > lm.max_length:
+            raise StageError(
+                f"{name} cannot be measured: a choice of {tokens} tokens does not fit into the "
+                f"model's context of {lm.max_length}"
+            )
+
+
+def _answers(lm: "HFLM", requests: "list[Instance]") -> list[tuple[float, bool]]:
+    """Log-likelihood of each request's continuation, and whether greedy decoding would give it."""
+    while True:
+        try:
+            answers: list[tuple[float, bool]] = lm.loglikelihood(requests, disable_tqdm=True)
+        except torch.OutOfMemoryError as error:
+            if lm.batch_size_per_gpu == 1:
+                raise StageError(
+                    f"out of memory while scoring one sequence on {lm.device}; load the model in "
+                    "half precision (model.dtype)"
+                ) from error
+            lm.batch_size_per_gpu //= 2
+        else:
+            return answers
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and its standard error; that is 0 of a single item, whose spread cannot be told."""
+    from lm_eval.api.metrics import mean, mean_stderr
+
+    return mean(values), mean_stderr(values) if len(values) > 1 else 0.0
+
+
+@contextmanager
+def _own_random_state() -> Iterator[None]:
+    """lm-eval draws from Python's generator: a name for a task, even for one that has a name."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the notes, warnings and progress bars of the libraries."""
+    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "transformers")]
+    levels = [logger.level for logger in loggers]
+    bars = not are_progress_bars_disabled()
+    disable_progress_bars()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars:
+            enable_progress_bars()

@@ -1,0 +1,143 @@
+"""The run in three sentences: what was removed, what that cost, what it gained."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.measure.record import Record
+from pipeline.report.comparison import accuracy_text
+from pipeline.report.data import RunReport, finite, mean_accuracy
+from pipeline.report.series import cells
+from pipeline.report.wording import (
+    KIND_NAMES,
+    TIMES,
+    number,
+    relative_change,
+    short_count,
+    signed,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """A number in large letters and what belongs to it."""
+
+    title: str
+    value: str
+    what: str
+    details: tuple[str, ...]
+
+
+def headlines(report: RunReport) -> list[Headline]:
+    """Removed, cost and gained."""
+    return [_removed(report), _cost(report), _gained(report)]
+
+
+def _removed(report: RunReport) -> Headline:
+    state = report.state
+    sizes = (
+        f"{short_count(state.shape.total_params)} → {short_count(state.params)} parameters "
+        f"in {state.shape.layers} layers"
+    )
+    gone = Counter[str](cell.kind for cell in cells(report) if cell.removed)
+    cut = Counter[str](
+        cell.kind for cell in cells(report) if not cell.removed and cell.width < cell.dense_width
+    )
+    details = [sizes]
+    for count, what in ((gone, "whole blocks gone"), (cut, "blocks made narrower")):
+        kinds = [f"{count[kind]} {name}" for kind, name in KIND_NAMES.items() if count[kind]]
+        if kinds:
+            details.append(f"{what}: {', '.join(kinds)}")
+    return Headline("Removed", f"{state.ratio_percent:.1f} %", "of the parameters", tuple(details))
+
+
+def _cost(report: RunReport) -> Headline:
+    """The best measure of quality that both models have in large; the others below."""
+    candidates = [
+        (name, before, after)
+        for name, before, after in (
+            ("held-out perplexity", *_pair(report, lambda record: record.ppl)),
+            (
+                "WikiText-2 perplexity",
+                report.wikitext2_ppl_of("dense"),
+                report.wikitext2_ppl_of("pruned"),
+            ),
+            ("calibration perplexity", *_calibration(report)),
+        )
+        if before is not None and after is not None
+    ]
+    lines = [f"{name} {number(before)} → {number(after)}" for name, before, after in candidates]
+    details = [*lines[:2], *_accuracy(report)]
+    if not candidates:
+        last = _calibration(report)[1]
+        details += [] if last is None else [f"calibration perplexity {number(last)} at the end"]
+        return Headline("Cost", "", "not measured", tuple(details))
+    name, before, after = candidates[0]
+    return Headline("Cost", relative_change(before, after), name, tuple(details))
+
+
+def _gained(report: RunReport) -> Headline:
+    speeds = [
+        (name, before / after, before, after)
+        for name, (before, after) in (
+            (
+                "prefill",
+                _pair(report, lambda r: r.latency.prefill.median_ms if r.latency else None),
+            ),
+            (
+                "decoding",
+                _pair(report, lambda r: r.latency.decode.median_ms if r.latency else None),
+            ),
+        )
+        if before and after
+    ]
+    memory = [
+        f"{name} {relative_change(before, after)}"
+        for name, (before, after) in (
+            ("weights", _pair(report, lambda r: r.memory.weights if r.memory else None)),
+            (
+                "KV cache",
+                _pair(report, lambda r: r.memory.kv_cache_per_token if r.memory else None),
+            ),
+        )
+        if before and after is not None
+    ]
+    details = [
+        f"{name} {number(before)} → {number(after)} ms, {factor:.2f}{TIMES}"
+        for name, factor, before, after in speeds
+    ]
+    if memory:
+        details.append(", ".join(memory))
+    if speeds:
+        name, factor, _, _ = speeds[0]
+        return Headline("Gained", f"{factor:.2f}{TIMES}", f"{name} speed", tuple(details))
+    if memory:
+        return Headline("Gained", "", "speed not measured", tuple(details))
+    return Headline("Gained", "", "not measured", ())
+
+
+def _accuracy(report: RunReport) -> list[str]:
+    before, after = (mean_accuracy(report.tasks_of(which)) for which in ("dense", "pruned"))
+    names = [{task.task for task in report.tasks_of(which)} for which in ("dense", "pruned")]
+    if not before or not after or names[0] != names[1]:
+        return []
+    points = signed((after[0] - before[0]) * 100)
+    return [f"accuracy {before[0] * 100:.1f} → {accuracy_text(after)}, {points} points"]
+
+
+def _calibration(report: RunReport) -> tuple[float | None, float | None]:
+    """Of the last step's windows: those of another dimension cannot be compared with it."""
+    if not report.steps:
+        return None, None
+    last = report.steps[-1]
+    return report.dense_importance_of(last.dimension), finite(last.importance)
+
+
+def _pair(
+    report: RunReport, value: Callable[[Record], float | None]
+) -> tuple[float | None, float | None]:
+    before, after = (report.record_of(which) for which in ("dense", "pruned"))
+    return (
+        finite(value(before)) if before else None,
+        finite(value(after)) if after else None,
+    )

@@ -1,0 +1,209 @@
+"""The run as one HTML file that needs nothing else: no network, no server, no other file."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pipeline import files
+from pipeline.report import colours
+from pipeline.report.comparison import accuracy_text, comparison
+from pipeline.report.data import ReportStep, RunReport, finite, mean_accuracy
+from pipeline.report.headline import headlines
+from pipeline.report.series import (
+    bands,
+    cells,
+    charts,
+    is_taken,
+    outlier_limit,
+    sensitivity_base,
+    sensitivity_note,
+)
+from pipeline.report.wording import DIMENSION_NAMES, NOTHING, number, removal
+
+SECRET_KEY = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)
+"""A page is handed around; settings with such names are not shown, whatever they hold."""
+
+
+def write_page(report: RunReport, path: Path) -> None:
+    """Write the page into ``path``."""
+    files.replace(path, render_page(report))
+
+
+def render_page(report: RunReport) -> str:
+    """The page's HTML. Everything that comes from the run is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("pipeline.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    script = _resource("page.js")
+    return environment.get_template("page.html.j2").render(
+        report=report,
+        headlines=headlines(report),
+        rows=comparison(report),
+        columns=_step_columns(report),
+        step_rows=[_step_row(report, step) for step in report.steps],
+        settings=list(_flat(report.settings)),
+        facts=list(_facts(report)),
+        data=_drawn(report),
+        colours=colours,
+        dimension_names=DIMENSION_NAMES,
+        style=_resource("page.css"),
+        script=script,
+        # The browser runs this script and no other, even if something were not escaped.
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _resource(name: str) -> str:
+    return resources.files("pipeline.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _drawn(report: RunReport) -> dict[str, Any]:
+    """What page.js draws."""
+    return {
+        "layers": report.shape.layers,
+        "block_params": {"attn": report.shape.attn.params, "mlp": report.shape.mlp.params},
+        "cells": [asdict(cell) for cell in cells(report)],
+        "steps": [
+            {
+                "step": step.step,
+                "unit": step.unit,
+                "layer": step.layer,
+                "width_after": step.width_after,
+                "ratio_percent": step.ratio_percent,
+                "text": _removal(report, step),
+            }
+            for step in report.steps
+        ],
+        "bands": [asdict(band) for band in bands(report)],
+        "charts": [asdict(chart) for chart in charts(report)],
+        "sensitivity": _sensitivity(report),
+        "dimension_names": DIMENSION_NAMES,
+        "colours": {
+            "dimensions": colours.DIMENSIONS,
+            "tints": colours.TINTS,
+            "marks": colours.MARKS,
+            "units": colours.UNITS,
+        },
+    }
+
+
+def _sensitivity(report: RunReport) -> list[dict[str, Any]]:
+    drawn = []
+    for dimension, name in DIMENSION_NAMES.items():
+        entry = report.sensitivity.get(dimension)
+        if entry is None or not entry.losses:
+            continue
+        limit = outlier_limit(entry)
+        losses = [
+            {
+                "unit": loss.unit,
+                "layer": loss.layer,
+                "ppl": finite(loss.ppl),
+                "text": number(loss.ppl, 3) if finite(loss.ppl) is not None else "no number",
+                "taken": is_taken(report, loss),
+            }
+            for loss in entry.losses
+        ]
+        drawn.append(
+            {
+                "dimension": dimension,
+                "title": name,
+                "dense_ppl": finite(entry.dense_ppl),
+                "base": sensitivity_base(entry),
+                "limit": limit,
+                "note": sensitivity_note(entry, limit),
+                "losses": losses,
+            }
+        )
+    return drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A cell of the table of steps."""
+
+    text: str
+    sort: float | str
+    """What the column is sorted by; empty where there is no value, which goes last."""
+    swatch: str = ""
+    """The dimension whose colour goes before the text."""
+
+
+def _step_columns(report: RunReport) -> list[str]:
+    columns = ["Step", "Dimension", "What went", "Calibration perplexity", "Removed", "Parameters"]
+    if _has_records(report):
+        columns += ["Held-out perplexity", "Accuracy", "Prefill (ms)", "Decode (ms)"]
+    return columns
+
+
+def _has_records(report: RunReport) -> bool:
+    return any(step.record for step in report.steps)
+
+
+def _step_row(report: RunReport, step: ReportStep) -> list[Value]:
+    row = [
+        Value(str(step.step), step.step),
+        Value(
+            DIMENSION_NAMES[step.dimension],
+            list(DIMENSION_NAMES).index(step.dimension),
+            step.dimension,
+        ),
+        Value(_removal(report, step), step.layer),
+        _number(step.importance, 3),
+        Value(f"{step.ratio_percent:.2f} %", step.ratio_percent),
+        Value(f"{step.params:,}", step.params),
+    ]
+    return [*row, *_record_values(step)] if _has_records(report) else row
+
+
+def _removal(report: RunReport, step: ReportStep) -> str:
+    shape = report.shape.attn if step.unit.startswith("attn") else report.shape.mlp
+    return removal(step, shape.width)
+
+
+def _record_values(step: ReportStep) -> Iterator[Value]:
+    record = step.record
+    accuracy = mean_accuracy(record.tasks) if record else None
+    latency = record.latency if record else None
+    yield _number(record.ppl if record else None, 3)
+    yield Value(accuracy_text(accuracy), accuracy[0] if accuracy else "")
+    yield _number(latency.prefill.median_ms if latency else None, 2)
+    yield _number(latency.decode.median_ms if latency else None, 2)
+
+
+def _number(value: float | None, digits: int) -> Value:
+    known = finite(value)
+    return Value(NOTHING, "") if known is None else Value(number(known, digits), known)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif SECRET_KEY.search(key):
+            yield f"{prefix}{key}", "not shown"
+        else:
+            yield f"{prefix}{key}", NOTHING if value is None else str(value)
+
+
+def _facts(report: RunReport) -> Iterator[tuple[str, str]]:
+    """What to know of the run besides its settings."""
+    for name, value in report.counts.items():
+        yield name, number(value) if isinstance(value, float) else str(value)
+    if (share := finite(report.probe_share)) is not None:
+        yield "share of the time spent on probes", f"{share * 100:.1f} %"
+    record = report.record_of("pruned") or report.record_of("dense")
+    for name, value in (record.made_by if record else {}).items():
+        yield f"measured with {name}", str(value)

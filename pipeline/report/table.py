@@ -1,0 +1,23 @@
+"""The dense model beside the pruned one, in a terminal."""
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.report.comparison import comparison
+from pipeline.report.data import RunReport
+
+CHANGE_STYLES = {True: "cyan", False: "yellow", None: ""}
+
+
+def comparison_table(report: RunReport) -> Table:
+    """Dense, pruned and the change, for everything that was measured."""
+    table = Table(title=escape(report.name), title_justify="left")
+    table.add_column(Text(report.model_name), overflow="fold")
+    for heading in ("dense", "pruned", "change"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in comparison(report):
+        label = Text(("  " if row.indent else "") + row.label)
+        change = Text(row.change, style=CHANGE_STYLES[row.better])
+        table.add_row(label, Text(row.dense), Text(row.pruned), change)
+    return table

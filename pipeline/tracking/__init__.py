@@ -1,0 +1,1 @@
+"""Where a run's metrics go: a local file always, and Weights & Biases as its mirror."""

@@ -1,0 +1,92 @@
+"""One flat row of metrics for a step of a run and what was measured after it.
+
+Units are in the names; accuracies are fractions. What was not measured, or is no finite number, is
+left out: JSON has no not-a-number, and a chart shows a gap either way.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pipeline.measure.record import Latency, Memory, Record
+
+if TYPE_CHECKING:
+    from pipeline.stages.base import (
+        StepRow,
+    )  # brings torch, which readers of metrics can do without
+
+Value = float | int | str
+Metrics = Mapping[str, Value]
+
+STEP = "prune/step"
+"""The axis of every chart: removals so far. The dense model is 0."""
+RATIO = "prune/ratio_percent"
+"""The other axis people ask for."""
+
+
+def dense_metrics(total_params: int, record: Record | None) -> dict[str, Value]:
+    """The row of the dense model, before the first removal."""
+    return {STEP: 0, RATIO: 0.0, "prune/params": total_params, **probe_metrics(record)}
+
+
+def step_metrics(row: "StepRow", record: Record | None) -> dict[str, Value]:
+    """The row of one removal; ``prune/importance`` is the perplexity after it."""
+    return _finite(
+        {
+            STEP: row.step + 1,
+            RATIO: row.ratio_percent,
+            "prune/importance": row.importance,
+            "prune/params": row.params,
+            "prune/dimension": row.dimension,
+            "prune/unit": row.chosen.unit,
+            "prune/layer": row.chosen.layer,
+            "prune/width_after": row.chosen.width_after,
+        }
+    ) | probe_metrics(record)
+
+
+def probe_metrics(record: Record | None) -> dict[str, Value]:
+    """What a probe measured, without the step it belongs to."""
+    if record is None:
+        return {}
+    return _finite(
+        {
+            "probe/ppl": record.ppl,
+            "probe/accuracy": record.accuracy,
+            **{f"probe/accuracy_{score.task}": score.accuracy for score in record.tasks},
+            **_latency_metrics(record.latency),
+            **_memory_metrics(record.memory),
+            "probe/seconds": record.seconds,
+        }
+    )
+
+
+def _latency_metrics(latency: Latency | None) -> dict[str, float]:
+    if latency is None:
+        return {}
+    return {
+        "probe/prefill_median_ms": latency.prefill.median_ms,
+        "probe/prefill_p95_ms": latency.prefill.p95_ms,
+        "probe/decode_median_ms": latency.decode.median_ms,
+        "probe/decode_p95_ms": latency.decode.p95_ms,
+        "probe/prefill_tokens_per_s": latency.prefill_tokens_per_s,
+        "probe/decode_tokens_per_s": latency.decode_tokens_per_s,
+    }
+
+
+def _memory_metrics(memory: Memory | None) -> dict[str, int | None]:
+    if memory is None:
+        return {}
+    return {
+        "probe/peak_bytes": memory.peak,
+        "probe/weight_bytes": memory.weights,
+        "probe/kv_cache_bytes_per_token": memory.kv_cache_per_token,
+    }
+
+
+def _finite(values: Mapping[str, Value | None]) -> dict[str, Value]:
+    return {
+        name: value
+        for name, value in values.items()
+        if value is not None and not (isinstance(value, float) and not math.isfinite(value))
+    }

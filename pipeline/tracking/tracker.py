@@ -1,0 +1,117 @@
+"""Trackers: the local file that every run has, and several trackers as one."""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.files import replace
+from pipeline.tracking.metrics import Metrics, Value
+
+
+class Tracker(Protocol):
+    """Is told a run's metrics, from the first step again after every restart."""
+
+    def log(self, metrics: Metrics) -> None:
+        """One row. Rows come in the order of ``prune/step``, one for every step."""
+
+    def summary(self, values: Metrics) -> None:
+        """What stands for the whole run; a later value replaces an earlier one of its name."""
+
+    def table(
+        self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Value | None]]
+    ) -> None:
+        """A table, once, after the last step."""
+
+    def picture(self, name: str, path: Path) -> None:
+        """A picture file, once, after the last step."""
+
+    def preempting(self) -> None:
+        """The run will be interrupted by the cluster and come back. ``finish`` follows at once."""
+
+    def finish(self, failed: bool) -> None:
+        """Nothing more comes from this process. Harmless the second time."""
+
+
+class LocalTracker:
+    """One JSON object a line, every line whole, in a file that each start writes anew.
+
+    The replay that follows a start fills it again. The file is replaced rather than emptied, so a
+    process that lost the run to another one goes on writing into a file that has no name any more.
+    Only ``log`` leaves something here: the rest has files of its own in the run's folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        replace(path, "")
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        self._bytes_written = 0
+
+    def log(self, metrics: Metrics) -> None:
+        """Append one line. Raises ``OSError`` where the disk refuses, with no part of it left."""
+        line = (json.dumps(dict(metrics), allow_nan=False) + "\n").encode()
+        # One write: a killed process has written all of the line or nothing.
+        if (written := os.write(self._file, line)) < len(line):
+            os.ftruncate(self._file, self._bytes_written)
+            raise OSError(f"only {written} of {len(line)} bytes of a line could be written")
+        self._bytes_written += len(line)
+
+    def summary(self, values: Metrics) -> None:
+        """``summary.json`` has it."""
+
+    def table(
+        self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Value | None]]
+    ) -> None:
+        """``steps.jsonl`` has it."""
+
+    def picture(self, name: str, path: Path) -> None:
+        """The file is there already."""
+
+    def preempting(self) -> None:
+        """Every line is on disk."""
+
+    def finish(self, failed: bool) -> None:  # noqa: ARG002
+        """Close the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+class Trackers:
+    """Several trackers as one."""
+
+    def __init__(self, trackers: Iterable[Tracker]) -> None:
+        self._trackers = tuple(trackers)
+
+    def log(self, metrics: Metrics) -> None:
+        """To all."""
+        for tracker in self._trackers:
+            tracker.log(metrics)
+
+    def summary(self, values: Metrics) -> None:
+        """To all."""
+        for tracker in self._trackers:
+            tracker.summary(values)
+
+    def table(
+        self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Value | None]]
+    ) -> None:
+        """To all."""
+        kept = tuple(rows)
+        for tracker in self._trackers:
+            tracker.table(name, columns, kept)
+
+    def picture(self, name: str, path: Path) -> None:
+        """To all."""
+        for tracker in self._trackers:
+            tracker.picture(name, path)
+
+    def preempting(self) -> None:
+        """To all."""
+        for tracker in self._trackers:
+            tracker.preempting()
+
+    def finish(self, failed: bool) -> None:
+        """To all."""
+        for tracker in self._trackers:
+            tracker.finish(failed)
