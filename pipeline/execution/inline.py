@@ -55,7 +55,7 @@ class Invocation:
             error = caught
             raise
         finally:
-            if error is not None and self.rows:
+            if error is not None and len(self.rows) > self.folder.steps_written():
                 self.folder.write_steps(self.rows)
             summary = self._summary(error)
             self.folder.write_summary(summary)
@@ -90,7 +90,7 @@ class Invocation:
     def _finish(self, stage: Stage) -> None:
         entry: dict[str, Any] = {
             "key": stage.key,
-            "status": "reused",
+            "status": "waiting",
             "seconds": 0.0,
             "candidates_scored": 0,
         }
@@ -99,6 +99,8 @@ class Invocation:
             with self.store.writer(stage, self.display.note) as guard:
                 if self.store.finished(stage) is None:
                     self._compute(stage, guard, entry)
+        if entry["status"] == "waiting":
+            entry["status"] = "reused"
         self.display.stage_ended(stage.name, entry["status"], entry["seconds"])
 
     def _compute(self, stage: Stage, guard: Guard, entry: dict[str, Any]) -> None:

@@ -68,6 +68,11 @@ class RunFolder:
         """Write ``steps.jsonl``."""
         replace(self.path / "steps.jsonl", to_jsonl(rows))
 
+    def steps_written(self) -> int:
+        """Lines of ``steps.jsonl``: an interrupted restart may know of fewer."""
+        last = read_last_step(self.path)
+        return last["step"] + 1 if last else 0
+
     def copy_from(self, stage_folder: Path, *names: str) -> None:
         """Take over files of a finished stage."""
         for name in names:
