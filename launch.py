@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError, PipelineError
 
@@ -21,16 +21,25 @@ AGAIN = "everything up to the last step is kept; to go on, type the same again:"
 
 def main() -> int:
     """Run the command line; the exit status is 0 done, 2 wrong configuration, 1 anything else."""
+    command = shlex.join(["python", *sys.argv])
+    outcomes: list[int] = []
+    status = report_errors(lambda: compose_and_run(command, outcomes), command)
+    return max([status, *outcomes])
+
+
+def compose_and_run(command: str, outcomes: list[int]) -> None:
+    """Have Hydra compose the command line, and run each configuration that comes of it.
+
+    ``outcomes`` gets the exit status of each. Raises ``ConfigError`` for what cannot be composed.
+    """
     import hydra
     from hydra.errors import HydraException
 
     from pipeline.overrides import check
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of exiting with 1
-    command = shlex.join(["python", *sys.argv])
     checked = check(sys.argv[1:], CONFIG_DIR)
     sys.argv[1:] = checked.arguments
-    outcomes: list[int] = []
 
     def task(raw: "DictConfig") -> None:
         outcomes.append(report_errors(lambda: run(raw, checked.problems), command))
@@ -42,11 +51,9 @@ def main() -> int:
         try:
             composed(task)()
         except HydraException as error:
-            problems = [*checked.problems, str(error)]
-            return report_errors(lambda: fail(problems), command)
+            raise ConfigError([*checked.problems, str(error)]) from error
     if checked.problems and not outcomes:
-        return report_errors(lambda: fail(checked.problems), command)
-    return max(outcomes, default=0)
+        raise ConfigError(checked.problems)
 
 
 def report_errors(work: Callable[[], None], command: str) -> int:
@@ -69,11 +76,6 @@ def report_errors(work: Callable[[], None], command: str) -> int:
         print(f"error: {error.strerror}{where}; {AGAIN}\n  {command}", file=sys.stderr)
         return 1
     return 0
-
-
-def fail(problems: list[str]) -> NoReturn:
-    """Raise ``ConfigError``."""
-    raise ConfigError(problems)
 
 
 def run(raw: "DictConfig", problems: list[str]) -> None:

@@ -63,7 +63,8 @@ class Invocation:
             error = caught
             raise
         finally:
-            self._write_steps()
+            if len(self.rows) >= self.folder.steps_written():
+                self._write_steps()
             summary = self._summary(error, time.monotonic() - started)
             self.folder.write_summary(summary)
         return summary
@@ -113,7 +114,7 @@ class Invocation:
     def _finish(self, stage: Stage) -> None:
         entry: dict[str, Any] = {
             "key": stage.key,
-            "status": "reused",
+            "status": "waiting",
             "seconds": 0.0,
             "candidates_scored": 0,
         }
@@ -122,6 +123,8 @@ class Invocation:
             with self.store.writer(stage, self.display.note) as guard:
                 if self.store.finished(stage) is None:
                     self._compute(stage, guard, entry)
+        if entry["status"] == "waiting":
+            entry["status"] = "reused"
         self._take_over(stage)
         self.display.stage_ended(stage.name, entry["status"], entry["seconds"])
 

@@ -1,8 +1,7 @@
 """What a finished run is shown as: its files gathered into a report."""
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pipeline.config import Config
 from pipeline.execution.inline import Invocation
@@ -10,7 +9,7 @@ from pipeline.files import Json, read_json
 from pipeline.measure.record import Record
 from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.state import PruningState
-from pipeline.report.data import Evaluation, ReportStep, RunReport, Sensitivity
+from pipeline.report.data import Evaluation, ReportStep, RunReport, Sensitivity, Which
 
 
 def report_of(invocation: Invocation, summary: Json) -> RunReport:
@@ -55,9 +54,12 @@ def _sensitivity(invocation: Invocation) -> dict[str, Sensitivity]:
     return {name: Sensitivity.from_json(entry) for name, entry in entries.items()}
 
 
-def _evaluation(path: Path) -> dict[str, Evaluation]:
+def _evaluation(path: Path) -> dict[Which, Evaluation]:
     if not path.exists():
         return {}
-    data = json.loads(path.read_text(encoding="utf-8"))
-    records = {which: Record.from_json(data[which]) for which in ("dense", "pruned")}
-    return {which: Evaluation(r.tasks, r.ppl) for which, r in records.items()}
+    data = read_json(path)
+    evaluation: dict[Which, Evaluation] = {}
+    for which in get_args(Which):
+        record = Record.from_json(data[which])
+        evaluation[which] = Evaluation(record.tasks, record.ppl)
+    return evaluation

@@ -83,6 +83,14 @@ class RunFolder:
             lines.append(json.dumps({**row.to_json(), **measured}, allow_nan=False) + "\n")
         replace(self.path / "steps.jsonl", "".join(lines))
 
+    def steps_written(self) -> int:
+        """Lines of ``steps.jsonl``: an interrupted restart may know of fewer."""
+        try:
+            text = (self.path / "steps.jsonl").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return 0
+        return len(text.splitlines())
+
     def copy_from(self, stage_folder: Path, *names: str) -> None:
         """Take over files of a finished stage."""
         for name in names:

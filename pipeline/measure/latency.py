@@ -64,9 +64,13 @@ def measure_latency(model: PrunableModel, settings: LatencySettings) -> tuple[La
             f"{settings.output_tokens} tokens on {model.device}; take a smaller batch or fewer "
             "tokens"
         ) from error
+    return _latency(settings, runs), peak.read_bytes()
+
+
+def _latency(settings: LatencySettings, runs: list[list[float]]) -> Latency:
     prefill = _timing([run[0] for run in runs])
     decode = _timing([step_ms for run in runs for step_ms in run[1:]])
-    latency = Latency(
+    return Latency(
         batch=settings.batch,
         prompt_tokens=settings.prompt_tokens,
         output_tokens=settings.output_tokens,
@@ -75,7 +79,6 @@ def measure_latency(model: PrunableModel, settings: LatencySettings) -> tuple[La
         prefill_tokens_per_s=settings.batch * settings.prompt_tokens / prefill.median_ms * 1e3,
         decode_tokens_per_s=settings.batch / decode.median_ms * 1e3,
     )
-    return latency, peak.read_bytes()
 
 
 def _check_context(model: PrunableModel, settings: LatencySettings) -> None:

@@ -60,11 +60,10 @@ class What:
     def files(self, config: Config) -> dict[str, Path]:
         """Every local file that is read, by what it is for."""
         data_dir, task_files = sources(config)
-        files = {
-            name: task_files.get(name) or local_files(name, data_dir)[0]
-            for name in self.tasks
-            if name in task_files or data_dir
-        }
+        files = {name: task_files[name] for name in self.tasks if name in task_files}
+        if data_dir:
+            rest = [name for name in self.tasks if name not in files]
+            files |= {name: local_files(name, data_dir)[0] for name in rest}
         if self.text and (path := text_file(self.text, data_dir)):
             files["text"] = path
         return files

@@ -153,8 +153,6 @@ class Session:
     def finish(self, failed: bool) -> None:
         """Finish the run. ``close`` is to follow."""
         run = self._opened
-        if self._preempting:
-            run.mark_preempting()
         try:
             run.finish(exit_code=int(failed or self._preempting))
         except TimeoutError:

@@ -139,6 +139,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(
     driver = [sys.executable, str(KILLED_RUN), str(kills), str(seed), "report.json"]
     to_the_end(launch.start_command([*driver, *launch.arguments]))
     report = read(launch.place / "report.json")
+    assert report["status"] == 0
     assert sum(len(each["found"]) - 1 for each in report["rounds"]) == kills
     wanted, total = results(run_folder(undisturbed)), scored_on_disk(undisturbed)
     for each in report["rounds"]:

@@ -3,6 +3,7 @@
 import math
 import random
 from dataclasses import replace
+from html.parser import HTMLParser
 
 from pipeline.measure.record import Latency, Memory, Record, TaskScore, Timing
 from pipeline.pruning.state import BlockShape, Candidate, Dimension, ModelShape, PruningState
@@ -11,6 +12,8 @@ from pipeline.report.data import Evaluation, ReportStep, RunReport, Sensitivity,
 TASKS = {"arc_easy": 0.61, "hellaswag": 0.47, "piqa": 0.71}
 DENSE_IMPORTANCE = {"blocks": 9.412, "mlp_channels": 9.873, "heads": 9.873}
 MLP_GROUP, HEAD_GROUP = 128, 192
+ATTACK = "</script><script>window.broken=1</script><img src=x onerror=alert(1)>\"'&{{7*7}}"
+"""What a name may try."""
 
 
 def shape(layers: int = 10) -> ModelShape:
@@ -114,6 +117,13 @@ def bare() -> RunReport:
     )
 
 
+def exploding() -> RunReport:
+    """A run whose perplexity ends so high that a linear axis would show nothing."""
+    report = full()
+    steps = tuple(replace(s, importance=10 * 1.12**s.step) for s in report.steps)
+    return replace(report, steps=steps)
+
+
 def broken() -> RunReport:
     """Measurements that failed: NaN, infinity and refused candidates."""
     report = full()
@@ -192,3 +202,18 @@ def _sensitivity(dense: PruningState, rng: random.Random) -> dict[str, Sensitivi
         )
         found[dimension] = Sensitivity(ppl, losses)
     return found
+
+
+class Tags(HTMLParser):
+    """Collects start tags."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def names(self) -> list[str]:
+        return [tag for tag, _ in self.tags]

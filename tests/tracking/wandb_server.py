@@ -1,8 +1,10 @@
 """A W&B server on loopback, as much of one as the client needs, that remembers what it was sent."""
 
+import contextlib
 import gzip
 import json
 import re
+import socket
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -46,12 +48,13 @@ class SentRun:
 class WandbServer:
     """Serves until ``stop``; use it as a context manager. ``runs`` holds what arrived, by run."""
 
-    def __init__(self) -> None:
-        self.runs: dict[str, SentRun] = {}
+    def __init__(self, runs: dict[str, SentRun] | None = None) -> None:
+        self.runs = {} if runs is None else runs
         self.uploads: dict[str, bytes] = {}
-        self.requests = 0
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._http.daemon_threads = True
+        self.artifacts: list[str] = []
+        self._answers = threading.Event()
+        self._answers.set()
+        self._http = _HttpServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._http.server_port}"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
 
@@ -63,15 +66,21 @@ class WandbServer:
         self.stop()
 
     def stop(self) -> None:
-        """Close the port: who connects from now on is refused. Harmless the second time."""
+        """Be gone: connections break and new ones are refused. Harmless the second time."""
+        self._answers.set()
         if self._thread.is_alive():
             self._http.shutdown()
             self._thread.join()
             self._http.server_close()
+            self._http.break_connections()
+
+    def hang(self) -> None:
+        """Take requests and answer none, until ``stop``."""
+        self._answers.clear()
 
     def answer(self, path: str, sent: Json) -> Json:
         """The answer to a POST."""
-        self.requests += 1
+        self._answers.wait()
         if path == "/graphql":
             name = re.search(r"(?:query|mutation) (\w+)", sent["query"])
             handler = getattr(self, f"_on_{name and name[1]}", None)
@@ -139,6 +148,36 @@ class WandbServer:
 
     def _on_ArtifactType(self, _: Json) -> Json:  # noqa: N802
         return {"project": {"artifact": None}}
+
+    def _on_CreateArtifact(self, variables: Json) -> Json:  # noqa: N802
+        self.artifacts.append(variables["input"]["artifactCollectionName"])
+        # Known already, so that its content need not be taken: the run's own files hold it too.
+        known = {
+            "id": "a",
+            "state": "COMMITTED",
+            "artifactSequence": {"latestArtifact": {"id": "a"}},
+        }
+        return {"createArtifact": {"artifact": known}}
+
+
+class _HttpServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        self._connections: list[socket.socket] = []
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.append(request)
+        super().process_request(request, client_address)
+
+    def handle_error(self, *_: object) -> None:  # clients that hang up are part of the tests
+        pass
+
+    def break_connections(self) -> None:
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def _project(variables: Json) -> Json:

@@ -1,0 +1,225 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from wandb_logs import of_type, offline_folders, records, rows, steps
+from wandb_server import WandbServer
+
+from pipeline.tracking import wandb_session
+from pipeline.tracking.wandb_session import WandbRun, new_run_id
+from pipeline.tracking.wandb_tracker import WandbTracker
+
+MIRRORED_RUN = Path(__file__).with_name("mirrored_run.py")
+RUN_ID = "abcdef012345"  # as in mirrored_run.py
+
+
+def target(folder: Path, **changed: object) -> WandbRun:
+    return WandbRun(RUN_ID, folder, "multipruner", entity="team", **changed)  # type: ignore[arg-type]
+
+
+def log_steps(tracker: WandbTracker, numbers: Iterable[int]) -> None:
+    for step in numbers:
+        tracker.log({"prune/step": step, "prune/ratio_percent": 1.5 * step})
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    give_up = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < give_up, "waited in vain"
+        time.sleep(0.05)
+
+
+def core_pid(tracker: WandbTracker) -> int:
+    core = tracker._session._core
+    assert core is not None
+    return core.pid
+
+
+def test_run_ids_are_long_and_differ() -> None:
+    ids = {new_run_id() for _ in range(100)}
+    assert len(ids) == 100
+    assert all(len(run_id) >= 8 and run_id.isalnum() for run_id in ids)
+
+
+def test_without_a_key_everything_is_kept_to_be_sent_later(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    before = dict(os.environ), sys.exit, sys.excepthook
+    notes: list[str] = []
+    shown = {
+        "name": "llama-9",
+        "group": "sweep",
+        "job_type": "prune",
+        "tags": ("a", "b"),
+        "config": {"prune": {"target_ratio": 9.0}},
+    }
+    tracker = WandbTracker(target(folder, **shown), notes.append)
+    log_steps(tracker, range(3))
+    tracker.summary({"ratio_percent": 9.25})
+    tracker.table("candidates", ["step", "unit", "ppl"], [[0, "attn", 12.5], [0, "mlp", None]])
+    tracker.finish(failed=False)
+    tracker.finish(failed=True)
+
+    assert notes == [
+        "W&B is offline (no API key; see wandb login); to send the run later: "
+        f"wandb sync {folder}/wandb/offline-run-*"
+    ]
+    assert capfd.readouterr() == ("", "")
+    assert (dict(os.environ), sys.exit, sys.excepthook) == before
+    assert list((tmp_path / "home").iterdir()) == []
+
+    (process,) = offline_folders(folder)
+    found = records(process)
+    (run,) = of_type(found, "run")
+    assert (run["run_id"], run["project"], run["entity"]) == (RUN_ID, "multipruner", "team")
+    assert (run["display_name"], run["run_group"], run["job_type"]) == ("llama-9", "sweep", "prune")
+    assert run["tags"] == ["a", "b"]
+    assert run["config"]["update"]["prune"] == {"target_ratio": 9}
+    axes = of_type(found, "metric")
+    assert {axis.get("glob_name", axis.get("name")): axis.get("step_metric") for axis in axes} == {
+        "prune/step": None,
+        "prune/ratio_percent": "prune/step",
+        "prune/*": "prune/step",
+        "probe/*": "prune/step",
+    }
+    assert steps(found) == [0, 1, 2]
+    assert [row["_step"] for row in rows(found)] == [0, 1, 2, 3]
+    assert rows(found)[-1]["candidates.nrows"] == 2
+    assert {"ratio_percent": 9.25} in [update["update"] for update in of_type(found, "summary")]
+    assert [end.get("exit_code", 0) for end in of_type(found, "exit")] == [0]
+
+
+def test_a_failed_run_ends_with_an_error(tmp_path: Path) -> None:
+    tracker = WandbTracker(target(tmp_path), lambda _: None)
+    log_steps(tracker, range(1))
+    tracker.finish(failed=True)
+    found = records(offline_folders(tmp_path)[0])
+    assert [end["exit_code"] for end in of_type(found, "exit")] == [1]
+    assert of_type(found, "preempting") == []
+
+
+def test_a_preempted_run_goes_on_in_another_process_and_is_sent_as_one(
+    tmp_path: Path, server: WandbServer
+) -> None:
+    for ended, numbers in ((False, range(3)), (True, range(6))):
+        tracker = WandbTracker(target(tmp_path, mode="offline"), lambda _: None)
+        log_steps(tracker, numbers)
+        if not ended:
+            tracker.preempting()
+        tracker.finish(failed=not ended)
+    first, second = (records(folder) for folder in offline_folders(tmp_path))
+    assert (steps(first), steps(second)) == ([0, 1, 2], [3, 4, 5])
+    assert len(of_type(first, "preempting")) == 1
+    assert [end["exit_code"] for end in of_type(first, "exit")] == [1]
+    assert of_type(second, "preempting") == []
+
+    sync = [sys.executable, "-m", "wandb", "sync", *map(str, offline_folders(tmp_path))]
+    subprocess.run(sync, check=True, capture_output=True, timeout=60)
+    sent = server.runs[RUN_ID]
+    assert [row["prune/step"] for row in sent.history] == [0, 1, 2, 3, 4, 5]
+    assert [row["_step"] for row in sent.history] == [0, 1, 2, 3, 4, 5]
+    assert sent.exit_codes == [1, 0]
+
+
+def test_after_a_kill_every_step_is_there_once(tmp_path: Path) -> None:
+    command = [sys.executable, str(MIRRORED_RUN), str(tmp_path), "4", "hang"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        while run.stdout.readline() != "logged\n":
+            pass
+        time.sleep(2)
+        run.kill()
+    assert steps(records(offline_folders(tmp_path)[0])) == [0, 1, 2, 3]
+
+    tracker = WandbTracker(target(tmp_path), lambda _: None)
+    log_steps(tracker, range(6))
+    tracker.finish(failed=False)
+    assert steps(records(offline_folders(tmp_path)[1])) == [4, 5]
+
+
+def test_a_signal_that_ends_wandb_core_does_not_end_the_mirror(tmp_path: Path) -> None:
+    notes: list[str] = []
+    tracker = WandbTracker(target(tmp_path), notes.append)
+    log_steps(tracker, range(3))
+    wait_for(lambda: tracker._acts.empty())
+    os.kill(core_pid(tracker), signal.SIGTERM)
+    log_steps(tracker, range(3, 5))
+    tracker.preempting()
+    tracker.finish(failed=True)
+    first, second = (records(folder) for folder in offline_folders(tmp_path))
+    assert steps(first) + steps(second) == [0, 1, 2, 3, 4]
+    assert len(of_type(second, "preempting")) == 1
+    assert [end["exit_code"] for end in of_type(second, "exit")] == [1]
+    assert "W&B's own process ended; starting it again" in notes
+
+
+def test_a_run_that_nobody_finished_is_a_failed_one(tmp_path: Path) -> None:
+    command = [sys.executable, str(MIRRORED_RUN), str(tmp_path), "2", "forget"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    found = records(offline_folders(tmp_path)[0])
+    assert steps(found) == [0, 1]
+    assert [end["exit_code"] for end in of_type(found, "exit")] == [1]
+
+
+def test_a_parent_process_with_wandb_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SERVICE", "3-1-unix-/nowhere/socket")
+    tracker = WandbTracker(target(tmp_path), lambda _: None)
+    log_steps(tracker, range(1))
+    tracker.finish(failed=False)
+    assert len(offline_folders(tmp_path)) == 1
+    assert os.environ["WANDB_SERVICE"] == "3-1-unix-/nowhere/socket"
+
+
+def test_who_switched_wandb_off_finds_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    notes: list[str] = []
+    tracker = WandbTracker(target(tmp_path), notes.append)
+    log_steps(tracker, range(1))
+    tracker.finish(failed=False)
+    assert notes == ["W&B is switched off (mode disabled)"]
+    assert list((tmp_path / "wandb").glob("*run-*")) == []
+
+
+def test_without_the_package_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    notes: list[str] = []
+    tracker = WandbTracker(target(tmp_path), notes.append)
+    log_steps(tracker, range(3))
+    tracker.finish(failed=False)
+    assert notes == ["W&B is not installed (pip install wandb); the run goes on without it"]
+
+
+def test_a_key_that_cannot_be_one_is_never_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "hunter2")
+    notes: list[str] = []
+    WandbTracker(target(tmp_path), notes.append).finish(failed=False)
+    assert "WANDB_API_KEY invalid" in notes[0]
+    assert "hunter2" not in notes[0]
+
+
+def test_what_goes_wrong_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr(wandb_session.Session, "_send", refuse)
+    notes: list[str] = []
+    tracker = WandbTracker(target(tmp_path, mode="offline"), notes.append)
+    log_steps(tracker, range(3))
+    tracker.finish(failed=False)
+    assert [note for note in notes if "offline" not in note] == [
+        "W&B: first line; the run goes on, its folder has all of it"
+    ]
