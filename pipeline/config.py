@@ -237,6 +237,16 @@ def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[
             yield prefix + name
 
 
+def is_known(key: str) -> bool:
+    """Whether the schema has the key, or a mapping that may hold it."""
+    keys = set(known_keys())
+    return key in keys or key.rpartition(".")[0] in keys & MAPPINGS
+
+
+MAPPINGS = {"evaluate.task_files"}
+"""Keys whose value is a mapping with names of the user's own."""
+
+
 def unknown_key(key: str, others: Iterable[str] = ()) -> str:
     """The message for a key that neither the schema nor ``others`` have; never shows the value."""
     near = max((*known_keys(), *others), key=lambda known: _likeness(key, known))
@@ -251,7 +261,7 @@ LIKE = 0.7
 def _likeness(key: str, known: str) -> float:
     """How much alike two keys are, from 0 to 1; their last parts alone count a little less."""
     last = SequenceMatcher(None, key.rpartition(".")[2], known.rpartition(".")[2]).ratio()
-    return max(SequenceMatcher(None, key, known).ratio(), 0.95 * last)
+    return max(SequenceMatcher(None, key, known).ratio(), 0.85 * last)
 
 
 def from_composed(raw: "DictConfig", problems: Sequence[str] = ()) -> Config:

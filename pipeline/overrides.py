@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from pipeline.config import known_keys, unknown_key, without_secrets
+from pipeline.config import is_known, unknown_key, without_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def _problem(argument: str, groups: dict[str, list[str]]) -> str | None:
     if key.partition(".")[0] == "hydra" or key.startswith("hydra/"):
         return None
     if key not in groups:
-        return None if key in set(known_keys()) else unknown_key(key, groups)
+        return None if is_known(key) else unknown_key(key, groups)
     if override.is_delete():
         return None
     swept = override.is_sweep_override()

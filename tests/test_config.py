@@ -328,7 +328,7 @@ def test_a_variable_too_short_for_a_secret_forbids_nothing(monkeypatch: pytest.M
 def test_every_known_key_is_in_a_file_of_conf() -> None:
     def keys(settings: dict[str, Any], prefix: str = "") -> set[str]:
         parts = (
-            keys(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
+            keys(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key}
             for key, value in settings.items()
         )
         return set().union(*parts)

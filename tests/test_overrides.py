@@ -99,7 +99,7 @@ def test_an_unknown_option_is_answered_with_the_nearest_one() -> None:
 
 
 def test_an_option_that_is_left_empty_is_unknown() -> None:
-    assert problem_with("model=") == "model: '' is not there; allowed: hf, smollm2_135m"
+    assert problem_with("model=") == "model: '' is not there; allowed: builtin, hf, smollm2_135m"
 
 
 def test_an_unknown_option_is_answered_with_all_that_are_allowed() -> None:

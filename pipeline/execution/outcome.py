@@ -7,6 +7,7 @@ from pipeline.config import Config
 from pipeline.execution.inline import Invocation
 from pipeline.files import Json, read_json
 from pipeline.measure.record import Record
+from pipeline.measure.text import WIKITEXT2
 from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.state import PruningState
 from pipeline.report.data import Evaluation, ReportStep, RunReport, Sensitivity, Which
@@ -32,6 +33,7 @@ def report_of(invocation: Invocation, summary: Json) -> RunReport:
         ),
         sensitivity=_sensitivity(invocation),
         evaluation=_evaluation(folder / "evaluation.json"),
+        evaluation_text=_text_name(config.evaluate.text),
         probe_share=summary["probe_share"],
         counts={
             "steps": summary["steps"],
@@ -44,6 +46,10 @@ def report_of(invocation: Invocation, summary: Json) -> RunReport:
 def _shown_settings(config: Config) -> dict[str, Any]:
     settings = config.model_dump(mode="json")
     return {name: settings[name] for name in ("model", "calibration", "prune", "probe", "evaluate")}
+
+
+def _text_name(text: str | None) -> str:
+    return "WikiText-2" if text in (None, WIKITEXT2) else Path(str(text)).name
 
 
 def _sensitivity(invocation: Invocation) -> dict[str, Sensitivity]:

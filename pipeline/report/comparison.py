@@ -32,7 +32,7 @@ def comparison(report: RunReport) -> list[Row]:
     rows = [
         *_size(report),
         _perplexity(report),
-        _wikitext2(report),
+        _evaluation_text(report),
         *_accuracy(report),
         *_latency(report),
         *_memory(report),
@@ -56,9 +56,9 @@ def _perplexity(report: RunReport) -> Row | None:
     )
 
 
-def _wikitext2(report: RunReport) -> Row | None:
-    before, after = (report.wikitext2_ppl_of(which) for which in ("dense", "pruned"))
-    return _row("Perplexity (WikiText-2)", before, after, digits=2)
+def _evaluation_text(report: RunReport) -> Row | None:
+    before, after = (report.evaluation_ppl_of(which) for which in ("dense", "pruned"))
+    return _row(f"Perplexity ({report.evaluation_text})", before, after, digits=2)
 
 
 def _accuracy(report: RunReport) -> Iterator[Row | None]:

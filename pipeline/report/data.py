@@ -74,7 +74,7 @@ class Evaluation:
     """What the closing evaluation of one model said."""
 
     tasks: tuple[TaskScore, ...] = ()
-    wikitext2_ppl: float | None = None
+    ppl: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +98,8 @@ class RunReport:
     sensitivity: Mapping[str, Sensitivity] = field(default_factory=dict)
     """By dimension."""
     evaluation: Mapping[Which, Evaluation] = field(default_factory=dict)
+    evaluation_text: str = "WikiText-2"
+    """What the evaluation's perplexity was taken on."""
     probe_share: float | None = None
     """Fraction of the run's time that went into probes."""
     counts: Mapping[str, Any] = field(default_factory=dict)
@@ -128,10 +130,10 @@ class RunReport:
         record = self.record_of(which)
         return record.tasks if record else ()
 
-    def wikitext2_ppl_of(self, which: Which) -> float | None:
-        """WikiText-2 perplexity of the evaluation."""
+    def evaluation_ppl_of(self, which: Which) -> float | None:
+        """Perplexity on the evaluation's text."""
         evaluation = self.evaluation.get(which)
-        return finite(evaluation.wikitext2_ppl) if evaluation else None
+        return finite(evaluation.ppl) if evaluation else None
 
     def dense_importance_of(self, dimension: Dimension) -> float | None:
         """Calibration perplexity of the dense model on the windows of one dimension."""

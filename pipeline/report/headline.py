@@ -58,9 +58,9 @@ def _cost(report: RunReport) -> Headline:
         for name, before, after in (
             ("held-out perplexity", *_pair(report, lambda record: record.ppl)),
             (
-                "WikiText-2 perplexity",
-                report.wikitext2_ppl_of("dense"),
-                report.wikitext2_ppl_of("pruned"),
+                f"{report.evaluation_text} perplexity",
+                report.evaluation_ppl_of("dense"),
+                report.evaluation_ppl_of("pruned"),
             ),
             ("calibration perplexity", *_calibration(report)),
         )
