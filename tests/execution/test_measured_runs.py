@@ -1,0 +1,182 @@
+"""Probing, evaluating and tracking beside pruning: real runs of a tiny model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import launch
+from pipeline.measure.record import Record
+from tests.support_inputs import raw, save_model, save_tokenizer, write_jsonl, write_tokens
+
+ARGUMENTS = (
+    "model=hf",
+    "model.path=model",
+    "model.device=cpu",
+    "calibration=tokens",
+    "calibration.path=tokens.json",
+    "prune.target_ratio=20",
+    "prune.distribution=[40,60,0]",
+    "prune.mlp_group_size=8",
+    "prune.attn_group_size=8",
+    "run.dir=run",
+)
+PROBE = (
+    "probe=latency",
+    "probe.text=text.txt",
+    "probe.seqlen=16",
+    "probe.tasks=[letters]",
+    "probe.items=4",
+    "probe.prompt_tokens=4",
+    "probe.output_tokens=2",
+    "probe.repeats=2",
+    "+evaluate.task_files.letters=letters.jsonl",
+)
+EVALUATE = ("evaluate.tasks=[letters]", "evaluate.text=text.txt", "evaluate.seqlen=16")
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model, calibration tokens, held-out text and a multiple-choice task, all tiny."""
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    save_tokenizer(save_model(tmp_path / "model", num_hidden_layers=3))
+    write_tokens(tmp_path / "tokens.json")
+    (tmp_path / "text.txt").write_text("The held-out text of a tiny model. " * 4)
+    rows = [{"context": "ab", "choices": ["c", "zz", "y"], "label": i % 3} for i in range(6)]
+    write_jsonl(tmp_path / "letters.jsonl", rows)
+    return tmp_path
+
+
+@pytest.fixture
+def run(place: Path) -> Run:
+    """Launch in this process and give the summary."""
+
+    def run(*overrides: str) -> dict[str, Any]:
+        launch.run(raw(*ARGUMENTS, *overrides), [])
+        folder = next((o.partition("=")[2] for o in overrides if o.startswith("run.dir=")), "run")
+        return json.loads((place / folder / "summary.json").read_text("utf-8"))
+
+    return run
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_every_step_is_measured_on_the_model_that_is_left(place: Path, run: Run) -> None:
+    summary = run(*PROBE)
+    steps = lines(place / "run" / "steps.jsonl")
+    assert summary["states_measured"] == len(steps) + 1, "the dense model, too"
+    for step in steps:
+        assert step["ppl"] > 0
+        assert 0 <= step["accuracy"] <= 1
+        assert step["latency"]["decode"]["median_ms"] > 0
+        assert step["latency"]["decode"]["repeats"] == 4
+    weights = [step["memory"]["weights"] for step in steps]
+    assert weights == sorted(weights, reverse=True)
+    assert weights[-1] < weights[0]
+
+
+def test_another_probe_scores_nothing_and_measures_what_is_missing(place: Path, run: Run) -> None:
+    decided = run()
+    steps = lines(place / "run" / "steps.jsonl")
+    assert decided["states_measured"] == 0
+    assert "ppl" not in steps[0]
+
+    measured = run(*PROBE)
+    assert measured["candidates_scored"] == measured["steps_computed"] == 0
+    assert measured["states_measured"] == len(steps) + 1
+    joined = lines(place / "run" / "steps.jsonl")
+    assert [{k: v for k, v in row.items() if k in steps[0]} for row in joined] == steps
+    assert all(row["ppl"] > 0 for row in joined)
+
+    again = run(*PROBE)
+    assert again["states_measured"] == 0
+    assert lines(place / "run" / "steps.jsonl") == joined
+
+
+def test_every_other_step_and_the_last_are_measured(place: Path, run: Run) -> None:
+    run(*PROBE, "probe.every=2")
+    steps = lines(place / "run" / "steps.jsonl")
+    last = len(steps) - 1
+    measured = [step["step"] for step in steps if "ppl" in step]
+    assert measured == [i for i in range(len(steps)) if (i + 1) % 2 == 0 or i == last]
+
+
+def test_metrics_show_the_dense_model_and_every_step_once_however_often_it_starts(
+    place: Path, run: Run
+) -> None:
+    run(*PROBE, "tracking=local")
+    first = lines(place / "run" / "metrics.jsonl")
+    run(*PROBE, "tracking=local")
+    assert lines(place / "run" / "metrics.jsonl") == first
+    steps = lines(place / "run" / "steps.jsonl")
+    assert [row["prune/step"] for row in first] == list(range(len(steps) + 1))
+    assert first[0]["prune/ratio_percent"] == 0
+    for row, step in zip(first[1:], steps, strict=True):
+        assert row["prune/importance"] == step["importance"]
+        assert row["probe/ppl"] == step["ppl"]
+        assert row["probe/accuracy_letters"] == step["accuracy"]
+
+
+def test_no_tracking_leaves_no_metrics(place: Path, run: Run) -> None:
+    run(*PROBE, "tracking=none")
+    assert not (place / "run" / "metrics.jsonl").exists()
+
+
+def test_dense_and_pruned_are_evaluated_side_by_side_and_the_dense_one_once(
+    place: Path, run: Run
+) -> None:
+    first = run(*PROBE, *EVALUATE, "probe=none")
+    assert first["states_measured"] == 2
+    evaluation = json.loads((place / "run" / "evaluation.json").read_text("utf-8"))
+    dense, pruned = (Record.from_json(evaluation[which]) for which in ("dense", "pruned"))
+    assert dense.tasks[0].items == pruned.tasks[0].items == 6
+    assert dense.ppl != pruned.ppl
+    assert pruned.params < dense.params
+    assert evaluation["settings"]["lm_eval"] == "0.4.13"
+
+    other = run(*PROBE, *EVALUATE, "probe=none", "prune.target_ratio=10", "run.dir=other")
+    assert other["states_measured"] == 1, "the dense model is known"
+
+
+def test_a_published_pruning_config_is_evaluated_without_pruning(place: Path, run: Run) -> None:
+    pruned = run(*PROBE, *EVALUATE, "probe=none")
+    given = place / "run" / "pruning_config.json"
+    alone = run(
+        *PROBE,
+        *EVALUATE,
+        "probe=none",
+        f"evaluate.pruning_config={given}",
+        "run.dir=alone",
+        "store.dir=empty",
+    )
+    assert alone["candidates_scored"] == 0
+    assert list(alone["stages"]) == ["evaluate"]
+    assert alone["evaluation"] == pruned["evaluation"]
+    assert json.loads((place / "alone" / "pruning_config.json").read_text()) == json.loads(
+        given.read_text()
+    )
+
+
+def test_a_run_ends_with_a_picture_and_a_page(place: Path, run: Run) -> None:
+    run(*PROBE, *EVALUATE)
+    assert (place / "run" / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert "<html" in (place / "run" / "report.html").read_text("utf-8")
+
+
+def test_missing_data_is_named_before_the_run_starts(place: Path, run: Run) -> None:
+    with pytest.raises(launch.ConfigError) as caught:
+        run("evaluate=commonsense", "evaluate.data_dir=nowhere", "probe=full", "run.dir=r")
+    problems = "\n".join(caught.value.problems)
+    for name in ("piqa", "winogrande", "hellaswag", "arc_easy", "arc_challenge", "wiki.test.raw"):
+        assert name in problems
+    assert not (place / "r").exists()
+    assert not (place / "outputs").exists()
