@@ -79,8 +79,9 @@ class RunFolder:
         lines = []
         for row in rows:
             record = records.get(row.step)
-            measured = _measured(record) if record else {}
-            lines.append(json.dumps({**row.to_json(), **measured}, allow_nan=False) + "\n")
+            line = {**row.to_json(), **(_measured(record) if record else {})}
+            del line["source"]
+            lines.append(json.dumps(line, allow_nan=False) + "\n")
         replace(self.path / "steps.jsonl", "".join(lines))
 
     def steps_written(self) -> int:

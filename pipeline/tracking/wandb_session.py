@@ -165,7 +165,7 @@ class Session:
 
     def lost_core(self) -> bool:
         """Whether wandb-core ended without being asked to."""
-        if self._core is None:
+        if self._core is None or self._abandoned:
             return False
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._core.wait(0.2)  # a broken connection can be seen a moment before the end is

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 from wandb_server import WandbServer
-
-KEY = "0123456789abcdef" * 2 + "testtest"
-CLOSED = "http://127.0.0.1:9"
+from wandb_support import CLOSED, KEY
 
 
 @pytest.fixture(autouse=True)

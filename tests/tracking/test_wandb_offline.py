@@ -3,41 +3,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from wandb_logs import of_type, offline_folders, records, rows, steps
 from wandb_server import WandbServer
+from wandb_support import (
+    RUN_ID,
+    core_pid,
+    log_steps,
+    of_type,
+    offline_folders,
+    records,
+    rows,
+    start_mirrored_run,
+    steps,
+    target,
+    wait_for,
+)
 
 from pipeline.tracking import wandb_session
-from pipeline.tracking.wandb_session import WandbRun, new_run_id
+from pipeline.tracking.wandb_session import new_run_id
 from pipeline.tracking.wandb_tracker import WandbTracker
-
-MIRRORED_RUN = Path(__file__).with_name("mirrored_run.py")
-RUN_ID = "abcdef012345"  # as in mirrored_run.py
-
-
-def target(folder: Path, **changed: object) -> WandbRun:
-    return WandbRun(RUN_ID, folder, "multipruner", entity="team", **changed)  # type: ignore[arg-type]
-
-
-def log_steps(tracker: WandbTracker, numbers: Iterable[int]) -> None:
-    for step in numbers:
-        tracker.log({"prune/step": step, "prune/ratio_percent": 1.5 * step})
-
-
-def wait_for(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
-    give_up = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < give_up, "waited in vain"
-        time.sleep(0.05)
-
-
-def core_pid(tracker: WandbTracker) -> int:
-    core = tracker._session._core
-    assert core is not None
-    return core.pid
 
 
 def test_run_ids_are_long_and_differ() -> None:
@@ -128,11 +114,9 @@ def test_a_preempted_run_goes_on_in_another_process_and_is_sent_as_one(
 
 
 def test_after_a_kill_every_step_is_there_once(tmp_path: Path) -> None:
-    command = [sys.executable, str(MIRRORED_RUN), str(tmp_path), "4", "hang"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+    with start_mirrored_run(tmp_path, 4, "hang") as run:
         assert run.stdout is not None
-        while run.stdout.readline() != "logged\n":
-            pass
+        assert "logged\n" in iter(run.stdout.readline, "")
         time.sleep(2)
         run.kill()
     assert steps(records(offline_folders(tmp_path)[0])) == [0, 1, 2, 3]
@@ -147,7 +131,7 @@ def test_a_signal_that_ends_wandb_core_does_not_end_the_mirror(tmp_path: Path) -
     notes: list[str] = []
     tracker = WandbTracker(target(tmp_path), notes.append)
     log_steps(tracker, range(3))
-    wait_for(lambda: tracker._acts.empty())
+    wait_for(tracker._acts.empty)
     os.kill(core_pid(tracker), signal.SIGTERM)
     log_steps(tracker, range(3, 5))
     tracker.preempting()
@@ -160,8 +144,7 @@ def test_a_signal_that_ends_wandb_core_does_not_end_the_mirror(tmp_path: Path) -
 
 
 def test_a_run_that_nobody_finished_is_a_failed_one(tmp_path: Path) -> None:
-    command = [sys.executable, str(MIRRORED_RUN), str(tmp_path), "2", "forget"]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    start_mirrored_run(tmp_path, 2, "forget").communicate(timeout=60)
     found = records(offline_folders(tmp_path)[0])
     assert steps(found) == [0, 1]
     assert [end["exit_code"] for end in of_type(found, "exit")] == [1]

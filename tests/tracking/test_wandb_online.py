@@ -6,10 +6,19 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import CLOSED
-from test_wandb_offline import MIRRORED_RUN, RUN_ID, core_pid, log_steps, target, wait_for
-from wandb_logs import offline_folders, records, steps
 from wandb_server import SentRun, WandbServer
+from wandb_support import (
+    CLOSED,
+    RUN_ID,
+    core_pid,
+    log_steps,
+    offline_folders,
+    records,
+    start_mirrored_run,
+    steps,
+    target,
+    wait_for,
+)
 
 from pipeline.tracking import wandb_session, wandb_tracker
 from pipeline.tracking.wandb_tracker import WandbTracker
@@ -20,10 +29,12 @@ def steps_of(run: SentRun) -> list[int]:
 
 
 def test_two_processes_show_one_run(tmp_path: Path, server: WandbServer, key: str) -> None:
-    command = [sys.executable, str(MIRRORED_RUN), str(tmp_path), "3", "finish"]
-    first = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    assert first.stdout == f"note: W&B: {server.url}/team/multipruner/runs/{RUN_ID}\nlogged\n"
-    assert first.stderr == ""
+    printed, errors = start_mirrored_run(tmp_path, 3, "finish").communicate(timeout=60)
+    assert set(printed.splitlines()) == {
+        f"note: W&B: {server.url}/team/multipruner/runs/{RUN_ID}",
+        "logged",
+    }
+    assert errors == ""
 
     notes: list[str] = []
     shown = {"name": "llama-9", "tags": ("a",), "config": {"prune": {"target_ratio": 9.0}}}
@@ -118,15 +129,14 @@ def test_finish_waits_for_nothing_that_never_comes(
     tracker = WandbTracker(target(tmp_path), notes.append)
     core = core_pid(tracker)
     log_steps(tracker, range(2))
-    wait_for(lambda: tracker._acts.empty())
+    wait_for(tracker._acts.empty)
     server.hang()
     tracker.table("candidates", ["unit"], [["attn"]])
     began = time.monotonic()
     tracker.finish(failed=False)
     assert time.monotonic() - began < 5
     assert notes[1:] == ["W&B did not finish within 2 s; the run goes on"]
-    with pytest.raises(ProcessLookupError):
-        os.kill(core, 0)
+    wait_for(lambda: not Path(f"/proc/{core}").exists())
 
 
 def test_offline_steps_are_sent_by_the_next_process_that_is_online(
@@ -146,7 +156,7 @@ def test_offline_steps_are_sent_by_the_next_process_that_is_online(
 def test_an_online_run_survives_wandb_core(tmp_path: Path, server: WandbServer) -> None:
     tracker = WandbTracker(target(tmp_path), lambda _: None)
     log_steps(tracker, range(3))
-    wait_for(lambda: tracker._acts.empty())
+    wait_for(tracker._acts.empty)
     os.kill(core_pid(tracker), signal.SIGTERM)
     log_steps(tracker, range(3, 5))
     tracker.preempting()
