@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from support_inputs import CONF, configured, problems_of, raw
+from support_inputs import CONF, REPOSITORY, configured, problems_of, raw
 
 from pipeline.config import known_keys
 from pipeline.overrides import check

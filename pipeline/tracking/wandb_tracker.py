@@ -39,6 +39,7 @@ class WandbTracker:
         self._reopenings = 0
         self._opened = threading.Event()
         self._finished = False
+        atexit.register(self._finish_forgotten)
         self._thread = threading.Thread(target=self._work, name="wandb-tracker", daemon=True)
         self._thread.start()
         self._opened.wait(OPEN_WAIT_S)
@@ -97,7 +98,8 @@ class WandbTracker:
 
     def _work(self) -> None:
         self._attempt(self._session.open)
-        # After W&B's own hook, so called before it: that one would report success.
+        # Registered after W&B's own hook and so called before it: that one would report success.
+        atexit.unregister(self._finish_forgotten)
         atexit.register(self._finish_forgotten)
         self._opened.set()
         while self._session.is_open:

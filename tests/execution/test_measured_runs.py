@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from support_inputs import raw, save_model, save_tokenizer, write_jsonl, write_tokens
 
 import launch
 from pipeline.measure.record import Record
-from tests.support_inputs import raw, save_model, save_tokenizer, write_jsonl, write_tokens
 
 ARGUMENTS = (
     "model=hf",
