@@ -48,8 +48,7 @@ def run(
         failed = False
     finally:
         tracker.finish(failed=failed)
-    if console.is_terminal:
-        console.print(comparison_table(report))
+    console.print(comparison_table(report))
     for path in (folder.path, picture, page):
         console.print(f"{'done' if path == folder.path else 'see'}: {path}", highlight=False)
 
