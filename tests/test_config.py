@@ -59,7 +59,7 @@ def test_every_option_composes_to_a_valid_configuration(group: str, option: str)
 
 
 def test_the_configuration_without_any_override_is_valid() -> None:
-    assert Path(configured().model.path) == REPOSITORY / "pipeline" / "builtin" / "model"
+    assert Path(configured().model.path) == REPOSITORY / "pipeline" / "builtin" / "stories-5m"
 
 
 @pytest.mark.parametrize("paper", PAPERS)
