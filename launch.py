@@ -21,7 +21,7 @@ AGAIN = "everything up to the last step is kept; to go on, type the same again:"
 
 def main() -> int:
     """Run the command line; the exit status is 0 done, 2 wrong configuration, 1 anything else."""
-    # Threads that spin while they wait slow one another down where cores are shared with other work.
+    # Threads that spin while they wait slow one another down where cores are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command = shlex.join(["python", *sys.argv])
     outcomes: list[int] = []
