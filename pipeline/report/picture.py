@@ -1,9 +1,10 @@
 """The run as one PNG."""
 
-import uuid
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import files
 from pipeline.report import colours
 from pipeline.report.data import RunReport, Sensitivity, UnitLoss, finite
 from pipeline.report.headline import headlines
@@ -56,14 +57,11 @@ def write_picture(report: RunReport, path: Path) -> None:
     """Draw ``report`` into ``path``, 1600 x 1000 pixels; less high with less to show."""
     from matplotlib import style
 
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    image = io.BytesIO()
     # A user's own matplotlibrc must not change what a report looks like.
     with style.context(STYLE, after_reset=True):
-        try:
-            _figure(report).savefig(temporary, format="png", dpi=DOTS_PER_INCH)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        _figure(report).savefig(image, format="png", dpi=DOTS_PER_INCH)
+    files.replace(path, image.getvalue())
 
 
 def _figure(report: RunReport) -> "Figure":
