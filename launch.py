@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.scoring.rendezvous import over_ranks
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -25,7 +26,7 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command = shlex.join(["python", *sys.argv])
     outcomes: list[int] = []
-    status = report_errors(lambda: compose_and_run(command, outcomes), command)
+    status = report_errors(lambda: over_ranks(lambda: compose_and_run(command, outcomes)), command)
     return max([status, *outcomes])
 
 

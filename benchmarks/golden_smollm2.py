@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Check every step of SmolLM2-135M's recorded reference run, from the reference's state.
 
-python benchmarks/golden_smollm2.py GOLDEN.json GGUF_FILE [--steps N]
+python benchmarks/golden_smollm2.py GOLDEN.json GGUF_FILE [--precision mixed] [--search race]
 
-Needs torch, transformers and gguf; minutes on a GPU, hours on a CPU. The weights are rounded to
+Needs torch, transformers and gguf; a minute on a GPU, hours on a CPU. The weights are rounded to
 float16 and run in float32 without TF32, as the reference ran them. Per step: the same candidates,
-each perplexity within 2e-4, the same choice wherever the first leads by more than 1e-4. Prints a
-line a step and a verdict; the exit status is 1 where anything differs.
+each perplexity within 2e-4 (estimates left out), the same choice wherever the first leads by more
+than 1e-4. Prints a line a step and a verdict; the exit status is 1 where anything differs.
 """
 
 import argparse
@@ -14,17 +14,18 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.models.loading import load, resolve_device
+from pipeline.models.loading import LiveModel, load, resolve_device
 from pipeline.models.source import locate
 from pipeline.pruning.state import Candidate
 from pipeline.pruning.trajectory import Step
-from pipeline.scoring.exhaustive import score_all
 from pipeline.scoring.perplexity import Windows
+from pipeline.scoring.strategy import Precision, Search, strategy
 
 PPL_TOLERANCE = 2e-4
 NEAR_TIE = 1e-4
@@ -35,7 +36,9 @@ def main() -> int:
     parser.add_argument("golden", type=Path)
     parser.add_argument("gguf", type=Path)
     parser.add_argument("--steps", type=int, default=None, help="check only the first N steps")
-    parser.add_argument("--batch-windows", type=int, default=4)
+    parser.add_argument("--precision", choices=get_args(Precision), default="model")
+    parser.add_argument("--search", choices=get_args(Search), default="exhaustive")
+    parser.add_argument("--memory-fraction", type=float, default=0.7)
     arguments = parser.parse_args()
 
     golden = json.loads(arguments.golden.read_text(encoding="utf-8"))
@@ -54,7 +57,19 @@ def main() -> int:
         for kind, rows in golden["calibration"].items()
     }
 
-    wrong, worst, evaluations = [], 0.0, 0
+    ways = {
+        kind: strategy(
+            LiveModel(lambda _: model),
+            device,
+            arguments.search,
+            arguments.precision,
+            arguments.memory_fraction,
+            audit_every=0,
+        )
+        for kind in windows
+    }
+    wrong, worst, evaluations, in_full = [], 0.0, 0, 0
+    last: Step | None = None
     started = time.monotonic()
     for reference in golden["steps"][: arguments.steps]:
         candidates = [
@@ -62,14 +77,16 @@ def main() -> int:
         ]
         kind = "width" if candidates[0].unit.endswith("_width") else "block"
         step_started = time.monotonic()
-        scored = score_all(
-            model, candidates, windows[kind], arguments.batch_windows, on_progress=lambda _: None
-        )
-        step = Step.choose(scored)
+        if last and last.chosen.unit.endswith("_width") != (kind == "width"):
+            last = None
+        step = ways[kind].step(0, model.state, candidates, windows[kind], last, lambda _: None)
+        last = step
         evaluations += len(candidates)
+        in_full += sum(not s.estimated for s in step.scored)
         error = max(
             abs((s.ppl or float("inf")) / c["ppl"] - 1)
-            for s, c in zip(scored, reference["candidates"], strict=True)
+            for s, c in zip(step.scored, reference["candidates"], strict=True)
+            if not s.estimated
         )
         first, second = sorted(c["ppl"] for c in reference["candidates"])[:2]
         chosen = Candidate(**reference["chosen"])
@@ -86,8 +103,9 @@ def main() -> int:
         model.prune_to(model.state.without(chosen))
     took = time.monotonic() - started
     print(
-        f"{evaluations} evaluations in {took:.1f} s; worst perplexity error {worst:.1e} "
-        f"(allowed {PPL_TOLERANCE}); steps that differ: {wrong or 'none'}"
+        f"{evaluations} evaluations ({in_full} in full) in {took:.1f} s; "
+        f"worst perplexity error {worst:.1e} (allowed {PPL_TOLERANCE}); "
+        f"steps that differ: {wrong or 'none'}"
     )
     return 1 if wrong else 0
 

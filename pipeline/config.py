@@ -40,6 +40,9 @@ class ModelConfig(_Section):
     """Number format of weights and activations."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes the GPU where there is one."""
+    offload: Literal["none", "cpu", "disk"] = "none"
+    """Where the blocks' weights stay while they do not run, for models larger than the device: none
+    keeps them on it; disk is the folder for temporary files (TMPDIR). Never changes a result."""
     attn_implementation: Literal["sdpa", "eager"] = "sdpa"
     """Attention kernel."""
     trust_remote_code: bool = False
@@ -91,8 +94,12 @@ class PruneConfig(_Section):
     """Query channels removed at a time: whole key/value heads with their query heads."""
     weight_reorder: bool = True
     """Put the most important channels and heads first, so that the tail is the least important."""
-    search: Literal["exhaustive"] = "exhaustive"
-    """How the candidate of a step is found. exhaustive scores every one."""
+    search: Literal["exhaustive", "race"] = "exhaustive"
+    """How the candidate of a step is found. exhaustive scores every one on all tokens; race drops
+    candidates as soon as their windows show that another one is better."""
+    audit_every: int = Field(10, ge=0)
+    """Of a race, every so many steps are also scored exhaustively, to report how often it decided
+    otherwise; 0 never. Never changes what is decided."""
 
 
 class ScoreConfig(_Section):
@@ -103,10 +110,14 @@ class ScoreConfig(_Section):
 
 
 class ScoringConfig(_Section):
-    """How scores are computed; changes speed and memory, never what is decided."""
+    """How scores are computed."""
 
-    batch_windows: int = Field(4, ge=1)
-    """Windows that run at a time; fewer where memory runs out."""
+    precision: Literal["model", "mixed"] = "model"
+    """model: in model.dtype. mixed, for float32: in float16 first, and again in float32 whatever
+    rounding could have put first; the same decisions, faster on a GPU."""
+
+    memory_fraction: float = Field(0.7, gt=0, le=1)
+    """Share of the free memory (GPU, or main memory without one) that scoring may take."""
 
 
 class ProbeConfig(_Section):
@@ -308,7 +319,7 @@ def _resolved(node: "DictConfig", prefix: str, unresolved: dict[str, str]) -> di
 
 def validate(raw: Mapping[str, Json]) -> Config:
     """Turn composed values into a ``Config``, or raise ``ConfigError`` with every problem."""
-    problems = [*_secrets(raw), *_calibration_without_path(raw)]
+    problems = [*_secrets(raw), *_calibration_without_path(raw), *_mixed_where_it_cannot_be(raw)]
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
@@ -325,6 +336,22 @@ def _calibration_without_path(raw: Mapping[str, Json]) -> Iterator[str]:
         if dataset in ("ptb", "text", "tokens"):
             yield (
                 f"calibration.path: calibration={dataset} needs a local file: calibration.path=FILE"
+            )
+
+
+def _mixed_where_it_cannot_be(raw: Mapping[str, Json]) -> Iterator[str]:
+    scoring, model = raw.get("scoring"), raw.get("model")
+    if isinstance(scoring, Mapping) and isinstance(model, Mapping):
+        dtype = model.get("dtype")
+        if scoring.get("precision") == "mixed" and dtype in ("bfloat16", "float16"):
+            yield (
+                f"scoring.precision: mixed decides as float32 does, and model.dtype is {dtype}; "
+                "use model.dtype=float32 or scoring.precision=model"
+            )
+        if scoring.get("precision") == "mixed" and model.get("offload") in ("cpu", "disk"):
+            yield (
+                "scoring.precision: mixed keeps a second copy of the model on the device, and "
+                f"model.offload is {model['offload']}; use scoring.precision=model"
             )
 
 

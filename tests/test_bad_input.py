@@ -224,7 +224,7 @@ def test_a_run_folder_is_not_given_to_another_configuration(
 ) -> None:
     assert run().status == 0
     before = files_under(place)
-    done = typed(*ARGUMENTS, "prune.target_ratio=10", "scoring.batch_windows=1")
+    done = typed(*ARGUMENTS, "prune.target_ratio=10", "scoring.memory_fraction=0.2")
     assert done.status == 2
     assert done.text.splitlines()[1] == (
         "  run.dir: run belongs to another configuration "

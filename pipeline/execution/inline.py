@@ -20,7 +20,8 @@ from pipeline.models.loading import LiveModel, load
 from pipeline.models.prunable import PrunableModel, shape_from_config
 from pipeline.models.source import ModelSource
 from pipeline.progress import Display
-from pipeline.pruning.trajectory import Guard
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.trajectory import Guard, Step
 from pipeline.stages import STAGES
 from pipeline.stages.base import Inputs, StepRow, read_rows
 from pipeline.tracking.metrics import dense_metrics, step_metrics
@@ -45,7 +46,7 @@ class Invocation:
         self.display, self.tracker = display, tracker
         self.live = LiveModel(partial(load_dense, config, source))
         self.stages: dict[str, Json] = {}
-        self.computed: dict[tuple[str, int], int] = {}
+        self.computed: dict[tuple[str, int], Step] = {}
         self.measured_s: list[float] = []
         self.dense: Record | None = None
         self.rows: list[StepRow] = []
@@ -93,9 +94,9 @@ class Invocation:
         """Part of a step's scoring is done."""
         self.display.scored(share)
 
-    def on_computed(self, source: tuple[str, int], candidates: int) -> None:
+    def on_computed(self, source: tuple[str, int], step: Step) -> None:
         """A step was computed here, not found."""
-        self.computed[source] = candidates
+        self.computed[source] = step
 
     def on_measured(self, seconds: float) -> None:
         """A state was measured here, not found."""
@@ -173,7 +174,7 @@ class Invocation:
         )
 
     def _candidates_scored(self) -> int:
-        return sum(self.computed.values())
+        return sum(len(step.scored) for step in self.computed.values())
 
     def _summary(self, error: BaseException | None, seconds: float) -> Json:
         finished = {stage.name: self.store.finished(stage) or {} for stage in self.plan.stages}
@@ -192,6 +193,10 @@ class Invocation:
             "dense_ppl": dense_ppl.get(last.dimension) if last else None,
             "evaluation": finished.get("evaluate") or None,
             "candidates_scored": self._candidates_scored(),
+            "candidates_scored_in_full": sum(
+                not s.estimated for step in self.computed.values() for s in step.scored
+            ),
+            "audit": self._audit(),
             "steps_computed": sum(row.source in self.computed for row in self.rows),
             "states_measured": len(self.measured_s),
             "seconds": round(seconds, 3),
@@ -199,6 +204,14 @@ class Invocation:
             "stages": self.stages,
             "warnings": self.warnings,
             "made_by": {**made_by(self.config.model.device), "host": platform.node()},
+        }
+
+    def _audit(self) -> dict[str, int]:
+        """How many of the run's steps were checked exhaustively, and decided otherwise."""
+        audited = [row for row in self.rows if row.audited]
+        return {
+            "steps": len(audited),
+            "decided_otherwise": sum(row.audited != row.chosen for row in audited),
         }
 
     def _probe_share(self) -> float | None:
@@ -210,10 +223,15 @@ class Invocation:
         return round(sum(probing) / took, 4) if took else None
 
 
-def load_dense(config: Config, source: ModelSource) -> PrunableModel:
-    """Load the dense model as a configuration wants it, reordered where it says so."""
+def load_dense(config: Config, source: ModelSource, _state: PruningState) -> PrunableModel:
+    """Load the dense model as a configuration wants it, reordered where it says so.
+
+    It can become any state.
+    """
     settings = config.model
-    model = load(source, settings.dtype, settings.device, settings.attn_implementation)
+    model = load(
+        source, settings.dtype, settings.device, settings.attn_implementation, settings.offload
+    )
     if config.prune.weight_reorder:
         model.reorder()
     return model

@@ -51,6 +51,7 @@ def plan(config: Config, source: ModelSource, digests: Digests) -> Plan:
         "model": model,
         "calibrate": calibrate.key,
         "search": config.prune.search,
+        "precision": config.scoring.precision,
         "mlp_group_size": config.prune.mlp_group_size,
         "attn_group_size": config.prune.attn_group_size,
     }

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import StageError
+from pipeline.measure.memory import weight_bytes
 from pipeline.measure.record import Latency, Timing
 from pipeline.models.prunable import PrunableModel
 
@@ -42,14 +43,16 @@ def measure_latency(model: PrunableModel, settings: LatencySettings) -> tuple[La
     A generation is one prefill of random token ids ``[batch, prompt_tokens]`` and ``output_tokens``
     greedy decoding steps of one token for every sequence. Each generation gives one time for
     prefill and one per step for decoding; median and 95th percentile are over all generations after
-    the warm-up. The peak is the device's (on a CPU the process's resident memory), and None where
-    the system does not tell. Global random state is left alone. Raises ``StageError`` where the
-    model's context is too short, and where memory runs out.
+    the warm-up. The peak is the weights and the most that running them took beside, whatever else
+    the process holds: on a CPU by its resident memory, and None where the system does not tell.
+    Global random state is left alone. Raises ``StageError`` where the model's context is too short,
+    and where memory runs out.
     """
     _check_context(model, settings)
     ids = _prompts(model, settings)
     clock = _CudaClock(model.device) if model.device.type == "cuda" else _CpuClock()
     peak = _CudaPeak(model.device) if model.device.type == "cuda" else _CpuPeak()
+    weights = weight_bytes(model)
     try:
         for _ in range(settings.warmup):
             _generate(model, ids, settings.output_tokens, clock)
@@ -64,7 +67,8 @@ def measure_latency(model: PrunableModel, settings: LatencySettings) -> tuple[La
             f"{settings.output_tokens} tokens on {model.device}; take a smaller batch or fewer "
             "tokens"
         ) from error
-    return _latency(settings, runs), peak.read_bytes()
+    beside = peak.read_bytes()
+    return _latency(settings, runs), None if beside is None else weights + beside
 
 
 def _latency(settings: LatencySettings, runs: list[list[float]]) -> Latency:
@@ -158,27 +162,30 @@ class _CudaPeak:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         torch.cuda.reset_peak_memory_stats(device)
+        self._before = torch.cuda.memory_allocated(device)
 
     def read_bytes(self) -> int | None:
-        return torch.cuda.max_memory_allocated(self._device)
+        return torch.cuda.max_memory_allocated(self._device) - self._before
 
 
 class _CpuPeak:
     """The process's peak resident memory, where Linux lets us start it anew."""
 
     def __init__(self) -> None:
+        self._before: int | None
         try:
             CLEAR_REFS.write_text(RESET_PEAK_RSS)
-            self._was_reset = True
+            self._before = _status_bytes("VmRSS")
         except OSError:
-            self._was_reset = False
+            self._before = None
 
     def read_bytes(self) -> int | None:
-        if not self._was_reset:
-            return None
-        fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
-        peak_kib = int(fields["VmHWM"].removesuffix("kB"))
-        return peak_kib * 1024
+        return None if self._before is None else _status_bytes("VmHWM") - self._before
+
+
+def _status_bytes(field: str) -> int:
+    fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+    return int(fields[field].removesuffix("kB")) * 1024
 
 
 @contextmanager

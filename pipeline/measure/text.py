@@ -1,4 +1,4 @@
-"""Windows of a held-out text, for ``pipeline.scoring.exhaustive.perplexity``."""
+"""Windows of a held-out text, for ``pipeline.scoring.one_pass.perplexity``."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.families import BlockLayout, Projection, Segment
+from pipeline.models.offload import Offloaded
+
+Context = dict[str, Any]
+"""What the decoder hands to a layer: masks, rotary embeddings, cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +51,25 @@ class Block(nn.Module):
         self.unit, self.layer = unit, layer
         self.layout, self.heads = layout, heads
         self.width = width
+        self.offloaded: Offloaded | None = None
         self.norm_before = decoder_layer.get_submodule(layout.norm_before)
         self.body = decoder_layer.get_submodule(layout.body)
         self.norm_after = (
             decoder_layer.get_submodule(layout.norm_after) if layout.norm_after else nn.Identity()
         )
 
-    def forward(self, hidden: Tensor, context: dict[str, Any], width: int | None = None) -> Tensor:
-        """Hidden states ``[batch, tokens, hidden]`` after this block.
+    def forward(self, hidden: Tensor, context: Context) -> Tensor:
+        """Hidden states ``[batch, tokens, hidden]`` after this block."""
+        return hidden + self.residual(hidden, context)
+
+    def residual(self, hidden: Tensor, context: Context, width: int | None = None) -> Tensor:
+        """What this block adds to the hidden states ``[batch, tokens, hidden]``.
 
         ``context`` is what the decoder gives to the layer (masks, rotary embeddings, cache). With
         ``width`` the block runs as if it were cut to its first ``width`` channels.
         """
+        if self.offloaded:
+            self.offloaded.bring()
         arguments = (self.norm_before(hidden),)
         keywords = context if self.unit == "attn" else {}
         if width is None:
@@ -67,12 +78,14 @@ class Block(nn.Module):
             out = torch.func.functional_call(self.body, self._narrowed(width), arguments, keywords)
         if self.unit == "attn":
             out = out[0]
-        after: Tensor = hidden + self.norm_after(out)
-        return after
+        added: Tensor = self.norm_after(out)
+        return added
 
     @torch.no_grad()
     def cut(self, width: int) -> None:
         """Keep the first ``width`` channels for good, in contiguous memory of their own."""
+        if self.offloaded:
+            self.offloaded.put_back()
         for name, tensor in self._narrowed(width).items():
             owner, _, attribute = name.rpartition(".")
             parameter = nn.Parameter(tensor.clone(memory_format=torch.contiguous_format), False)
@@ -81,14 +94,19 @@ class Block(nn.Module):
             linear = self._linear(projection)
             linear.out_features, linear.in_features = linear.weight.shape
         self.width = width
+        if self.offloaded:
+            self.offloaded.keep(self.parameters())
 
     @torch.no_grad()
     def reorder(self) -> None:
         """Permute channels, or heads by key/value group, so that the largest L1 norms come first.
 
         An MLP channel counts the L1 norms of its rows of gate and up. A key/value group counts its
-        query rows, and its key and value rows once per query head. Sums are taken in float32.
+        query rows, and its key and value rows once per query head. Sums are taken in float32, on
+        the device also where the weights are offloaded: the same order comes out.
         """
+        if self.offloaded:
+            self.offloaded.bring()
         groups = self.width // (1 if self.unit == "mlp" else self.heads.granule)
         importance = torch.zeros(groups, device=next(self.body.parameters()).device)
         repeats = self.heads.query_heads // self.heads.key_value_heads
@@ -106,6 +124,8 @@ class Block(nn.Module):
                     for _, part in self._split(tensor, dim, segments, self.width)
                 ]
                 tensor.copy_(torch.cat(parts, dim))
+        if self.offloaded:
+            self.offloaded.keep(self.parameters())
 
     def fixed_params(self) -> int:
         """Parameters of the body that do not shrink with the width."""

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -15,6 +15,9 @@ from pipeline.files import encode, key_of, publish, read_json, sha256_of_file
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.source import ModelSource, fetch
 from pipeline.pruning.state import PruningState
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CONFIG_KEYS_WITHOUT_EFFECT = (
@@ -27,8 +30,19 @@ CONFIG_KEYS_WITHOUT_EFFECT = (
 )
 
 
-def load(source: ModelSource, dtype: str, device: str, attn_implementation: str) -> PrunableModel:
-    """Load a model ready for pruning onto ``device`` ("cpu" or "cuda")."""
+def load(
+    source: ModelSource,
+    dtype: str,
+    device: str,
+    attn_implementation: str,
+    offload: Literal["none", "cpu", "disk"] = "none",
+) -> PrunableModel:
+    """Load a model ready for pruning onto ``device`` ("cpu" or "cuda").
+
+    The whole model is in CPU memory first, and one block twice while its weights go to where
+    ``offload`` keeps them; with "disk" CPU memory is free of the blocks after that. On a CPU "cpu"
+    changes nothing. Raises ``StageError`` where it cannot be loaded.
+    """
     from transformers import AutoModelForCausalLM
 
     fetch(source)
@@ -44,14 +58,24 @@ def load(source: ModelSource, dtype: str, device: str, attn_implementation: str)
                 **source.keywords,
             )
         _check_loaded(source, info)
-        return PrunableModel(model.to(device))
+        return _placed(model, device, offload)
     except torch.OutOfMemoryError as error:
         raise StageError(
             f"the model does not fit on {device} in {dtype}; use model.dtype=bfloat16 or float16, "
-            "a larger device, or model.device=cpu"
+            "model.offload=cpu, a larger device, or model.device=cpu"
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise StageError(f"the model in {source.folder} cannot be loaded: {error}") from error
+
+
+def _placed(
+    model: "PreTrainedModel", device: str, offload: Literal["none", "cpu", "disk"]
+) -> PrunableModel:
+    if offload == "none" or (offload == "cpu" and device == "cpu"):
+        return PrunableModel(model.to(device))
+    prunable = PrunableModel(model)
+    prunable.offload(torch.device(device), offload)
+    return prunable
 
 
 def _check_loaded(source: ModelSource, info: Mapping[str, Any]) -> None:
@@ -120,17 +144,20 @@ class Digests:
 
 
 class LiveModel:
-    """One model in memory, brought to whatever state is asked for."""
+    """One model in memory, brought to whatever state is asked for.
 
-    def __init__(self, load_dense: Callable[[], PrunableModel]) -> None:
-        self._load_dense = load_dense
+    ``load`` gives a model, dense or pruned, that can still become the state that it is given.
+    """
+
+    def __init__(self, load: Callable[[PruningState], PrunableModel]) -> None:
+        self.load = load
         self._model: PrunableModel | None = None
 
     def at(self, state: PruningState) -> PrunableModel:
         """The model in ``state``. What was removed comes back only by loading again."""
         if self._model is None or not self._model.state.can_become(state):
             self._model = None  # frees its memory before the next one is loaded
-            self._model = self._load_dense()
+            self._model = self.load(state)
         self._model.prune_to(state)
         return self._model
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from pipeline.errors import ConfigError
-from pipeline.models.blocks import Block, Heads
+from pipeline.models.blocks import Block, Context, Heads
 from pipeline.models.families import Family, family_of
+from pipeline.models.offload import Place, move_all_but, offloaded, put_in_order
 from pipeline.pruning.state import BlockShape, ModelShape, PruningState
 
 
@@ -20,7 +21,7 @@ class DecoderInput:
 
     hidden: Tensor
     """Embedded tokens ``[batch, tokens, hidden]``."""
-    contexts: list[dict[str, Any]]
+    contexts: list[Context]
     """For each block of ``PrunableModel.blocks`` what its layer is called with."""
 
 
@@ -37,7 +38,7 @@ class PrunableModel:
         self.model = model.eval().requires_grad_(False)
         self.family = family_of(model.config.model_type)
         self._decoder: nn.Module = model.get_submodule(self.family.decoder)
-        self._final_norm = self._decoder.get_submodule(self.family.final_norm)
+        self.final_norm = self._decoder.get_submodule(self.family.final_norm)
         self._head = model.get_submodule(self.family.head)
         self._layer_types: list[str] | None = copy.copy(getattr(model.config, "layer_types", None))
         self.blocks = _blocks_of(model, self.family)
@@ -47,9 +48,21 @@ class PrunableModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        device: torch.device = self.model.device
+        """Where the model computes: where its embeddings are."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
         return device
+
+    def offload(self, device: torch.device, place: Place) -> None:
+        """Compute on ``device`` with the blocks' weights in ``place``, brought as they run.
+
+        Embeddings, final norm, head and buffers move to the device. Raises ``StageError`` where the
+        disk has no room, ``torch.OutOfMemoryError`` where the device has none for two blocks.
+        """
+        move_all_but(self.blocks, self.model, device)
+        streamed = offloaded(self.blocks, device, place)
+        for block, weights in zip(self.blocks, streamed, strict=True):
+            block.offloaded = weights
+        put_in_order(streamed)
 
     def reorder(self) -> None:
         """Put the most important channels and heads of every block first."""
@@ -67,8 +80,18 @@ class PrunableModel:
                 block.cut(widths[block.layer])
         if len(kept) < len(self.blocks):
             self.blocks = kept
+            put_in_order([block.offloaded for block in kept])
             self._regroup()
         self.state = state
+
+    def cast(self, dtype: torch.dtype) -> "PrunableModel":
+        """A copy of the live model with its weights in another format."""
+        weights = {
+            id(p): nn.Parameter(p.to(dtype), requires_grad=False) for p in self.model.parameters()
+        }
+        twin = copy.deepcopy(self, dict(weights))
+        twin.model.config.dtype = dtype
+        return twin
 
     @torch.no_grad()
     def decoder_input(self, ids: Tensor) -> DecoderInput:
@@ -93,7 +116,7 @@ class PrunableModel:
 
     def normed(self, hidden: Tensor) -> Tensor:
         """The final norm of the last block's hidden states."""
-        out: Tensor = self._final_norm(hidden)
+        out: Tensor = self.final_norm(hidden)
         return out
 
     def logits(self, normed: Tensor) -> Tensor:
@@ -140,7 +163,7 @@ class _Recorder(nn.Module):
     """Stands in for a layer, keeps what it was called with, and passes the hidden states on."""
 
     hidden: Tensor
-    context: dict[str, Any]
+    context: Context
 
     def forward(self, hidden_states: Tensor, **context: Any) -> Tensor:
         self.hidden, self.context = hidden_states, context

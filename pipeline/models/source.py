@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,9 @@ class ModelSource:
     hub_commit: str | None
     """``repository@commit`` of a hub model, whose weights may still have to be downloaded."""
     trust_remote_code: bool
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
 
     @property
     def name(self) -> str:
@@ -89,8 +92,9 @@ class ModelSource:
         eos: int | list[int] | None = self.config.eos_token_id
         return eos[0] if isinstance(eos, list) else eos
 
+    @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """Load the tokenizer. Raises ``ConfigError`` where there is none that can be read."""
+        """The tokenizer. Raises ``ConfigError`` where there is none that can be read."""
         from transformers import AutoTokenizer
 
         try:

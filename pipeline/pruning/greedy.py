@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pipeline.pruning.state import DIMENSIONS, Candidate, Dimension, PruningState
-from pipeline.pruning.trajectory import Guard, ScoredCandidate, Step, Trajectory
+from pipeline.pruning.trajectory import Guard, Step, Trajectory
 
 LOCK_POLL_S = 0.2
 
 
-class Score(Protocol):
-    """A scorer bound to a model and calibration tokens."""
+class Decide(Protocol):
+    """A search bound to a model and calibration tokens."""
 
     def __call__(
-        self, state: PruningState, candidates: Sequence[Candidate]
-    ) -> list[ScoredCandidate]:
-        """The perplexity of ``state`` without each of ``candidates``, in their order."""
+        self, index: int, state: PruningState, candidates: Sequence[Candidate], last: Step | None
+    ) -> Step:
+        """Step ``index`` of a trajectory: which of ``candidates`` leaves ``state``.
+
+        ``last`` is the step before, None for the first: a faster search may learn from it.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ def walk(
     start: PruningState,
     dimension: Dimension,
     group_size: int,
-    score: Score,
+    decide: Decide,
     made_by: Mapping[str, Any],
     on_wait: Callable[[], None],
 ) -> Generator[Taken, None, None]:
@@ -58,6 +61,7 @@ def walk(
     """
     state, index = start, 0
     guard: Guard | None = None
+    last: Step | None = None
     with ExitStack() as held:
         while candidates := state.candidates(dimension, group_size):
             step = trajectory.read(index)
@@ -70,10 +74,10 @@ def walk(
                 continue  # read again: another process may have taken this step meanwhile
             if step is None and guard is not None:
                 started = time.monotonic()
-                step = Step.choose(score(state, candidates))
+                step = decide(index, state, candidates, last)
                 noted = {**made_by, "seconds": time.monotonic() - started}
                 step = trajectory.record(index, step, noted, guard)
             assert step is not None
-            state = state.without(step.chosen)
+            last, state = step, state.without(step.chosen)
             yield Taken((trajectory.key, index), step, state, new)
             index += 1

@@ -23,6 +23,19 @@ class ScoredCandidate:
 
     candidate: Candidate
     ppl: float | None
+    estimated: bool = False
+    """Whether the number is an estimate: good enough to see that another candidate goes."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The candidate's keys and its perplexity; ``estimated`` only where it is."""
+        mark = {"estimated": True} if self.estimated else {}
+        return {**asdict(self.candidate), "ppl": self.ppl, **mark}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "ScoredCandidate":
+        """The inverse of ``to_json``."""
+        candidate = Candidate(data["unit"], data["layer"], data["width_after"])
+        return cls(candidate, data["ppl"], data.get("estimated", False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +46,16 @@ class Step:
     importance: float
     """Perplexity of the model after the removal; the lowest of all candidates."""
     scored: tuple[ScoredCandidate, ...]
+    audited: Candidate | None = None
+    """What exhaustive scoring would have chosen, where a faster search was checked against it."""
 
     @classmethod
     def choose(cls, scored: Sequence[ScoredCandidate]) -> "Step":
-        """The first candidate with the lowest perplexity goes. Not-a-number is never chosen."""
+        """The first candidate with the lowest perplexity goes; estimates and not-a-number never."""
         finite = [
-            (s.ppl, s.candidate) for s in scored if s.ppl is not None and math.isfinite(s.ppl)
+            (s.ppl, s.candidate)
+            for s in scored
+            if s.ppl is not None and math.isfinite(s.ppl) and not s.estimated
         ]
         if not finite:
             raise StageError(
@@ -58,17 +75,16 @@ class Step:
         return {
             "chosen": asdict(self.chosen),
             "importance": self.importance,
-            "candidates": [asdict(s.candidate) | {"ppl": s.ppl} for s in self.scored],
+            "candidates": [s.to_json() for s in self.scored],
+            **({"audited": asdict(self.audited)} if self.audited else {}),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Step":
         """The inverse of ``to_json``."""
-        scored = tuple(
-            ScoredCandidate(Candidate(c["unit"], c["layer"], c["width_after"]), c["ppl"])
-            for c in data["candidates"]
-        )
-        return cls(Candidate(**data["chosen"]), data["importance"], scored)
+        scored = tuple(ScoredCandidate.from_json(entry) for entry in data["candidates"])
+        audited = Candidate(**data["audited"]) if "audited" in data else None
+        return cls(Candidate(**data["chosen"]), data["importance"], scored, audited)
 
 
 class Trajectory:

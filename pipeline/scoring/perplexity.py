@@ -1,16 +1,19 @@
 """Calibration windows and the perplexity that is taken on them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import log_softmax, nll_loss
 
 from pipeline.models.prunable import PrunableModel
+from pipeline.pruning.state import Candidate
+from pipeline.pruning.trajectory import ScoredCandidate
 
-LOGITS_PER_CHUNK = 2**26
-"""Logits that exist at one time: 256 MiB in float32."""
+LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**28}
+"""Logits that exist at one time: on a CPU what stays in its caches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,11 @@ class Windows:
     """``[windows, seqlen]``, int64."""
     eos_id: int | None
     """Targets equal to this id do not count. None: all count."""
+
+    def part(self, which: Sequence[int]) -> "Windows":
+        """The windows at these places; for all of them this very object."""
+        everything = list(which) == list(range(len(self.ids)))
+        return self if everything else Windows(self.ids[list(which)], self.eos_id)
 
 
 @torch.no_grad()
@@ -36,14 +44,27 @@ def window_losses(model: PrunableModel, hidden: Tensor, ids: Tensor, eos_id: int
     states = model.normed(hidden[:, :-1]).flatten(0, 1)
     losses = []
     for rows, target in _chunks(states, targets.flatten(), model):
-        losses.append(cross_entropy(model.logits(rows).float(), target, reduction="none"))
+        losses.append(_token_losses(model.logits(rows), target))
     per_token = torch.cat(losses).view(targets.shape).double() * counted
     return (per_token.sum(dim=1) / counted.sum(dim=1)).cpu()
 
 
+def _token_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy of each row in float32; logits in float16 are not copied for it on a GPU."""
+    return nll_loss(log_softmax(logits, -1, dtype=torch.float32), targets, reduction="none")
+
+
 def _chunks(states: Tensor, targets: Tensor, model: PrunableModel) -> list[tuple[Tensor, Tensor]]:
-    rows = max(1, LOGITS_PER_CHUNK // model.model.config.vocab_size)
+    rows = max(1, LOGITS_AT_ONCE[model.device.type] // model.model.config.vocab_size)
     return list(zip(states.split(rows), targets.split(rows), strict=True))
+
+
+def scored(candidates: Sequence[Candidate], losses: Tensor) -> list[ScoredCandidate]:
+    """Candidates with the perplexity of their losses ``[candidates, windows]``."""
+    return [
+        ScoredCandidate(candidate, perplexity_of_losses(row))
+        for candidate, row in zip(candidates, losses, strict=True)
+    ]
 
 
 def perplexity_of_losses(losses: Tensor) -> float | None:

@@ -10,7 +10,7 @@ from pipeline.measure.record import Record
 from pipeline.models.loading import LiveModel
 from pipeline.models.source import ModelSource
 from pipeline.pruning.state import Candidate
-from pipeline.pruning.trajectory import ScoredCandidate, TrajectoryStore
+from pipeline.pruning.trajectory import ScoredCandidate, Step, TrajectoryStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class StepRow:
     scored: tuple[ScoredCandidate, ...]
     source: tuple[str, int]
     """The trajectory (its key) and the index there."""
+    audited: Candidate | None = None
+    """What exhaustive scoring would have chosen, where that was checked."""
 
     def to_json(self) -> dict[str, Any]:
         """The line's object."""
@@ -36,17 +38,14 @@ class StepRow:
             "importance": self.importance,
             "ratio_percent": self.ratio_percent,
             "params": self.params,
-            "candidates": [{**asdict(s.candidate), "ppl": s.ppl} for s in self.scored],
+            "candidates": [s.to_json() for s in self.scored],
+            **({"audited": asdict(self.audited)} if self.audited else {}),
             "source": list(self.source),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "StepRow":
         """The inverse of ``to_json``."""
-        scored = [
-            ScoredCandidate(Candidate(c["unit"], c["layer"], c["width_after"]), c["ppl"])
-            for c in data["candidates"]
-        ]
         trajectory, index = data["source"]
         return cls(
             step=data["step"],
@@ -55,8 +54,9 @@ class StepRow:
             importance=data["importance"],
             ratio_percent=data["ratio_percent"],
             params=data["params"],
-            scored=tuple(scored),
+            scored=tuple(ScoredCandidate.from_json(entry) for entry in data["candidates"]),
             source=(trajectory, index),
+            audited=Candidate(**data["audited"]) if "audited" in data else None,
         )
 
 
@@ -85,8 +85,8 @@ class Listener(Protocol):
     def on_scored(self, share: float) -> None:
         """This share of the present step's scoring was done since the last call."""
 
-    def on_computed(self, source: tuple[str, int], candidates: int) -> None:
-        """A step was computed here: its trajectory and index, and how many candidates it scored."""
+    def on_computed(self, source: tuple[str, int], step: Step) -> None:
+        """A step was computed here: its trajectory and index, and what came of it."""
 
     def on_note(self, text: str) -> None:
         """Something that a person may want to know."""

@@ -74,7 +74,7 @@ def prepare(
         assert path is not None
         windows, eos = read_tokens(path, source.config.vocab_size), source.eos_id
     else:
-        tokenizer = source.tokenizer()
+        tokenizer = source.tokenizer
         rows = dataset_rows(settings.dataset, path, settings.field)
         width_samples, block_samples = settings.width_samples, settings.block_samples
         if settings.dataset == "text":

@@ -16,7 +16,7 @@ from pipeline.measure.record import Record
 from pipeline.measure.text import missing_text, text_file, text_rows, text_windows
 from pipeline.models.prunable import PrunableModel
 from pipeline.pruning.state import PruningState
-from pipeline.scoring.exhaustive import perplexity
+from pipeline.scoring.one_pass import perplexity
 from pipeline.scoring.perplexity import Windows
 from pipeline.stages.base import Inputs
 
@@ -149,7 +149,7 @@ class Measurements:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return self.inputs.source.tokenizer()
+        return self.inputs.source.tokenizer
 
     @cached_property
     def _windows(self) -> Windows | None:

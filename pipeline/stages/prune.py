@@ -39,6 +39,7 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
                     params=state.params,
                     scored=taken.step.scored,
                     source=taken.source,
+                    audited=taken.step.audited,
                 )
                 rows.append(row)
                 ends = config.probe.every > 0 and state.ratio_percent >= config.prune.target_ratio

@@ -11,7 +11,7 @@ from pipeline.config import Config
 from pipeline.files import Json, encode, replace
 from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.state import DIMENSIONS, PruningState
-from pipeline.scoring.exhaustive import perplexity
+from pipeline.scoring.one_pass import perplexity
 from pipeline.stages.base import Inputs
 from pipeline.stages.search import Search
 

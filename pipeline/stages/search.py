@@ -7,8 +7,8 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.pruning.greedy import Taken, walk
 from pipeline.pruning.state import Candidate, Dimension, PruningState
-from pipeline.pruning.trajectory import ScoredCandidate
-from pipeline.scoring.exhaustive import score_all
+from pipeline.pruning.trajectory import Step
+from pipeline.scoring.strategy import strategy
 from pipeline.stages.base import Inputs
 from pipeline.stages.calibrate import Calibration
 
@@ -23,6 +23,14 @@ class Search:
         self.config = config
         self.inputs = inputs
         self.calibration = Calibration.read(inputs.results["calibrate"])
+        self._strategy = strategy(
+            inputs.live,
+            config.model.device,
+            config.prune.search,
+            config.scoring.precision,
+            config.scoring.memory_fraction,
+            config.prune.audit_every,
+        )
         self._warned = False
 
     def walk(self, dimension: Dimension, start: PruningState) -> Generator[Taken, None, None]:
@@ -33,13 +41,13 @@ class Search:
             start,
             dimension,
             self.group_size(dimension) or 0,
-            partial(self._score, dimension),
+            partial(self._decide, dimension),
             self.inputs.made_by,
             partial(self.inputs.listener.on_note, f"waiting: another run computes {dimension}"),
         )
         for taken in steps:
             if taken.new:
-                self.inputs.listener.on_computed(taken.source, len(taken.step.scored))
+                self.inputs.listener.on_computed(taken.source, taken.step)
             else:
                 self._warn_of_other_versions(trajectory.made_by(taken.source[1]))
             for candidate in taken.step.refused:
@@ -61,6 +69,7 @@ class Search:
             "start": start.identity(),
             "weight_reorder": prune.weight_reorder,
             "search": prune.search,
+            "precision": self.config.scoring.precision,
             "dtype": model.dtype,
             "device": model.device,
             "attn_implementation": model.attn_implementation,
@@ -72,14 +81,20 @@ class Search:
         sizes = {"mlp_channels": prune.mlp_group_size, "heads": prune.attn_group_size}
         return sizes.get(dimension)
 
-    def _score(
-        self, dimension: Dimension, state: PruningState, candidates: Sequence[Candidate]
-    ) -> list[ScoredCandidate]:
-        return score_all(
-            self.inputs.live.at(state),
+    def _decide(
+        self,
+        dimension: Dimension,
+        index: int,
+        state: PruningState,
+        candidates: Sequence[Candidate],
+        last: Step | None,
+    ) -> Step:
+        return self._strategy.step(
+            index,
+            state,
             candidates,
             self.calibration.of(dimension),
-            self.config.scoring.batch_windows,
+            last,
             self.inputs.listener.on_scored,
         )
 

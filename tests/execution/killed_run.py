@@ -47,7 +47,7 @@ def main() -> None:
         importlib.import_module(module)
     with initialize_config_dir(str(launch.CONFIG_DIR), version_base="1.3"):
         compose("config", arguments)  # fills Hydra's caches
-    moments = random.Random(int(seed))  # noqa: S311
+    moments = random.Random(int(seed))
     status, whole_s = wait(start(Path("undisturbed"), arguments), None)
     rounds: list[dict[str, Any]] = []
     kills_left = int(kills)

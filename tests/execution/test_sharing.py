@@ -20,6 +20,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import launch
@@ -32,8 +33,8 @@ from pipeline.progress import Quiet
 from pipeline.pruning.greedy import walk
 from pipeline.pruning.state import BlockShape, Candidate, ModelShape, PruningState
 from pipeline.pruning.trajectory import Guard, ScoredCandidate, Step, Trajectory, TrajectoryStore
+from pipeline.scoring.one_pass import OnePass
 from pipeline.scoring.perplexity import Windows
-from pipeline.stages import search
 
 REPO = Path(__file__).parents[2]
 VOCABULARY, EOS = 41, 2
@@ -152,7 +153,7 @@ def write_model(folder: Path, seed: int = 0) -> None:
 
 def write_tokens(path: Path, block_seed: int = 0, width_seed: int = 1) -> None:
     def rows(seed: int, count: int) -> list[list[int]]:
-        draw = random.Random(seed)  # noqa: S311
+        draw = random.Random(seed)
         return [[draw.randrange(3, VOCABULARY) for _ in range(16)] for _ in range(count)]
 
     tokens = {"block": rows(block_seed, 4), "width": rows(width_seed, 2)}
@@ -205,17 +206,21 @@ def work(tmp_path: Path, model: Path, defaults: Json, monkeypatch: pytest.Monkey
     shutil.copytree(model, tmp_path / "model")
     write_tokens(tmp_path / "tokens.json")
     workplace = Workplace(tmp_path, defaults)
-    score_all = search.score_all
+    losses = OnePass.losses
 
     def noting(
-        live: PrunableModel, candidates: Sequence[Candidate], windows: Windows, *rest: Any
-    ) -> list[ScoredCandidate]:
+        self: OnePass,
+        live: PrunableModel,
+        candidates: Sequence[Candidate],
+        windows: Windows,
+        *rest: Any,
+    ) -> Tensor:
         state = key_of(live.state.identity())
         tokens = key_of({"ids": windows.ids.tolist(), "eos": windows.eos_id})
         workplace.scored += [(state, candidate, tokens) for candidate in candidates]
-        return score_all(live, candidates, windows, *rest)
+        return losses(self, live, candidates, windows, *rest)
 
-    monkeypatch.setattr(search, "score_all", noting)
+    monkeypatch.setattr(OnePass, "losses", noting)
     return workplace
 
 
@@ -346,7 +351,8 @@ def test_a_run_that_ended_holds_nothing(work: Workplace) -> None:
 
 
 NO_EFFECT: dict[str, Callable[[Path], Json]] = {
-    "batch size": lambda _: {"scoring__batch_windows": 1},
+    "memory": lambda _: {"scoring__memory_fraction": 0.1},
+    "offload": lambda _: {"model__offload": "disk"},
     "run name": lambda place: {"run__name": "other", "run__dir": str(place / "other")},
     "model path": lambda place: {"model__path": copied(place / "model", place / "elsewhere")},
     "calibration path": lambda place: {
@@ -460,7 +466,7 @@ STEPS = [
 def first_steps(trajectory: Trajectory, on_wait: Callable[[], object]) -> list[tuple[Step, bool]]:
     """The first two steps of blocks, and whether they are new; fails if anything is scored."""
 
-    def score(state: PruningState, candidates: Sequence[Candidate]) -> list[ScoredCandidate]:
+    def decide(*_: object) -> Step:
         pytest.fail("a step was scored that another process takes")
 
     steps = walk(
@@ -468,7 +474,7 @@ def first_steps(trajectory: Trajectory, on_wait: Callable[[], object]) -> list[t
         start=PruningState.dense(TWO_LAYERS),
         dimension="blocks",
         group_size=0,
-        score=score,
+        decide=decide,
         made_by={},
         on_wait=on_wait,
     )

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pipeline.calibration import wikitext_rows
 from pipeline.measure.text import missing_text, text_rows, text_windows
-from pipeline.scoring.exhaustive import perplexity
+from pipeline.scoring.one_pass import perplexity
 
 WIKITEXT = " \n = Title = \n \n A line . \n Another . \n"
 

@@ -57,7 +57,7 @@ def record(state: PruningState, step: int, tasks: bool = True) -> Record:
 
 def walk(layers: int, counts: dict[Dimension, int], every: int = 3) -> RunReport:
     """A run that takes ``counts`` steps in each dimension and probes every few of them."""
-    rng = random.Random(7)  # noqa: S311
+    rng = random.Random(7)
     state = PruningState.dense(shape(layers))
     steps: list[ReportStep] = []
     for dimension, count in counts.items():

@@ -1,20 +1,27 @@
 """Exact scores against the forward pass of a model that each candidate was really removed from."""
 
 import copy
+import json
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedModel
 
+from pipeline.config import BUILTIN
 from pipeline.errors import StageError
+from pipeline.models.loading import load
 from pipeline.models.prunable import PrunableModel
-from pipeline.pruning.state import Candidate, PruningState
-from pipeline.scoring import exhaustive, perplexity
-from pipeline.scoring.exhaustive import score_all
-from pipeline.scoring.perplexity import Windows, perplexity_of_losses
+from pipeline.models.source import locate
+from pipeline.pruning.state import Candidate, Dimension, PruningState
+from pipeline.scoring import one_pass as one_pass_module
+from pipeline.scoring import perplexity as perplexity_module
+from pipeline.scoring.memory import Budget
+from pipeline.scoring.one_pass import OnePass, Tile, perplexity
+from pipeline.scoring.perplexity import Windows, perplexity_of_losses, scored
 
 CLOSE = 1e-5  # the loss is taken in float32
 EOS = 3
@@ -70,11 +77,20 @@ def all_candidates(state: PruningState) -> list[Candidate]:
 
 
 def scores(
-    model: PrunableModel, candidates: Sequence[Candidate], windows: Windows, batch_windows: int = 2
+    model: PrunableModel,
+    candidates: Sequence[Candidate],
+    windows: Windows,
+    one_pass: OnePass | None = None,
 ) -> list[float | None]:
-    scored = score_all(model, candidates, windows, batch_windows, lambda _: None)
-    assert [s.candidate for s in scored] == list(candidates)
-    return [s.ppl for s in scored]
+    losses = (one_pass or OnePass(0.5)).losses(model, candidates, windows, lambda _: None)
+    found = scored(candidates, losses)
+    assert [s.candidate for s in found] == list(candidates)
+    return [s.ppl for s in found]
+
+
+def room_for(sequences: int, rows: int = 1) -> Callable[..., Budget]:
+    """Stands for memory that holds so many sequences, and caches that hold so many rows."""
+    return lambda *_: Budget(sequences, rows)
 
 
 @torch.no_grad()
@@ -158,21 +174,105 @@ def test_scores_come_in_the_order_of_the_candidates(
     assert scores(model, candidates[3:5], windows) == forwards[3:5]
 
 
-@pytest.mark.parametrize("batch_windows", [1, 3, 5, 64])
-def test_scores_do_not_depend_on_how_many_windows_run_at_a_time(
-    dense: PreTrainedModel, windows: Windows, batch_windows: int
+@pytest.mark.parametrize("rows", [1, 3, 64])
+@pytest.mark.parametrize("sequences", [1, 2, 9, 30, 10_000])
+def test_scores_do_not_depend_on_how_many_sequences_walk_together(
+    dense: PreTrainedModel,
+    windows: Windows,
+    sequences: int,
+    rows: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = PrunableModel(dense)
     candidates = all_candidates(model.state)
-    expected = scores(model, candidates, windows, batch_windows=2)
-    assert scores(model, candidates, windows, batch_windows) == pytest.approx(expected, rel=CLOSE)
+    expected = scores(model, candidates, windows)
+    monkeypatch.setattr(Budget, "now", room_for(sequences, rows))
+    assert scores(model, candidates, windows) == pytest.approx(expected, rel=CLOSE)
 
 
-def test_progress_adds_up_to_one_step(llama: PreTrainedModel, windows: Windows) -> None:
+@pytest.mark.parametrize("sequences", [10, 10_000])
+def test_progress_adds_up_to_one_step(
+    llama: PreTrainedModel, windows: Windows, sequences: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Budget, "now", room_for(sequences))
     model = PrunableModel(llama)
     shares: list[float] = []
-    score_all(model, all_candidates(model.state), windows, 2, shares.append)
-    assert shares == pytest.approx([0.4, 0.4, 0.2])
+    OnePass(0.5).losses(model, all_candidates(model.state), windows, shares.append)
+    assert sum(shares) == pytest.approx(1)
+    assert len(shares) > 10
+    assert min(shares) > 0
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 1e-3), ("bfloat16", 5e-3)])
+def test_half_precision_is_as_close_to_float32_as_is_stated(dtype: str, tolerance: float) -> None:
+    source = locate(str(BUILTIN / "stories-5m"), None, None, trust_remote_code=False)
+    stories = (BUILTIN / "data" / "heldout.jsonl").read_text("utf-8").splitlines()[:8]
+    ids = source.tokenizer("\n\n".join(json.loads(line)["text"] for line in stories))["input_ids"]
+    windows = Windows(torch.tensor(ids[: 4 * 64]).view(4, 64), source.eos_id)
+    found = {}
+    for name in ("float32", dtype):
+        model = load(source, name, "cpu", "sdpa")
+        candidates = model.state.candidates("blocks", 0)
+        found[name] = scores(model, candidates, windows)
+    assert found[dtype] == pytest.approx(found["float32"], rel=tolerance)
+    assert found[dtype] != pytest.approx(found["float32"], rel=1e-6)
+
+
+# Work kept between steps
+
+
+@pytest.mark.parametrize("kind", ["blocks", "mlp_channels", "heads"])
+def test_a_walk_that_starts_from_kept_states_gives_the_very_same_losses(
+    dense: PreTrainedModel, windows: Windows, kind: Dimension, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the top down, so that much is kept; then at the bottom, so that nothing is."""
+    group = {"blocks": 0, "mlp_channels": 8, "heads": 16}[kind]
+    model, one_pass = PrunableModel(dense), OnePass(0.5)
+    starts = noted_starts(monkeypatch)
+    for layer in (2, 1, 0):
+        candidates = model.state.candidates(kind, group)
+        found = one_pass.losses(model, candidates, windows, lambda _: None)
+        fresh = OnePass(0.5).losses(model, candidates, windows, lambda _: None)
+        assert torch.equal(found, fresh)
+        model.prune_to(model.state.without(next(c for c in candidates if c.layer == layer)))
+    assert [starts[0], starts[2], starts[4]] == [0, 4, 2]
+    assert [starts[1], starts[3], starts[5]] == [0, 0, 0]
+
+
+def test_kept_states_are_of_use_for_the_same_windows_only(
+    llama: PreTrainedModel, windows: Windows
+) -> None:
+    model, one_pass = PrunableModel(llama), OnePass(0.5)
+    candidates = all_candidates(model.state)
+    others = Windows(windows.ids.flip(0), EOS)
+    for asked in (windows, others, windows):
+        found = one_pass.losses(model, candidates, asked, lambda _: None)
+        assert torch.equal(found, OnePass(0.5).losses(model, candidates, asked, lambda _: None))
+
+
+def test_nothing_is_kept_where_there_is_no_room(
+    llama: PreTrainedModel, windows: Windows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, one_pass = PrunableModel(llama), OnePass(0.5)
+    candidates = all_candidates(model.state)
+    monkeypatch.setattr(Budget, "now", room_for((len(candidates) + 1) * len(windows.ids)))
+    starts = noted_starts(monkeypatch)
+    for _ in range(2):
+        one_pass.losses(model, candidates, windows, lambda _: None)
+    assert starts == [0, 0]
+
+
+def noted_starts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The blocks from which walks start, as they start."""
+    starts: list[int] = []
+    real = one_pass_module._work
+
+    def work(model: PrunableModel, tile: Tile, start: int) -> int:
+        starts.append(start)
+        return real(model, tile, start)
+
+    monkeypatch.setattr(one_pass_module, "_work", work)
+    return starts
 
 
 # The loss
@@ -184,15 +284,15 @@ def test_the_perplexity_of_the_live_model_is_that_of_its_forward_pass(
     for removals in START.values():
         model = pruned(dense, state_after(dense, *removals))
         expected = plain_perplexity(model.model, windows)
-        assert exhaustive.perplexity(model, windows) == pytest.approx(expected, rel=CLOSE)
+        assert perplexity(model, windows) == pytest.approx(expected, rel=CLOSE)
 
 
 def test_ends_of_sequence_do_not_count_as_targets_unless_no_id_is_given(
     llama: PreTrainedModel, windows: Windows
 ) -> None:
     model, all_count = PrunableModel(llama), Windows(windows.ids, None)
-    without = exhaustive.perplexity(model, windows)
-    with_them = exhaustive.perplexity(model, all_count)
+    without = perplexity(model, windows)
+    with_them = perplexity(model, all_count)
     assert without == pytest.approx(plain_perplexity(llama, windows), rel=CLOSE)
     assert with_them == pytest.approx(plain_perplexity(llama, all_count), rel=CLOSE)
     assert abs(without / with_them - 1) > 100 * CLOSE
@@ -202,9 +302,9 @@ def test_every_window_weighs_the_same_however_many_targets_it_has(
     llama: PreTrainedModel, windows: Windows
 ) -> None:
     model = PrunableModel(llama)
-    each = [math.log(exhaustive.perplexity(model, Windows(row[None], EOS))) for row in windows.ids]
+    each = [math.log(perplexity(model, Windows(row[None], EOS))) for row in windows.ids]
     expected = math.exp(sum(each) / len(each))
-    assert exhaustive.perplexity(model, windows) == pytest.approx(expected, rel=CLOSE)
+    assert perplexity(model, windows) == pytest.approx(expected, rel=CLOSE)
 
 
 def test_logits_may_be_taken_in_small_pieces(
@@ -213,7 +313,7 @@ def test_logits_may_be_taken_in_small_pieces(
     model = PrunableModel(llama)
     candidates = all_candidates(model.state)
     expected = scores(model, candidates, windows)
-    monkeypatch.setattr(perplexity, "LOGITS_PER_CHUNK", 7 * SIZES["vocab_size"])
+    monkeypatch.setattr(perplexity_module, "LOGITS_AT_ONCE", {"cpu": 7 * SIZES["vocab_size"]})
     assert scores(model, candidates, windows) == pytest.approx(expected, rel=CLOSE)
 
 
@@ -232,7 +332,7 @@ def test_a_model_that_gives_no_number_has_no_perplexity(
         if ppl is not None
     }
     assert finite == {Candidate("mlp", 1, 0), Candidate("mlp_width", 1, 16)}
-    assert exhaustive.perplexity(model, windows) is None
+    assert perplexity(model, windows) is None
 
 
 @pytest.mark.parametrize("losses", [[math.nan, 1.0], [math.inf, 1.0], [800, 800]])
@@ -250,35 +350,51 @@ def test_the_perplexity_is_the_exponential_of_the_mean_over_windows() -> None:
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
-    """Lets no more than a number of windows run at a time, and notes what was tried."""
-    real = exhaustive._losses
+    """Lets no more than a number of sequences walk at a time, and notes what was tried."""
+    real = OnePass._walk
     tried: list[int] = []
 
-    def limit(windows: int) -> list[int]:
-        def losses(model: PrunableModel, candidates: Sequence[Candidate], ids: Tensor, eos_id: int):
-            tried.append(len(ids))
-            if len(ids) > windows:
+    def limit(sequences: int) -> list[int]:
+        def walk(self: OnePass, model: PrunableModel, tile: Tile, *rest: Any) -> Tensor:
+            tried.append(tile.sequences)
+            if tile.sequences > sequences:
+                rest[-1].tell(0.3)
                 raise torch.OutOfMemoryError("pretend")
-            return real(model, candidates, ids, eos_id)
+            return real(self, model, tile, *rest)
 
-        monkeypatch.setattr(exhaustive, "_losses", losses)
+        monkeypatch.setattr(OnePass, "_walk", walk)
         return tried
 
     return limit
 
 
-def test_where_memory_runs_out_fewer_windows_run_and_the_scores_stay(
+def test_where_memory_runs_out_fewer_sequences_walk_and_the_scores_stay(
+    llama: PreTrainedModel, windows: Windows, memory: Callable[[int], list[int]]
+) -> None:
+    model, one_pass = PrunableModel(llama), OnePass(0.5)
+    candidates = all_candidates(model.state)
+    expected = scores(model, candidates, windows)
+    together = len(candidates) + 1
+    tried = memory(2 * together)
+    shares: list[float] = []
+    losses = one_pass.losses(model, candidates, windows, shares.append)
+    assert [s.ppl for s in scored(candidates, losses)] == pytest.approx(expected, rel=CLOSE)
+    assert tried == [5 * together, 2 * together, together, 2 * together]
+    assert sum(shares) == pytest.approx(1)
+    tried.clear()
+    scores(model, candidates, windows, one_pass)
+    assert max(tried) <= 2 * together, "what was too much is not tried again"
+
+
+def test_candidates_part_where_not_all_fit_with_one_window(
     llama: PreTrainedModel, windows: Windows, memory: Callable[[int], list[int]]
 ) -> None:
     model = PrunableModel(llama)
     candidates = all_candidates(model.state)
-    expected = scores(model, candidates, windows, batch_windows=1)
-    tried = memory(1)
-    shares: list[float] = []
-    scored = score_all(model, candidates, windows, 4, shares.append)
-    assert [s.ppl for s in scored] == expected
-    assert tried == [4, 2, 1, 1, 1, 1, 1]
-    assert shares == pytest.approx([0.2] * 5)
+    expected = scores(model, candidates, windows)
+    tried = memory(3)
+    assert scores(model, candidates, windows) == pytest.approx(expected, rel=CLOSE)
+    assert sum(t <= 3 for t in tried) >= len(windows.ids) * len(candidates) / 2
 
 
 def test_where_not_even_one_window_fits_the_user_is_told_what_to_change(

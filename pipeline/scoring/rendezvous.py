@@ -1,0 +1,91 @@
+"""Whether this process is one of several that share the candidates, and how they find each other.
+
+Imports no torch: a wrong configuration of one process is to be told at once.
+"""
+
+import os
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+FIRST_PORT, PORTS = 20000, 20000
+"""Where the ports start that a SLURM job may meet on, and how many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among those of a job."""
+
+    rank: int
+    size: int
+    """Processes of the job, at least two."""
+    local_rank: int
+    """Its number among those of its machine, which is its GPU's number."""
+    local_size: int
+    """Processes on its machine; the most on any, where machines differ."""
+    init_method: str
+    """Where they meet, as ``torch.distributed`` wants it."""
+
+
+def over_ranks(work: Callable[[], None]) -> None:
+    """Do ``work``, with the candidates divided over the ranks that this process was started among.
+
+    Rank 0 alone does ``work``. Every other rank scores what rank 0 asks for, and this call ends its
+    process. Raises ``StageError`` where the ranks do not meet.
+    """
+    ranks = ranks_from_environment(os.environ)
+    if ranks is None:
+        work()
+        return
+
+    from pipeline.scoring.ranks import leading, serve
+
+    if ranks.rank > 0:
+        serve(ranks)
+    with leading(ranks):
+        work()
+
+
+def ranks_from_environment(environment: Mapping[str, str]) -> Ranks | None:
+    """What torchrun or srun set; None for one process, a SLURM batch script among them."""
+    if "RANK" in environment and "MASTER_ADDR" in environment:
+        ranks = _of_torchrun(environment)
+    elif "SLURM_PROCID" in environment and "SLURM_STEP_NUM_TASKS" in environment:
+        ranks = _of_srun(environment)
+    else:
+        return None
+    return ranks if ranks.size > 1 else None
+
+
+def first_host(nodes: str) -> str:
+    """The first name of a SLURM node list such as ``gpu[07-09,12],login``."""
+    match = re.match(r"([^\[,]+)(?:\[(\w+)[^\]]*\]([^\[,]*))?", nodes)
+    return "".join(part or "" for part in match.groups()) if match else nodes
+
+
+def _of_torchrun(environment: Mapping[str, str]) -> Ranks:
+    size = int(environment.get("WORLD_SIZE", "1"))
+    return Ranks(
+        rank=int(environment["RANK"]),
+        size=size,
+        local_rank=int(environment.get("LOCAL_RANK", "0")),
+        local_size=int(environment.get("LOCAL_WORLD_SIZE", str(size))),
+        init_method="env://",
+    )
+
+
+def _of_srun(environment: Mapping[str, str]) -> Ranks:
+    size = int(environment["SLURM_STEP_NUM_TASKS"])
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
+    names = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_ID")
+    step = "/".join(environment.get(name, "") for name in names)
+    port = FIRST_PORT + zlib.crc32(step.encode()) % PORTS
+    per_node = environment.get("SLURM_STEP_TASKS_PER_NODE", str(size))  # such as 4(x2),3
+    return Ranks(
+        rank=int(environment["SLURM_PROCID"]),
+        size=size,
+        local_rank=int(environment.get("SLURM_LOCALID", "0")),
+        local_size=max(int(re.split(r"\D", part)[0]) for part in per_node.split(",")),
+        init_method=f"tcp://{first_host(nodes) or 'localhost'}:{port}",
+    )
