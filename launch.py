@@ -4,6 +4,7 @@
 import errno
 import os
 import shlex
+import stat
 import sys
 import tempfile
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from pipeline.scoring.rendezvous import over_ranks
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from rich.console import Console
+
+    from pipeline.execution.run import Run
 
 CONFIG_DIR = Path(__file__).resolve().parent / "conf"
 AGAIN = "everything up to the last step is kept; to go on, type the same again:"
@@ -24,16 +28,24 @@ def main() -> int:
     """Run the command line; the exit status is 0 done, 2 wrong configuration, 1 anything else."""
     # Threads that spin while they wait slow one another down where cores are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.umask(os.umask(0) | stat.S_IWOTH)
     command = shlex.join(["python", *sys.argv])
     outcomes: list[int] = []
-    status = report_errors(lambda: over_ranks(lambda: compose_and_run(command, outcomes)), command)
-    return max([status, *outcomes])
+    prepared: list[Run] = []
+    status = report_errors(
+        lambda: over_ranks(lambda: compose_and_run(command, outcomes, prepared)), command
+    )
+    status = max([status, *outcomes])
+    if status == 0 and prepared:
+        status = report_errors(lambda: hand_over(prepared), command)
+    return status
 
 
-def compose_and_run(command: str, outcomes: list[int]) -> None:
+def compose_and_run(command: str, outcomes: list[int], prepared: "list[Run]") -> None:
     """Have Hydra compose the command line, and run each configuration that comes of it.
 
-    ``outcomes`` gets the exit status of each. Raises ``ConfigError`` for what cannot be composed.
+    ``outcomes`` gets the exit status of each, and ``prepared`` those that are to be handed over to
+    a cluster, all together. Raises ``ConfigError`` for what cannot be composed.
     """
     import hydra
     from hydra.errors import HydraException
@@ -45,7 +57,7 @@ def compose_and_run(command: str, outcomes: list[int]) -> None:
     sys.argv[1:] = checked.arguments
 
     def task(raw: "DictConfig") -> None:
-        outcomes.append(report_errors(lambda: run(raw, checked.problems), command))
+        outcomes.append(report_errors(lambda: run(raw, checked.problems, prepared), command))
 
     composed = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")
     with tempfile.TemporaryDirectory() as scratch:
@@ -81,36 +93,49 @@ def report_errors(work: Callable[[], None], command: str) -> int:
     return 0
 
 
-def run(raw: "DictConfig", problems: list[str]) -> None:
-    """Validate what Hydra composed, and run it. Raises ``PipelineError``."""
-    from rich.console import Console
+def run(raw: "DictConfig", problems: list[str], prepared: "list[Run] | None" = None) -> None:
+    """Validate what Hydra composed, and run it; or add to ``prepared`` what a cluster is to run.
 
+    Raises ``PipelineError``.
+    """
     from pipeline.config import from_composed
 
     config = from_composed(raw, problems)
+    if config.cluster.offline:
+        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")  # before they are imported
 
     from pipeline.execution import session
-    from pipeline.execution.plan import plan
-    from pipeline.execution.run_folder import RunFolder
-    from pipeline.execution.store import Store
-    from pipeline.models.loading import resolve_device
+    from pipeline.execution.run import Run
     from pipeline.preflight import check
     from pipeline.progress import Quiet, Terminal
 
-    source = check(config)
-    device = resolve_device(config.model.device)
-    config = config.model_copy(update={"model": config.model.model_copy(update={"device": device})})
-    store = Store(config.store_dir)
-    planned = plan(config, source, store.digests)
-    folder = RunFolder.of(config, planned, source.name)
-    folder.check_owner(config, planned)
-    folder.claim(config, planned)
-    store.digests.save()
-    console = Console(soft_wrap=True)
+    ready = Run.prepare(config, check(config))
+    if prepared is not None and (config.cluster.name != "inline" or config.plan):
+        prepared.append(ready)
+        return
+    ready.claim()
+    console = screen()
     display = (
         Terminal(console, config.prune.target_ratio) if console.is_terminal else Quiet(console)
     )
-    session.run(config, source, planned, folder, store, display, console)
+    session.run_all(ready, display, console)
+
+
+def hand_over(prepared: "list[Run]") -> None:
+    """Show the plan of the runs, or submit them and say what to type next."""
+    from pipeline.execution import launching
+
+    if prepared[0].config.plan:
+        launching.show(prepared, screen())
+    else:
+        launching.launch(prepared, screen())
+
+
+def screen() -> "Console":
+    """Where to print."""
+    from rich.console import Console
+
+    return Console(soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -195,11 +195,103 @@ class TrackingConfig(_Section):
     """null is online where there is a key and a network, else offline."""
 
 
-class ClusterConfig(_Section):
+OneLine = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""Text that ends up in a line of a batch script."""
+OptionName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+"""The long name of an option of sbatch."""
+
+
+class StageResources(_Section):
+    """What a stage's job asks for, where it differs from the other stages' jobs."""
+
+    partition: OneLine | None = None
+    """Partition; null is SLURM's default."""
+    account: OneLine | None = None
+    """Account that is charged; null is the user's default."""
+    qos: OneLine | None = None
+    """Quality of service; null is the account's default."""
+    constraint: OneLine | None = None
+    """Features that the node must have, as sbatch takes them."""
+    gpus: int | None = Field(None, ge=0)
+    """GPUs of each node."""
+    gpu_type: OneLine | None = None
+    """Type of the GPUs, as SLURM names it; null takes any."""
+    cpus: int | None = Field(None, ge=1)
+    """CPUs of each task."""
+    mem_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Memory of each node in GB; null is the share of the node's that its GPUs are, or its CPUs."""
+    timeout_min: int | None = Field(None, ge=1)
+    """Time limit in minutes; null is the partition's own, a day at most."""
+    nodes: int | None = Field(None, ge=1)
+    """Nodes."""
+    tasks_per_node: int | None = Field(None, ge=1)
+    """Processes started on each node."""
+    setup: list[str] | None = None
+    """Shell lines that run before the stage, e.g. to load modules."""
+    parameters: dict[OptionName, OneLine | int | float | bool] = Field(default_factory=dict)
+    """Any other option of sbatch by its long name, e.g. {exclude: node7, nice: 100}."""
+
+
+def _as_the_others() -> StageResources:
+    return StageResources.model_validate({})
+
+
+class StagesResources(_Section):
+    """The same keys for single stages: they win over the cluster's."""
+
+    calibrate: StageResources = Field(default_factory=_as_the_others)
+    score: StageResources = Field(default_factory=_as_the_others)
+    prune: StageResources = Field(default_factory=_as_the_others)
+    probe: StageResources = Field(default_factory=_as_the_others)
+    evaluate: StageResources = Field(default_factory=_as_the_others)
+
+
+class ClusterConfig(StageResources):
     """Where stages run."""
 
-    name: Literal["inline"]
-    """inline: in this process."""
+    name: Literal["inline", "local", "slurm"]
+    """inline: in this process; local: in a process of their own on this machine; slurm: as jobs."""
+    gpus: int = Field(1, ge=0)
+    """GPUs of each node."""
+    cpus: int = Field(4, ge=1)
+    """CPUs of each task."""
+    nodes: int = Field(1, ge=1)
+    """Nodes."""
+    tasks_per_node: int = Field(1, ge=1)
+    """Processes started on each node."""
+    array_parallelism: int = Field(20, ge=1)
+    """Jobs of one array that may run at the same time."""
+    warn_s: int = Field(120, ge=1, le=65535)
+    """Seconds before the time limit at which a job stops to be requeued."""
+    max_requeues: int = Field(20, ge=0)
+    """How often a job goes on after a preemption, a time limit or a lost node."""
+    offline: bool = False
+    """Compute nodes have no internet: models, data and tasks come from the cache, W&B waits."""
+    stages: StagesResources = Field(default_factory=lambda: StagesResources.model_validate({}))
+    """Other resources for single stages: cluster.stages.prune.timeout_min=600."""
+
+    def of_stage(self, stage: str) -> "StageResources":
+        """What the job of a stage asks for."""
+        own = getattr(self.stages, stage).model_dump(exclude_unset=True, exclude_none=True)
+        names = StageResources.model_fields
+        common = {name: getattr(self, name) for name in names}
+        parameters = {**self.parameters, **own.pop("parameters", {})}
+        return StageResources.model_validate({**common, **own, "parameters": parameters})
+
+
+def _needs_no_cluster(value: ClusterConfig) -> ClusterConfig:
+    if value.name == "inline" and (given := sorted(value.model_fields_set - {"name"})):
+        raise ValueError(
+            f"{', '.join(f'cluster.{name}' for name in given)} means nothing in this process; "
+            "add cluster=slurm or cluster=local"
+        )
+    return value
+
+
+def _is_plan(value: bool | str) -> bool | str:
+    if not isinstance(value, bool) and value != "json":
+        raise ValueError("allowed is true, false or json")
+    return value
 
 
 class RunConfig(_Section):
@@ -229,9 +321,14 @@ class Config(_Section):
     probe: ProbeConfig
     evaluate: EvaluateConfig
     tracking: TrackingConfig
-    cluster: ClusterConfig
+    cluster: Annotated[ClusterConfig, AfterValidator(_needs_no_cluster)]
     run: RunConfig
     store: StoreConfig
+    plan: Annotated[bool | str, AfterValidator(_is_plan)] = False
+    """true shows what would run, what is done and what it would ask for, and runs nothing; json
+    shows it for scripts."""
+    wait: bool = False
+    """Follow the jobs until they end; without it the prompt is back once all are submitted."""
 
     @property
     def store_dir(self) -> Path:
@@ -254,7 +351,10 @@ def is_known(key: str) -> bool:
     return key in keys or key.rpartition(".")[0] in keys & MAPPINGS
 
 
-MAPPINGS = {"evaluate.task_files"}
+MAPPINGS = {
+    "evaluate.task_files",
+    *(key for key in known_keys(ClusterConfig, "cluster.") if key.endswith(".parameters")),
+}
 """Keys whose value is a mapping with names of the user's own."""
 
 
@@ -363,6 +463,8 @@ def _message(detail: Any) -> str:
             return unknown_key(key)
         case "missing":
             return f"{key}: is missing; give it as {key}=VALUE"
+        case "value_error" if isinstance(detail["input"], Mapping):
+            return f"{key}: {detail['ctx']['error']}"
         case "value_error":
             return f"{key}: {detail['input']!r} is wrong; {detail['ctx']['error']}"
     allowed = ALLOWED.get(detail["type"], detail["msg"]).format(**detail.get("ctx", {}))
@@ -380,6 +482,8 @@ ALLOWED = {
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text",
+    "less_than_equal": "a number of at most {le:g}",
+    "dict_type": "a mapping, e.g. {{nice: 100}}",
     "string_too_short": "text that is not empty",
     "string_too_long": "text of at most {max_length} characters",
     "list_type": "a list, e.g. [44,52,4]",

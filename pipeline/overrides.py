@@ -36,10 +36,15 @@ def check(arguments: Sequence[str], config_dir: Path) -> CheckedOverrides:
             continue
         wrong = _problem(argument, groups)
         if wrong is None:
-            good.append(argument)
+            good.append(_added_where_absent(argument))
         else:
             problems.append(without_secrets(wrong))
     return CheckedOverrides(good, problems)
+
+
+def _added_where_absent(argument: str) -> str:
+    """Keys of the schema that no option of ``cluster`` lists can be given like the others."""
+    return f"++{argument}" if argument.startswith("cluster.") else argument
 
 
 def _problem(argument: str, groups: dict[str, list[str]]) -> str | None:

@@ -1,11 +1,14 @@
 """Checks that need the world: files, the model's layout, folders. Writes nothing."""
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.execution.cluster import problems as cluster_problems
+from pipeline.execution.prefetching import missing as not_in_cache
 from pipeline.files import is_file, is_folder, read_json
 from pipeline.models.prunable import heads_of, shape_from_config
 from pipeline.models.source import ModelSource, locate
@@ -37,6 +40,7 @@ def check(config: Config) -> ModelSource:
     collect(find)
     collect(lambda: _device(config))
     collect(lambda: _folders(config))
+    collect(lambda: _cluster(config))
     collect(lambda: _measured_files(config))
     prunes = config.evaluate.pruning_config is None
     file_problems = _calibration_file(config) if prunes else []
@@ -44,6 +48,8 @@ def check(config: Config) -> ModelSource:
     if located:
         source = located[0]
         collect(lambda: _measurements(config, source))
+        if config.cluster.offline:
+            collect(lambda: not_in_cache(config, source))
         if prunes:
             collect(lambda: _groups(config, source))
         else:
@@ -58,6 +64,10 @@ def check(config: Config) -> ModelSource:
 def _device(config: Config) -> list[str]:
     import torch
 
+    if config.cluster.name == "slurm":
+        if config.model.device == "cuda" and not config.cluster.of_stage("prune").gpus:
+            return ["model.device: cuda is asked for and no GPU; give cluster.gpus=1 or more"]
+        return []
     if config.model.device == "cuda" and not torch.cuda.is_available():
         return ["model.device: cuda is asked for and there is no CUDA device; use auto or cpu"]
     return []
@@ -70,6 +80,8 @@ def _folders(config: Config) -> list[str]:
         ("run.dir", config.run.dir or "outputs/runs"),
     ):
         folder = Path(value).absolute()
+        if config.cluster.name != "inline":
+            problems += _open_to_all(key, folder)
         try:
             while not folder.exists():
                 folder = folder.parent
@@ -81,6 +93,28 @@ def _folders(config: Config) -> list[str]:
         elif not os.access(folder, os.W_OK | os.X_OK):
             problems.append(f"{key}: {value} cannot be written: no permission in {folder}")
     return problems
+
+
+def _cluster(config: Config) -> list[str]:
+    if config.cluster.name != "slurm":
+        return []
+    problems = cluster_problems(config.cluster)
+    if config.cluster.offline and config.tracking.mode == "online":
+        problems.append("tracking.mode: online does not go with cluster.offline=true; use offline")
+    for key, value in (("store.dir", config.store.dir), ("run.dir", config.run.dir or "")):
+        if "%" in str(Path(value).absolute()):
+            problems.append(f"{key}: {value} holds a %, which SLURM replaces; choose another")
+    return problems
+
+
+def _open_to_all(key: str, folder: Path) -> list[str]:
+    """A folder that anybody may write to, or that is somebody else's, runs anybody's code."""
+    if not folder.is_dir():
+        return []
+    entry = folder.stat()
+    if entry.st_mode & stat.S_IWOTH:
+        return [f"{key}: {folder} can be written by everyone; type: chmod o-w {folder}"]
+    return []
 
 
 def _calibration_file(config: Config) -> list[str]:

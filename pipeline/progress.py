@@ -1,5 +1,6 @@
 """What a person sees while a run goes on, and the table at its end."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from rich.console import Console
@@ -46,6 +47,44 @@ class Quiet:
         self.console.print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True)
 
 
+class JobLog:
+    """For the log of a job: a line for everything, with nothing that moves.
+
+    ``check`` is called between steps and within them, and stops the stage by raising.
+    """
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self.check = check
+        self.noted: str | None = None
+
+    def stage_started(self, name: str) -> None:  # noqa: D102
+        self.check()
+        self._print(f"{name} started")
+
+    def stage_ended(self, name: str, status: str, seconds: float) -> None:  # noqa: D102
+        self._print(f"{name} {status}" + (f" in {seconds:.0f} s" if status != "reused" else ""))
+
+    def step(self, row: StepRow, computed: bool) -> None:  # noqa: D102
+        if computed:
+            self._print(step_line(row))
+        self.check()
+
+    def scored(self, share: float) -> None:  # noqa: ARG002, D102
+        self.check()
+
+    def note(self, text: str) -> None:  # noqa: D102
+        if text != self.noted:
+            self.noted = text
+            self._print(text)
+        self.check()
+
+    def warning(self, text: str) -> None:  # noqa: D102
+        self._print(f"warning: {text}")
+
+    def _print(self, text: str) -> None:
+        print(text, flush=True)  # noqa: T201
+
+
 class Terminal(Quiet):
     """For a terminal: one line a step, and under it a bar with the time left."""
 
@@ -80,12 +119,7 @@ class Terminal(Quiet):
     def step(self, row: StepRow, computed: bool) -> None:  # noqa: D102
         self.last_gain, self.ratio = row.ratio_percent - self.ratio, row.ratio_percent
         self.bar.update(self.task, completed=min(self.ratio, self.target_ratio))
-        left = "removed" if row.chosen.width_after == 0 else f"to {row.chosen.width_after} channels"
-        self.console.print(
-            f"step {row.step:3d}  {_name(row):<18} {left:<17} perplexity {row.importance:9.3f}  "
-            f"ratio {row.ratio_percent:6.2f} %{'' if computed else '  (found)'}",
-            highlight=False,
-        )
+        self.console.print(step_line(row) + ("" if computed else "  (found)"), highlight=False)
 
     def scored(self, share: float) -> None:  # noqa: D102
         self.bar.advance(self.task, share * self.last_gain)
@@ -94,6 +128,15 @@ class Terminal(Quiet):
         if text != self.noted:
             self.noted = text
             self.console.print(text, markup=False)
+
+
+def step_line(row: StepRow) -> str:
+    """A step in one line."""
+    left = "removed" if row.chosen.width_after == 0 else f"to {row.chosen.width_after} channels"
+    return (
+        f"step {row.step:3d}  {_name(row):<18} {left:<17} perplexity {row.importance:9.3f}  "
+        f"ratio {row.ratio_percent:6.2f} %"
+    )
 
 
 def _name(row: StepRow) -> str:

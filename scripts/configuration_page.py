@@ -26,21 +26,41 @@ command line wins. `+paper=MODEL` has the paper's settings of a model. Written f
 `pipeline/config.py` by `python scripts/configuration_page.py`.
 """
 
+TABLE = "\n| key | allowed | meaning |\n| --- | --- | --- |\n"
+
 
 def page() -> str:
     """The page's text."""
     parts = [HEAD]
     for name, field in Config.model_fields.items():
         section = field.annotation
-        assert isinstance(section, type)
-        assert issubclass(section, BaseModel)
+        if not is_section(section):
+            parts.append(f"\n## {name}\n{TABLE}{row(name, field)}")
+            continue
         options = sorted(path.stem for path in (ROOT / "conf" / name).glob("*.yaml"))
         parts.append(f"\n## {name}\n\n{section.__doc__}\n")
         if options:
             parts.append(f"\nOptions: {', '.join(f'`{name}={option}`' for option in options)}\n")
-        parts.append("\n| key | allowed | meaning |\n| --- | --- | --- |\n")
-        parts += [row(f"{name}.{key}", entry) for key, entry in section.model_fields.items()]
+        parts.append(TABLE)
+        parts += [
+            row(f"{name}.{key}", entry)
+            for key, entry in section.model_fields.items()
+            if not is_section(entry.annotation)
+        ]
+        for key, entry in section.model_fields.items():
+            if is_section(entry.annotation):
+                inner = entry.annotation.model_fields
+                first = next(iter(inner.values())).annotation
+                parts.append(
+                    f"| `{name}.{key}.STAGE.KEY` | as `{name}.KEY` | {entry.description} STAGE is "
+                    f"one of {', '.join(inner)}; KEY one of {', '.join(first.model_fields)} |\n"
+                )
     return "".join(parts)
+
+
+def is_section(annotation: Any) -> bool:
+    """Whether a key holds further keys."""
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def row(key: str, field: FieldInfo) -> str:
@@ -72,7 +92,9 @@ def type_name(annotation: Any) -> str:
     if "list" in text:
         return "list of numbers" if "float" in text else "list of texts"
     if "dict" in text:
-        return "mapping of texts"
+        return "mapping of values" if "int" in text else "mapping of texts"
+    if annotation == bool | str:
+        return "true, false, json"
     base = next(meaning for name, meaning in words.items() if name in text)
     return base + (", null" if "None" in text else "")
 

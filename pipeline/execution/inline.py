@@ -3,6 +3,7 @@
 import json
 import platform
 import time
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import torch
 import transformers
 
 from pipeline.config import Config
+from pipeline.errors import LeaseLostError
 from pipeline.execution.plan import Plan
+from pipeline.execution.provenance import provenance
 from pipeline.execution.run_folder import RunFolder
 from pipeline.execution.store import Stage, Store
-from pipeline.files import Json
+from pipeline.files import Json, encode, replace
 from pipeline.measure.record import Record
 from pipeline.models.loading import LiveModel, load
 from pipeline.models.prunable import PrunableModel, shape_from_config
@@ -29,7 +32,10 @@ from pipeline.tracking.tracker import Tracker
 
 
 class Invocation:
-    """One run of a plan in this process: listens to its stages and counts what was computed."""
+    """One run of a plan in this process: listens to its stages and counts what was computed.
+
+    With ``only``, of the stages that are not finished yet no others are run.
+    """
 
     def __init__(
         self,
@@ -40,10 +46,12 @@ class Invocation:
         store: Store,
         display: Display,
         tracker: Tracker,
+        only: Collection[str] | None = None,
     ) -> None:
         self.config, self.source, self.plan = config, source, plan
         self.folder, self.store = folder, store
         self.display, self.tracker = display, tracker
+        self.only = only
         self.live = LiveModel(partial(load_dense, config, source))
         self.stages: dict[str, Json] = {}
         self.computed: dict[tuple[str, int], Step] = {}
@@ -59,15 +67,17 @@ class Invocation:
         started = time.monotonic()
         try:
             for stage in self.plan.stages:
-                self._finish(stage)
+                if self.only is None or stage.name in self.only or self.store.finished(stage):
+                    self._finish(stage)
         except BaseException as caught:
             error = caught
             raise
         finally:
-            if len(self.rows) >= self.folder.steps_written():
-                self._write_steps()
             summary = self._summary(error, time.monotonic() - started)
-            self.folder.write_summary(summary)
+            if not isinstance(error, LeaseLostError):  # else the run's folder is another process's
+                if len(self.rows) >= self.folder.steps_written():
+                    self._write_steps()
+                self.folder.write_summary(summary)
         return summary
 
     def on_dense(self, record: Record) -> None:
@@ -135,6 +145,7 @@ class Invocation:
         self.display.stage_started(stage.name)
         try:
             result = STAGES[stage.name](self.config, self._inputs(stage), self.store.folder(stage))
+            replace(self.store.folder(stage) / "provenance.json", encode(provenance()))
             self.store.commit(stage, result, guard)
             entry["status"] = "new"
         finally:

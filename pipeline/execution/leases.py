@@ -4,6 +4,9 @@ A lease is a numbered file, and the highest number holds. Taking over is publish
 which only one process can. Nothing is ever deleted, so a number is never given twice, and whoever
 was slow to take over finds it taken. A holder beats by touching its file, and checks before every
 publication that no higher number is there.
+
+A SLURM job that was requeued takes over at once from its earlier start, even where that one's
+processes still live on a node that SLURM has lost.
 """
 
 import json
@@ -35,12 +38,32 @@ class Holder:
     pid: int
     started: str
     """Start of the process in clock ticks since boot: a process id alone is given again."""
+    job: str = ""
+    """The SLURM job that the process is of; empty where it is of none."""
+    restart: int = 0
+    """How often that job had been requeued."""
 
     @classmethod
     def here(cls) -> "Holder":
         """This process."""
-        pid = os.getpid()
-        return cls(platform.node(), _boot_id(), _pid_namespace(), pid, _started(pid) or "")
+        return cls.of(os.getpid())
+
+    @classmethod
+    def of(cls, pid: int) -> "Holder":
+        """A process of this machine."""
+        job, restart = _job()
+        started = _started(pid) or ""
+        return cls(platform.node(), _boot_id(), _pid_namespace(), pid, started, job, restart)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {name: getattr(self, name) for name in Holder.__slots__}
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether this process is a later start of the same job."""
+        job, restart = _job()
+        return job != "" and (self.job == job and self.restart < restart)
 
     @property
     def is_dead(self) -> bool | None:
@@ -65,7 +88,7 @@ def lease(folder: Path) -> Iterator[Guard | None]:
         return
     number = 0 if latest is None else latest + 1
     mine = leases / f"{number:06d}.json"
-    if not publish(mine, encode(_to_json(Holder.here()))):
+    if not publish(mine, encode(Holder.here().to_json())):
         yield None
         return
 
@@ -96,11 +119,16 @@ def holder_of(folder: Path) -> str | None:
     return f"process {holder.pid} on {holder.host}" if holder else None
 
 
+def beats(folder: Path) -> bool:
+    """Whether somebody holds the lease and seems alive."""
+    return holder_of(folder) is not None
+
+
 def _is_held(path: Path) -> bool:
     if path.with_suffix(".released").exists():
         return False
     holder = _read_holder(path)
-    if holder is None:
+    if holder is None or holder.is_superseded:
         return False
     dead = holder.is_dead
     if dead is None:
@@ -132,15 +160,18 @@ def _latest(leases: Path) -> int | None:
     return max((int(path.stem) for path in leases.glob("*.json")), default=None)
 
 
-def _to_json(holder: Holder) -> dict[str, Any]:
-    return {name: getattr(holder, name) for name in Holder.__slots__}
-
-
 def _read_holder(path: Path) -> Holder | None:
     try:
         return Holder(**read_json(path))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
+
+
+def _job() -> tuple[str, int]:
+    """The SLURM job of this process and how often it was requeued. A job's id alone comes again."""
+    names = ("SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_JOB_NAME")
+    job = " ".join(os.environ.get(name, "") for name in names).strip()
+    return job, int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
 def _boot_id() -> str:

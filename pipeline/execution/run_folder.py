@@ -15,6 +15,11 @@ from pipeline.measure.record import Record
 from pipeline.stages.base import StepRow
 from pipeline.tracking.wandb_session import new_run_id
 
+CANCELLED = "cancelled.json"
+"""The file that says that the user wants nothing more of a run; a launch takes it away."""
+EXECUTION_KEYS = ("run.", "store.", "scoring.", "cluster.", "plan", "wait")
+"""Keys that never decide a result."""
+
 
 class RunFolder:
     """The files of one run. Belongs to the first configuration that claimed it."""
@@ -40,12 +45,12 @@ class RunFolder:
             owner = {}
         if owner.get("key") == plan.key:
             return
-        theirs = _flat(owner.get("config", {}))
-        ours = _flat(config.model_dump(mode="json"))
+        theirs = flat(owner.get("config", {}))
+        ours = flat(config.model_dump(mode="json"))
         differ = [
             f"{key} is {theirs.get(key)!r} there and {value!r} here"
             for key, value in ours.items()
-            if theirs.get(key) != value and not key.startswith(("run.", "store.", "scoring."))
+            if theirs.get(key) != value and not key.startswith(EXECUTION_KEYS)
         ]
         raise ConfigError(
             [
@@ -67,6 +72,13 @@ class RunFolder:
         text = "# The resolved configuration of this run.\n" + OmegaConf.to_yaml(settings)
         replace(self.path / "config.yaml", text)
         replace(self.path / "stages.json", encode(stages))
+        launch = {
+            "folder": str(Path.cwd()),
+            "store": str(config.store_dir),
+            "needs": {s.name: [needed.name for needed in s.needs] for s in plan.stages},
+        }
+        replace(self.path / "launch.json", encode(launch))
+        (self.path / CANCELLED).unlink(missing_ok=True)
 
     @property
     def tracking_id(self) -> str:
@@ -112,10 +124,11 @@ def _default_name(config: Config, plan: Plan, model_name: str) -> str:
     return f"{model_name}-{config.prune.target_ratio:g}pct-{plan.key[:8]}"
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted keys."""
+    values: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        values |= (
+            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
         )
-    return flat
+    return values

@@ -1,20 +1,25 @@
 """One invocation from plan to pictures: tracked while it runs, drawn when it is done."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from pipeline.config import Config
+from pipeline.errors import LeaseLostError
 from pipeline.execution.inline import Invocation
+from pipeline.execution.interruption import Interrupted
+from pipeline.execution.leases import lease
 from pipeline.execution.outcome import report_of
-from pipeline.execution.plan import Plan
+from pipeline.execution.parts import of_all_jobs
+from pipeline.execution.run import Run
 from pipeline.execution.run_folder import RunFolder
-from pipeline.execution.store import Store
-from pipeline.files import Json
-from pipeline.models.source import ModelSource
+from pipeline.files import Json, read_json
 from pipeline.progress import Display
+from pipeline.report.data import RunReport
 from pipeline.report.page import write_page
 from pipeline.report.picture import write_picture
 from pipeline.report.table import comparison_table
@@ -22,35 +27,132 @@ from pipeline.tracking.tracker import LocalTracker, Tracker, Trackers
 from pipeline.tracking.wandb_session import WandbRun
 from pipeline.tracking.wandb_tracker import WandbTracker
 
+PICTURE, PAGE = "report.png", "report.html"
+TRACKED = {"prune", "probe"}
+"""Stages that tell of steps."""
+NOTHING: Mapping[str, Json] = {}
+TRACKER_WAIT_S = 30.0
+TRACKER_POLL_S = 0.5
 CANDIDATE_COLUMNS = ("step", "unit", "layer", "width_after", "ppl")
 
 
-def run(
-    config: Config,
-    source: ModelSource,
-    plan: Plan,
-    folder: RunFolder,
-    store: Store,
-    display: Display,
-    console: Console,
-) -> None:
+def run_all(run: Run, display: Display, console: Console) -> None:
     """Run a plan, then draw and track what came of it. Raises what a stage raises."""
-    tracker = open_tracker(config, folder, display.note)
+    folder = run.folder
+    tracker = open_tracker(run.config, folder, display.note)
     failed = True
     try:
-        invocation = Invocation(config, source, plan, folder, store, display, tracker)
-        summary = invocation.run()
-        picture, page = folder.path / "report.png", folder.path / "report.html"
-        report = report_of(invocation, summary)
-        write_picture(report, picture)
-        write_page(report, page)
-        _track_outcome(tracker, invocation, summary, picture)
+        invocation = Invocation(
+            run.config, run.source, run.plan, folder, run.store, display, tracker
+        )
+        report = _conclude(invocation, invocation.run(), tracker)
         failed = False
     finally:
         tracker.finish(failed=failed)
     console.print(comparison_table(report))
-    for path in (folder.path, picture, page):
-        console.print(f"{'done' if path == folder.path else 'see'}: {path}", highlight=False)
+    for name in ("", PICTURE, PAGE):
+        console.print(f"{'see' if name else 'done'}: {folder.path / name}", highlight=False)
+
+
+def run_part(run: Run, only: Set[str], display: Display, told: dict[str, Json]) -> None:
+    """Run some stages of a run in this process, and conclude the run if they were the last.
+
+    ``told`` gets what was computed, whatever happens. One process at a time tracks the run: the one
+    that takes its steps, and at last the one that concludes it.
+    """
+    with _tracking(run, bool(only & TRACKED), display) as (tracker, tracks):
+        part = _run_part(run, only, display, tracker, told)
+        is_complete = run.is_complete
+        if is_complete and tracks:
+            _conclude(*part, tracker)
+    if is_complete and not tracks:
+        conclude(run, display, told)
+
+
+def conclude(run: Run, display: Display, before: Mapping[str, Json] = NOTHING) -> None:
+    """Bring the results of a run's finished stages into its folder, and draw and track them."""
+    with _tracking(run, True, display) as (tracker, _):
+        _conclude(*_run_part(run, frozenset(), display, tracker, {}, before), tracker)
+
+
+def needs_conclusion(run: Run) -> bool:
+    """Whether every stage is finished, and the run's folder does not say so yet."""
+    if not run.is_complete:
+        return False
+    try:
+        summary = read_json(run.folder.path / "summary.json")
+    except FileNotFoundError:
+        return True
+    return summary["status"] != "done" or set(summary["stages"]) != set(run.plan.by_name)
+
+
+def _run_part(
+    run: Run,
+    only: Set[str],
+    display: Display,
+    tracker: Tracker,
+    told: dict[str, Json],
+    before: Mapping[str, Json] = NOTHING,
+) -> tuple[Invocation, Json]:
+    invocation = Invocation(
+        run.config, run.source, run.plan, run.folder, run.store, display, tracker, only
+    )
+    try:
+        summary = invocation.run()
+    except LeaseLostError:
+        raise
+    except BaseException as error:
+        told |= _told(invocation, only)
+        status = "interrupted" if isinstance(error, Interrupted) else "failed"
+        summary = read_json(run.folder.path / "summary.json")
+        run.folder.write_summary(of_all_jobs(run, summary, before) | {"status": status})
+        raise
+    told |= _told(invocation, only)
+    status = "done" if run.is_complete else "running"
+    summary = of_all_jobs(run, summary, before) | {"status": status}
+    run.folder.write_summary(summary)
+    return invocation, summary
+
+
+def _told(invocation: Invocation, only: Set[str]) -> dict[str, Json]:
+    return {
+        "stages": {name: entry for name, entry in invocation.stages.items() if name in only},
+        "steps_computed": sum(row.source in invocation.computed for row in invocation.rows),
+        "states_measured": len(invocation.measured_s),
+    }
+
+
+@contextmanager
+def _tracking(run: Run, wanted: bool, display: Display) -> Iterator[tuple[Tracker, bool]]:
+    """The run's trackers, where they are wanted and no other process has them; and whether so."""
+    end = time.monotonic() + TRACKER_WAIT_S
+    while True:
+        with lease(run.folder.path / "tracking") as guard:
+            if wanted and guard is None and time.monotonic() < end:
+                time.sleep(TRACKER_POLL_S)
+                continue
+            tracks = wanted and guard is not None
+            tracker = open_tracker(run.config, run.folder, display.note) if tracks else Trackers(())
+            failed = True
+            try:
+                yield tracker, tracks
+                failed = False
+            except Interrupted:
+                tracker.preempting()
+                raise
+            finally:
+                tracker.finish(failed=failed)
+            return
+
+
+def _conclude(invocation: Invocation, summary: Json, tracker: Tracker) -> RunReport:
+    """Draw and track what came of a run whose stages are all finished."""
+    folder = invocation.folder.path
+    report = report_of(invocation, summary)
+    write_picture(report, folder / PICTURE)
+    write_page(report, folder / PAGE)
+    _track_outcome(tracker, invocation, summary, folder / PICTURE)
+    return report
 
 
 def open_tracker(config: Config, folder: RunFolder, note: Callable[[str], None]) -> Tracker:

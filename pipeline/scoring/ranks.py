@@ -10,7 +10,6 @@ goodbye. So a rank whose peer has died learns of it whatever it is doing.
 
 import os
 import pickle
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -282,7 +281,6 @@ def serve(ranks: Ranks) -> NoReturn:
 
     Exits with status 0 where rank 0 ends in order, else 1. Prints nothing, and writes no file.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 says when it is over
     try:
         group = Group(ranks)
     except StageError:

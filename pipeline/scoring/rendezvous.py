@@ -5,6 +5,7 @@ Imports no torch: a wrong configuration of one process is to be told at once.
 
 import os
 import re
+import signal
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,6 +39,10 @@ def over_ranks(work: Callable[[], None]) -> None:
     if ranks is None:
         work()
         return
+
+    if ranks.rank > 0:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)  # rank 0 says when it is over
 
     from pipeline.scoring.ranks import leading, serve
 

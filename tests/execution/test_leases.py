@@ -324,3 +324,24 @@ def test_of_processes_that_race_for_a_dead_lease_exactly_one_gets_it(tmp_path: P
     won = [winners.get(timeout=10) for _ in range(RACES)]
     assert sorted(won) == list(range(RACES))
     assert winners.empty()
+
+
+def test_a_requeued_job_takes_over_from_its_earlier_start_even_while_that_one_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with lease(tmp_path) as before:
+        assert before
+        with lease(tmp_path) as same_start:
+            assert same_start is None
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+        with lease(tmp_path) as after:
+            assert after
+            after()
+            with pytest.raises(LeaseLostError):
+                before()
+        monkeypatch.setenv("SLURM_JOB_ID", "13")
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
+    with lease(tmp_path / "other") as other, lease(tmp_path / "other") as second:
+        assert (other is None, second is None) == (False, True)

@@ -1,0 +1,176 @@
+"""Runs on a SLURM, watched through the programs that a user types."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.execution.status import StageStatus, of_run, run_state
+
+REPOSITORY = Path(__file__).parents[2]
+LAUNCH = REPOSITORY / "launch.py"
+RESULTS = ("pruning_config.json", "steps.jsonl", "metrics.jsonl")
+Json = dict[str, Any]
+SMALL = ("cluster=slurm", "cluster.gpus=0", "cluster.cpus=1", "cluster.mem_gb=2")
+"""What a job of these tests asks for."""
+
+
+def run(command: list[str], **settings: Any) -> str:
+    """What a command prints; it must succeed."""
+    environment = settings.pop("env", os.environ) | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+        **settings,
+    )
+    assert done.returncode == 0, (command, done.stdout, done.stderr)
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A SLURM, by the folder that it runs in."""
+
+    state: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {
+            "SLURM_CONF": str(self.state / "etc" / "slurm.conf"),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(REPOSITORY),
+            "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin",
+        }
+
+    def run(self, *command: str) -> str:
+        return run(list(command), env=self.environment)
+
+    def queue(self) -> list[str]:
+        return self.run("squeue", "-h", "-r", "-o", "%i").split()
+
+    def pid_of(self, daemon: str) -> int:
+        return int((self.state / "run" / f"{daemon}.pid").read_text())
+
+    def up(self) -> None:
+        run([str(REPOSITORY / "tests" / "cluster" / "slurm-up"), str(self.state)])
+
+    def place(self, folder: Path, arguments: list[str], done: "Place") -> Iterator["Place"]:
+        shutil.copytree(
+            done.folder / "outputs/store/stages/calibrate",
+            folder / "outputs/store/stages/calibrate",
+        )
+        yield Place(folder, arguments, self)
+        for job_id in self.queue():
+            self.run("scancel", job_id)
+        wait_for(lambda: not self.queue())
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder to launch from."""
+
+    folder: Path
+    arguments: list[str]
+    cluster: Cluster | None = None
+
+    def start(self, *more: str) -> subprocess.Popen[str]:
+        assert self.cluster
+        flags = [argument for argument in more if argument.startswith("-")]
+        rest = [argument for argument in more if argument not in flags]
+        overrides = [*self.arguments, *SMALL, "score.enabled=false", *rest]
+        return subprocess.Popen(
+            [sys.executable, str(LAUNCH), *flags, *overrides],
+            cwd=self.folder,
+            env=self.cluster.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def launch(self, *more: str, status: int = 0) -> str:
+        process = self.start(*more)
+        out, errors = process.communicate(timeout=120)
+        assert process.returncode == status, (out, errors)
+        return out + errors
+
+    def multipruner(self, *arguments: str, status: int = 0) -> str:
+        assert self.cluster
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline.cli", *arguments], check=False,
+            cwd=self.folder, env=self.cluster.environment,
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == status, (done.stdout, done.stderr)
+        return done.stdout + done.stderr
+
+    @property
+    def run(self) -> Path:
+        (folder,) = (self.folder / "outputs/runs").iterdir()
+        return folder
+
+    @property
+    def state(self) -> str:
+        return run_state(self._states(self.run))
+
+    @property
+    def stages(self) -> dict[str, Json]:
+        return {status.stage: status.to_json() for status in self._states(self.run)}
+
+    def _states(self, run: Path) -> list[StageStatus]:
+        assert self.cluster
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SLURM_CONF", self.cluster.environment["SLURM_CONF"])
+            return of_run(run)
+
+    def steps(self) -> int:
+        """Steps on disk, of all trajectories."""
+        return len(list(self.folder.glob("outputs/store/trajectories/*/steps/[0-9]*.json")))
+
+    def results(self) -> dict[str, Any]:
+        return {name: (self.run / name).read_bytes() for name in RESULTS}
+
+    def evaluation(self) -> Json:
+        evaluation: Json = json.loads((self.run / "evaluation.json").read_text())
+        for which in ("dense", "pruned"):
+            del evaluation[which]["seconds"]
+        return evaluation
+
+    def job(self, stage: str) -> str:
+        return str(self.stages[stage]["job_id"])
+
+    def finish(self) -> None:
+        """Wait until nothing runs any more; the run must be done."""
+        wait_for(lambda: self.state not in ("pending", "running", "requeued", "unknown"), 120)
+        assert self.state == "done", (self.stages, self.multipruner("logs", str(self.run)))
+
+    def processes(self) -> list[int]:
+        """The processes that run this place's stages."""
+        mark = f"pipeline.execution.job\0{self.folder}".encode()
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                command = path.read_bytes()
+            except OSError:
+                continue
+            if mark in command and command.split(b"\0")[0].endswith(b"python"):
+                found.append(int(path.parent.name))
+        return found
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 90, poll_s: float = 0.2) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(poll_s)

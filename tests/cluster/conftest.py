@@ -1,0 +1,117 @@
+"""One real SLURM for the session, and runs on it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster_support import LAUNCH, Cluster, Place, run
+
+HERE = Path(__file__).parent
+NEEDED = ("slurmctld", "slurmd", "sbatch", "munged")
+PARTITIONS = """\
+PartitionName=abrupt Nodes=ALL MaxTime=60 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=0
+"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == HERE:
+            item.add_marker(pytest.mark.slurm)
+            item.add_marker(pytest.mark.xdist_group("slurm"))
+
+
+def started(name: str, lines: str = "", **settings: str) -> Iterator[Cluster]:
+    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+    missing = [program for program in NEEDED if not shutil.which(program, path=path)]
+    if missing or os.getuid() != 0:
+        pytest.skip(
+            f"SLURM's programs are not here ({', '.join(missing)})" if missing
+            else "starting a SLURM needs root"
+        )  # fmt: skip
+    state = Path(tempfile.mkdtemp(prefix=f"slurm-{name}-"))  # its sockets need a short path
+    (state / "etc").mkdir()
+    (state / "etc" / "local.conf").write_text(PARTITIONS + lines)
+    environment = os.environ | settings
+    try:
+        run([str(HERE / "slurm-up"), str(state)], env=environment)
+        yield Cluster(state)
+    finally:
+        subprocess.run([str(HERE / "slurm-down"), "--wipe", str(state)], check=True)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+    accounting = all(shutil.which(p, path=path) for p in ("slurmdbd", "mariadbd"))
+    yield from started("full", ACCOUNTING=str(int(accounting)))
+
+
+@pytest.fixture(scope="module")
+def cluster_without_accounting() -> Iterator[Cluster]:
+    unwarned = "SlurmctldParameters=idle_on_node_suspend\n"  # in place of preempt_send_user_signal
+    yield from started("bare", unwarned, ACCOUNTING="0")
+
+
+@pytest.fixture(scope="session")
+def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A model of 12 layers whose pruning takes some seconds, in dozens of steps."""
+    from support_inputs import save_model, save_tokenizer, write_tokens
+
+    folder = tmp_path_factory.mktemp("inputs")
+    model = save_tokenizer(
+        save_model(folder / "tiny", num_hidden_layers=10, hidden_size=32, intermediate_size=48)
+    )
+    windows = [[(7 * i + 3 * j) % 100 for j in range(64)] for i in range(80)]
+    tokens = write_tokens(folder / "tokens.json", windows, windows)
+    return [
+        "model=hf",
+        f"model.path={model}",
+        "calibration=tokens",
+        f"calibration.path={tokens}",
+        "prune.target_ratio=40",
+        "prune.distribution=[20,60,20]",
+        "prune.mlp_group_size=8",
+        "prune.attn_group_size=16",
+        "tracking=local",
+    ]
+
+
+@pytest.fixture(scope="session")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Arguments with which the pruned model is evaluated, too."""
+    text = tmp_path_factory.mktemp("text") / "text.txt"
+    text.write_text("It was a dark and stormy night. " * 20, encoding="utf-8")
+    return [f"evaluate.text={text}", "evaluate.seqlen=32"]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    arguments: list[str], evaluated: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Place:
+    """The same run in one process, that nothing happened to."""
+    place = Place(tmp_path_factory.mktemp("undisturbed"), arguments)
+    run([sys.executable, str(LAUNCH), *arguments, *evaluated], cwd=place.folder)
+    return place
+
+
+@pytest.fixture
+def place(
+    cluster: Cluster, arguments: list[str], undisturbed: Place, tmp_path: Path
+) -> Iterator[Place]:
+    """A folder to launch from, where calibrate is done. Its jobs do not outlive the test."""
+    yield from cluster.place(tmp_path, arguments, undisturbed)
+
+
+@pytest.fixture
+def bare_place(
+    cluster_without_accounting: Cluster,
+    arguments: list[str],
+    undisturbed: Place,
+    tmp_path: Path,
+) -> Iterator[Place]:
+    yield from cluster_without_accounting.place(tmp_path, arguments, undisturbed)

@@ -1,0 +1,300 @@
+"""Runs on a real SLURM end as if they had run in one process, whatever happens to their jobs."""
+
+import json
+import os
+import signal
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from cluster_support import Place, wait_for
+
+
+def test_a_chain_of_jobs_gives_what_one_process_gives(
+    place: Place, undisturbed: Place, evaluated: list[str]
+) -> None:
+    started = time.monotonic()
+    out = place.launch("score.enabled=true", *evaluated)
+    assert time.monotonic() - started < 15
+    assert "multipruner status" in out
+    place.finish()
+    assert place.results() == undisturbed.results()
+    assert place.evaluation() == undisturbed.evaluation()
+    (told,) = json.loads(place.multipruner("status", "--json", str(place.run)))
+    assert (told["state"], told["stages"][0]["job_id"]) == ("done", None)
+    wait_for(lambda: place.cluster.queue() == [], 5)
+    summary = json.loads((place.run / "summary.json").read_text())
+    assert summary["status"] == "done"
+    assert {name: entry["status"] for name, entry in summary["stages"].items()} == {
+        "calibrate": "reused", "score": "new", "prune": "new", "evaluate": "new"
+    }  # fmt: skip
+    assert (place.run / "report.html").exists()
+    prune = next((place.folder / "outputs/store/stages/prune").glob("*/provenance.json"))
+    made = json.loads(prune.read_text())
+    assert made["slurm"]["SLURM_JOB_ID"]
+    assert made["packages"]["torch"]
+    assert len(made["code"]["revision"]) == 40
+    assert "nothing to submit" in place.launch("score.enabled=true", *evaluated)
+
+
+def preempt(place: Place) -> None:
+    everything = ["-N2", "--exclusive", "-t1", "-o/dev/null", "--wrap=sleep 2"]
+    place.cluster.run("sbatch", "-phigh", *everything)
+    wait_for(lambda: place.stages["prune"]["state"] == "requeued")
+
+
+def test_a_job_that_is_warned_of_preemption_goes_on(place: Place, undisturbed: Place) -> None:
+    place.launch()
+    wait_for(lambda: place.steps() > 3)
+    job = place.job("prune")
+    preempt(place)
+    assert place.steps() > 3
+    place.finish()
+    assert (place.job("prune"), place.stages["prune"]["restarts"]) == (job, 1)
+    assert place.results() == undisturbed.results()
+    assert "stopped between two steps by SIGUSR2" in place.multipruner("logs", str(place.run))
+
+
+def test_without_accounting_and_warning_a_preempted_job_goes_on(
+    bare_place: Place, undisturbed: Place
+) -> None:
+    bare_place.launch("cluster.partition=abrupt")
+    wait_for(lambda: bare_place.steps() > 3)
+    preempt(bare_place)
+    bare_place.finish()
+    assert bare_place.stages["prune"]["restarts"] == 1
+    assert bare_place.results() == undisturbed.results()
+    assert "SIGUSR2" not in bare_place.multipruner("logs", str(bare_place.run))
+
+
+def test_without_accounting_a_killed_job_is_seen(bare_place: Place, evaluated: list[str]) -> None:
+    bare_place.launch(*evaluated)
+    wait_for(lambda: bare_place.steps() > 1)
+    for pid in bare_place.processes():
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: bare_place.state == "failed")
+    wait_for(lambda: bare_place.stages["evaluate"]["state"] == "cancelled", 10)
+
+
+def test_a_job_that_an_administrator_requeues_goes_on(place: Place, undisturbed: Place) -> None:
+    place.launch()
+    wait_for(lambda: place.steps() > 3)
+    place.cluster.run("scontrol", "requeue", place.job("prune"))
+    place.finish()
+    assert place.stages["prune"]["restarts"] == 1
+    assert place.results() == undisturbed.results()
+
+
+def test_a_killed_process_fails_and_a_retry_goes_on(place: Place, undisturbed: Place) -> None:
+    place.launch()
+    wait_for(lambda: place.steps() > 3)
+    for pid in place.processes():
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: place.state == "failed")
+    assert place.cluster.queue() == []
+    job, found = place.job("prune"), place.steps()
+    place.multipruner("retry", str(place.run))
+    place.finish()
+    assert place.job("prune") != job
+    assert place.results() == undisturbed.results()
+    assert found > 3
+
+
+def test_a_failing_stage_cancels_what_needs_it_and_says_its_own_error(
+    place: Place, evaluated: list[str]
+) -> None:
+    place.launch("prune.target_ratio=99.9", *evaluated)
+    wait_for(lambda: place.state == "failed")
+    wait_for(lambda: place.stages["evaluate"]["state"] == "cancelled", 10)
+    stages = place.stages
+    assert "prune.target_ratio=99.9 cannot be reached" in stages["prune"]["reason"]
+    assert stages["prune"]["job_state"] == "FAILED"
+    assert stages["evaluate"]["state"] == "cancelled"
+    assert stages["evaluate"]["reason"] == "prune, which it needs, failed"
+    wait_for(lambda: place.cluster.queue() == [], 5)
+    assert "cannot be reached" in place.multipruner("logs", str(place.run), "prune")
+
+
+def test_a_retry_submits_what_failed_and_what_needed_it(
+    place: Place, undisturbed: Place, evaluated: list[str]
+) -> None:
+    switch = place.folder / "switch"
+    setup = f"cluster.stages.prune.setup=[test -e {switch} || exit 7]"
+    place.launch(setup, *evaluated)
+    wait_for(lambda: place.state == "failed" and place.cluster.queue() == [])
+    wait_for(lambda: "with status 7" in place.stages["prune"]["reason"])
+    switch.touch()
+    place.multipruner("retry", str(place.run))
+    place.finish()
+    tries = {name: stage["attempts"] for name, stage in place.stages.items()}
+    assert tries == {"calibrate": 0, "prune": 2, "evaluate": 2}
+    assert place.results() == undisturbed.results()
+
+
+def test_before_the_time_limit_a_job_is_requeued_and_goes_on(
+    place: Place, undisturbed: Place
+) -> None:
+    place.launch("cluster.timeout_min=1", "cluster.warn_s=15")
+    wait_for(lambda: place.steps() > 3)
+    (pid,) = place.processes()
+    os.kill(pid, signal.SIGSTOP)  # a long step; SLURM warns within 45 s
+    started = datetime.fromisoformat(place.stages["prune"]["started"])
+    time.sleep(max(0.0, 46 - (datetime.now(UTC) - started).total_seconds()))
+    with suppress(ProcessLookupError):  # SLURM may have woken it, too
+        os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: place.stages["prune"]["restarts"] == 1)
+    assert "stopped between two steps by SIGUSR2" in place.multipruner("logs", str(place.run))
+    place.finish()
+    assert place.results() == undisturbed.results()
+
+
+def test_requeues_are_bounded(place: Place) -> None:
+    place.launch("cluster.max_requeues=0")
+    wait_for(lambda: place.steps() > 1)
+    place.cluster.run("scontrol", "requeue", place.job("prune"))
+    wait_for(lambda: place.state == "failed")
+    assert "cluster.max_requeues is 0" in place.stages["prune"]["reason"]
+    assert place.stages["prune"]["restarts"] == 1
+
+
+def test_a_killed_slurmd_takes_no_step_with_it(place: Place, undisturbed: Place) -> None:
+    place.launch("cluster.parameters.exclude=n2")
+    wait_for(lambda: place.steps() > 3)
+    os.kill(place.cluster.pid_of("slurmd-n1"), signal.SIGKILL)
+    time.sleep(1)
+    place.cluster.up()
+    place.finish()
+    assert place.results() == undisturbed.results()
+
+
+def test_a_restarted_slurmctld_takes_no_step_with_it(place: Place, undisturbed: Place) -> None:
+    place.launch()
+    wait_for(lambda: place.steps() > 3)
+    os.kill(place.cluster.pid_of("slurmctld"), signal.SIGKILL)
+    time.sleep(1)
+    meanwhile = place.state
+    place.cluster.up()
+    assert meanwhile == "running"
+    place.finish()
+    assert place.results() == undisturbed.results()
+
+
+def test_cancel_ends_the_whole_chain(place: Place, evaluated: list[str]) -> None:
+    place.launch(*evaluated)
+    wait_for(lambda: place.steps() > 1)
+    place.multipruner("cancel", str(place.run))
+    wait_for(lambda: place.cluster.queue() == [] and not place.processes())
+    assert {name: stage["state"] for name, stage in place.stages.items()} == {
+        "calibrate": "done",
+        "prune": "cancelled",
+        "evaluate": "cancelled",
+    }
+    assert "nothing of this run alone" in place.multipruner("cancel", str(place.run))
+
+
+def test_two_launches_at_once_end_in_one_set_of_jobs(place: Place, evaluated: list[str]) -> None:
+    later = "cluster.parameters.begin=now+1hour"
+    both = [place.start(*evaluated, later), place.start(*evaluated, later)]
+    outputs = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert sorted("nothing to submit" in out for out, _ in outputs) == [False, True]
+    assert len(place.cluster.queue()) == 2
+
+
+def test_a_job_whose_id_was_not_recorded_is_found_again(place: Place) -> None:
+    place.launch("cluster.parameters.begin=now+1hour")
+    job = place.job("prune")
+    for path in place.folder.glob("outputs/store/submissions/*/job.json"):
+        path.unlink()
+    assert "nothing to submit" in place.launch("cluster.parameters.begin=now+1hour")
+    assert place.job("prune") == job
+    assert len(place.cluster.queue()) == 1
+
+
+def test_an_id_that_slurm_gave_to_another_job_is_noticed(place: Place) -> None:
+    place.launch("cluster.parameters.begin=now+1hour")
+    job = place.job("prune")
+    place.cluster.run("scontrol", "update", f"jobid={job}", "name=somebody-elses")
+    assert place.stages["prune"]["state"] == "failed"
+    assert f"SLURM has no job {job} of this run" in place.stages["prune"]["reason"]
+
+
+def test_a_sweep_is_one_plan_with_an_array(place: Place) -> None:
+    started = time.monotonic()
+    later = "cluster.parameters.begin=now+1hour"
+    out = place.launch("-m", "prune.target_ratio=10,20", "cluster.array_parallelism=1", later)
+    assert time.monotonic() - started < 20
+    assert "2 jobs submitted" in out
+    runs = sorted((place.folder / "outputs/runs").iterdir())
+    told = json.loads(place.multipruner("status", "--json", *map(str, runs)))
+    ids = {stage["job_id"] for run in told for stage in run["stages"] if stage["stage"] == "prune"}
+    assert len({job.partition("_")[0] for job in ids}) == 1
+    assert {job.partition("_")[2] for job in ids} == {"0", "1"}
+    array = place.cluster.run("squeue", "-h", "-o", "%i")
+    assert "%1]" in array
+    for run in runs:
+        place.multipruner("cancel", str(run))
+    wait_for(lambda: not place.cluster.queue(), 20)
+
+
+def test_a_plan_writes_nothing(place: Place) -> None:
+    before = sorted(place.folder.rglob("*"))
+    plan = json.loads(place.launch("plan=json", "cluster.stages.prune.timeout_min=7"))
+    assert sorted(place.folder.rglob("*")) == before
+    assert place.cluster.queue() == []
+    assert {entry["stage"]: entry["plan"] for entry in plan["stages"]} == {
+        "calibrate": "done",
+        "prune": "new",
+    }
+    assert [entry["resources"]["timeout_min"] for entry in plan["stages"]] == [24 * 60, 7]
+
+
+def test_everything_that_the_cluster_does_not_have_is_named(place: Place) -> None:
+    before = sorted(place.folder.rglob("*"))
+    told = place.launch(
+        "cluster.partition=a100",
+        "cluster.gpu_type=h100",
+        "cluster.stages.prune.gpus=9",
+        "cluster.qos=urgent",
+        "cluster.parameters.nicee=3",
+        status=2,
+    )
+    assert "cluster.partition: 'a100' is not there; allowed is one of" in told
+    assert "cluster.gpu_type: no node of partition of all has GPUs of type 'h100'" in told
+    assert "cluster.qos: 'urgent' is not there; allowed is one of normal" in told
+    assert "cluster.parameters.nicee: sbatch has no such option" in told
+    assert sorted(place.folder.rglob("*")) == before
+    told = place.launch("cluster.partition=abrupt", "cluster.timeout_min=61", status=2)
+    assert "cluster.timeout_min: 61 is longer than partition abrupt allows" in told
+
+
+def test_values_never_reach_a_shell(place: Place) -> None:
+    mark = place.folder / "mark"
+    place.launch(f'cluster.parameters.comment="$(touch {mark})\'; touch {mark}"')
+    wait_for(lambda: place.steps() > 0)
+    assert not mark.exists()
+    told = place.launch(f'cluster.account="x\n touch {mark}"', status=2)
+    assert "cluster.account" in told
+
+
+def test_the_tasks_of_a_job_share_the_candidates(place: Place, undisturbed: Place) -> None:
+    """Two ranks over gloo; their rows go through blocks in other batches than those of one."""
+    place.launch("cluster.stages.prune.tasks_per_node=2")
+    wait_for(lambda: place.steps() > 2)
+    assert len(place.processes()) == 2
+    place.finish()
+    ours, theirs = (
+        [json.loads(line) for line in each.results()["steps.jsonl"].splitlines()]
+        for each in (place, undisturbed)
+    )
+    for mine, other in zip(ours, theirs, strict=True):
+        assert (mine["unit"], mine["layer"]) == (other["unit"], other["layer"])
+        assert abs(mine["importance"] / other["importance"] - 1) < 1e-6
+
+
+def test_a_dead_rank_ends_the_job(place: Place) -> None:
+    place.launch("cluster.stages.prune.tasks_per_node=2")
+    wait_for(lambda: place.steps() > 2 and len(place.processes()) == 2)
+    os.kill(max(place.processes()), signal.SIGKILL)
+    wait_for(lambda: place.state == "failed", 60)
+    wait_for(lambda: place.processes() == [], 10)
