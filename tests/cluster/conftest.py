@@ -59,14 +59,14 @@ def cluster_without_accounting() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A model of 12 layers whose pruning takes some seconds, in dozens of steps."""
+    """A model of 10 layers whose pruning takes some seconds, in dozens of steps."""
     from support_inputs import save_model, save_tokenizer, write_tokens
 
     folder = tmp_path_factory.mktemp("inputs")
     model = save_tokenizer(
         save_model(folder / "tiny", num_hidden_layers=10, hidden_size=32, intermediate_size=48)
     )
-    windows = [[(7 * i + 3 * j) % 100 for j in range(64)] for i in range(80)]
+    windows = [[(7 * i + 3 * j) % 100 for j in range(64)] for i in range(240)]
     tokens = write_tokens(folder / "tokens.json", windows, windows)
     return [
         "model=hf",
