@@ -275,26 +275,3 @@ def test_values_never_reach_a_shell(place: Place) -> None:
     assert not mark.exists()
     told = place.launch(f'cluster.account="x\n touch {mark}"', status=2)
     assert "cluster.account" in told
-
-
-def test_the_tasks_of_a_job_share_the_candidates(place: Place, undisturbed: Place) -> None:
-    """Two ranks over gloo; their rows go through blocks in other batches than those of one."""
-    place.launch("cluster.stages.prune.tasks_per_node=2")
-    wait_for(lambda: place.steps() > 2)
-    assert len(place.processes()) == 2
-    place.finish()
-    ours, theirs = (
-        [json.loads(line) for line in each.results()["steps.jsonl"].splitlines()]
-        for each in (place, undisturbed)
-    )
-    for mine, other in zip(ours, theirs, strict=True):
-        assert (mine["unit"], mine["layer"]) == (other["unit"], other["layer"])
-        assert abs(mine["importance"] / other["importance"] - 1) < 1e-6
-
-
-def test_a_dead_rank_ends_the_job(place: Place) -> None:
-    place.launch("cluster.stages.prune.tasks_per_node=2")
-    wait_for(lambda: place.steps() > 2 and len(place.processes()) == 2)
-    os.kill(max(place.processes()), signal.SIGKILL)
-    wait_for(lambda: place.state == "failed", 60)
-    wait_for(lambda: place.processes() == [], 10)
