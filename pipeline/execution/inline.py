@@ -80,6 +80,11 @@ class Invocation:
                 self.folder.write_summary(summary)
         return summary
 
+    @property
+    def steps_computed(self) -> int:
+        """Steps of the run that were computed here, not found."""
+        return sum(row.source in self.computed for row in self.rows)
+
     def on_dense(self, record: Record) -> None:
         """The dense model was measured: the baseline of every curve."""
         if self.dense is None:
@@ -208,7 +213,7 @@ class Invocation:
                 not s.estimated for step in self.computed.values() for s in step.scored
             ),
             "audit": self._audit(),
-            "steps_computed": sum(row.source in self.computed for row in self.rows),
+            "steps_computed": self.steps_computed,
             "states_measured": len(self.measured_s),
             "seconds": round(seconds, 3),
             "probe_share": self._probe_share(),

@@ -117,7 +117,7 @@ def _run_part(
 def _told(invocation: Invocation, only: Set[str]) -> dict[str, Json]:
     return {
         "stages": {name: entry for name, entry in invocation.stages.items() if name in only},
-        "steps_computed": sum(row.source in invocation.computed for row in invocation.rows),
+        "steps_computed": invocation.steps_computed,
         "states_measured": len(invocation.measured_s),
     }
 

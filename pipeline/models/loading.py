@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Offload = Literal["none", "cpu", "disk"]
+"""Where the weights of blocks stay that are not on the device."""
 CONFIG_KEYS_WITHOUT_EFFECT = (
     "_name_or_path",
     "transformers_version",
@@ -35,7 +37,7 @@ def load(
     dtype: str,
     device: str,
     attn_implementation: str,
-    offload: Literal["none", "cpu", "disk"] = "none",
+    offload: Offload = "none",
 ) -> PrunableModel:
     """Load a model ready for pruning onto ``device`` ("cpu" or "cuda").
 
@@ -68,9 +70,7 @@ def load(
         raise StageError(f"the model in {source.folder} cannot be loaded: {error}") from error
 
 
-def _placed(
-    model: "PreTrainedModel", device: str, offload: Literal["none", "cpu", "disk"]
-) -> PrunableModel:
+def _placed(model: "PreTrainedModel", device: str, offload: Offload) -> PrunableModel:
     if offload == "none" or (offload == "cpu" and device == "cpu"):
         return PrunableModel(model.to(device))
     prunable = PrunableModel(model)

@@ -13,7 +13,7 @@ from pipeline.models.loading import LiveModel
 from pipeline.models.prunable import PrunableModel
 from pipeline.pruning.state import Candidate
 from pipeline.pruning.trajectory import ScoredCandidate, Step
-from pipeline.scoring.losses import LocalLosses
+from pipeline.scoring.losses import LocalLosses, lowered
 from pipeline.scoring.mixed import AT_LEAST, confirmed
 from pipeline.scoring.perplexity import Windows, scored
 
@@ -99,7 +99,7 @@ def test_a_model_is_screened_in_float16_and_decided_in_float32() -> None:
     for parameter in model.model.parameters():
         parameter.data.mul_(4)
     live = LiveModel(lambda _: model)
-    low = LiveModel(lambda state: live.at(state).cast(torch.float16))
+    low = lowered(live, torch.float16)
     windows = Windows(torch.randint(0, 64, (4, 32)), None)
     exact = LocalLosses(live, 0.5, keep=False)
     screen = LocalLosses(low, 0.5, keep=True)
