@@ -5,6 +5,7 @@ submitted, nor from an earlier start of the job.
 """
 
 import os
+import signal
 import stat
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import LeaseLostError, PipelineError, StageError
 from pipeline.execution import slurm
-from pipeline.execution.interruption import Interrupted, Interruption
+from pipeline.execution.interruption import STOP_SIGNALS, Interrupted, Interruption
 from pipeline.execution.submission import Submission, Task, now, runs_that_want
 from pipeline.scoring.rendezvous import over_ranks
 
@@ -74,7 +75,7 @@ class ThisJob:
         from pipeline.execution.session import conclude, needs_conclusion, run_part
         from pipeline.progress import JobLog
 
-        log = JobLog(self.interruption.check)
+        log = JobLog(self._check)
         with launched_from(Path(task.run)):
             run = Run.open(Path(task.run))
             check_unchanged(run, task)
@@ -85,6 +86,14 @@ class ThisJob:
                 if needs_conclusion(other):
                     print(f"concluding {path}, which waited for this, too", flush=True)
                     conclude(other, log)
+
+    def _check(self) -> None:
+        """Raise what ends the stage between two steps."""
+        from pipeline.scoring.ranks import require_all
+
+        # first: SLURM asks a job to stop whose rank has died, and that is no reason to requeue it
+        require_all()
+        self.interruption.check()
 
     def _leave_at_once(self) -> None:
         """The stage does not come to a step's end in time: what is on disk is enough."""
@@ -152,6 +161,8 @@ def check_unchanged(run: "Run", task: Task) -> None:
 
 def main() -> int:
     """Run this job, or this process's part of it."""
+    # before any thread is started, those of the ranks' exchange among them
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     outcomes: list[int] = []
     try:
         over_ranks(lambda: outcomes.append(run_submission()))

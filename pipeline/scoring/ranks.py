@@ -276,6 +276,12 @@ def leading(ranks: Ranks) -> Iterator[None]:
         _leader = None
 
 
+def require_all() -> None:
+    """Raise ``StageError`` where this process leads ranks and one of them is gone."""
+    if _leader is not None:
+        _leader.check()
+
+
 def serve(ranks: Ranks) -> NoReturn:
     """Any other rank: score what rank 0 asks for, until it ends.
 

@@ -6,12 +6,16 @@ Imports no torch: a wrong configuration of one process is to be told at once.
 import os
 import re
 import signal
+import socket
+import subprocess
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-FIRST_PORT, PORTS = 20000, 20000
-"""Where the ports start that a SLURM job may meet on, and how many there are."""
+FIRST_PORT, PORTS = 20000, 12000
+"""Where the ports start that a SLURM job may meet on, and how many there are: up to where Linux
+begins to give ports to outgoing connections, any of which could hold the one that is needed."""
+ANSWER_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,35 @@ def first_host(nodes: str) -> str:
     return "".join(part or "" for part in match.groups()) if match else nodes
 
 
+def _most_per_node(tasks: str) -> int:
+    """The most tasks on any node, of what SLURM writes as ``4(x2),3``."""
+    return max(int(re.split(r"\D", part)[0]) for part in tasks.split(","))
+
+
+def address_of(node: str) -> str:
+    """Where to reach a node: by its name, or by what SLURM has as its address.
+
+    SLURM's names need not be hosts: in clouds, and with several nodes on one machine, they are not.
+    """
+    try:
+        socket.getaddrinfo(node, None)
+    except OSError:
+        return _address_in_slurm(node) or node
+    return node
+
+
+def _address_in_slurm(node: str) -> str | None:
+    try:
+        told = subprocess.run(
+            ["scontrol", "--oneliner", "show", "node", node],
+            capture_output=True, text=True, timeout=ANSWER_S, check=False,
+        )  # fmt: skip
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    match = re.search(r"\bNodeAddr=(\S+)", told.stdout)
+    return match[1] if match else None
+
+
 def _of_torchrun(environment: Mapping[str, str]) -> Ranks:
     size = int(environment.get("WORLD_SIZE", "1"))
     return Ranks(
@@ -82,15 +115,16 @@ def _of_torchrun(environment: Mapping[str, str]) -> Ranks:
 
 def _of_srun(environment: Mapping[str, str]) -> Ranks:
     size = int(environment["SLURM_STEP_NUM_TASKS"])
-    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
     names = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_ID")
     step = "/".join(environment.get(name, "") for name in names)
     port = FIRST_PORT + zlib.crc32(step.encode()) % PORTS
-    per_node = environment.get("SLURM_STEP_TASKS_PER_NODE", str(size))  # such as 4(x2),3
+    local_size = _most_per_node(environment.get("SLURM_STEP_TASKS_PER_NODE", str(size)))
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
+    host = address_of(first_host(nodes)) if local_size < size else "127.0.0.1"
     return Ranks(
         rank=int(environment["SLURM_PROCID"]),
         size=size,
         local_rank=int(environment.get("SLURM_LOCALID", "0")),
-        local_size=max(int(re.split(r"\D", part)[0]) for part in per_node.split(",")),
-        init_method=f"tcp://{first_host(nodes) or 'localhost'}:{port}",
+        local_size=local_size,
+        init_method=f"tcp://{host}:{port}",
     )

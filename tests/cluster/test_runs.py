@@ -6,7 +6,9 @@ import signal
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
+import pytest
 from cluster_support import Place, wait_for
 
 
@@ -146,6 +148,53 @@ def test_before_the_time_limit_a_job_is_requeued_and_goes_on(
     assert "stopped between two steps by SIGUSR2" in place.multipruner("logs", str(place.run))
     place.finish()
     assert place.results() == undisturbed.results()
+
+
+def with_rank(place: Place) -> dict[int, int]:
+    """The processes of a job, by their rank."""
+    found = {}
+    for pid in place.processes():
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        (rank,) = (v for v in variables if v.startswith(b"SLURM_PROCID="))
+        found[int(rank.partition(b"=")[2])] = pid
+    return found
+
+
+def assert_same_steps(place: Place, other: Place) -> None:
+    """What several processes decide: the last bits of the losses may differ."""
+    lines, others = (
+        [json.loads(line) for line in (p.run / "steps.jsonl").read_text().splitlines()]
+        for p in (place, other)
+    )
+    for one, two in zip(lines, others, strict=True):
+        for key in ("unit", "layer", "width_after"):
+            assert one[key] == two[key]
+        assert one["importance"] == pytest.approx(two["importance"], rel=1e-6)
+
+
+def test_the_tasks_of_a_job_share_the_candidates(place: Place, undisturbed: Place) -> None:
+    place.launch("cluster.stages.prune.tasks_per_node=2")
+    wait_for(lambda: place.steps() > 3)
+    assert sorted(with_rank(place)) == [0, 1]
+    place.finish()
+    assert_same_steps(place, undisturbed)
+
+
+def test_the_tasks_of_a_requeued_job_go_on_from_its_steps(place: Place, undisturbed: Place) -> None:
+    place.launch("cluster.stages.prune.nodes=2")
+    wait_for(lambda: place.steps() > 3)
+    place.cluster.run("scontrol", "requeue", place.job("prune"))
+    place.finish()
+    assert place.stages["prune"]["restarts"] == 1
+    assert_same_steps(place, undisturbed)
+
+
+def test_a_dead_rank_ends_the_job(place: Place) -> None:
+    place.launch("cluster.stages.prune.tasks_per_node=2")
+    wait_for(lambda: place.steps() > 1)
+    os.kill(with_rank(place)[1], signal.SIGKILL)
+    wait_for(lambda: place.state == "failed", 60)
+    wait_for(lambda: not place.processes(), 10)
 
 
 def test_requeues_are_bounded(place: Place) -> None:
