@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""python launch.py [GROUP=OPTION] [KEY=VALUE]: compose a configuration, plan it, run it."""
+"""python launch.py [-m] [GROUP=OPTION] [KEY=VALUE]: compose a configuration, plan it, run it."""
 
 import errno
 import os
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.execution.run import Run
+    from pipeline.execution.sweep import Combination
 
-CONFIG_DIR = Path(__file__).resolve().parent / "conf"
+ROOT = Path(__file__).resolve().parent
+CONFIG_DIR, SWEEPS_DIR = ROOT / "conf", ROOT / "sweeps"
 AGAIN = "everything up to the last step is kept; to go on, type the same again:"
 
 
@@ -30,45 +32,58 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.umask(os.umask(0) | stat.S_IWOTH)
     command = shlex.join(["python", *sys.argv])
-    outcomes: list[int] = []
-    prepared: list[Run] = []
-    status = report_errors(
-        lambda: over_ranks(lambda: compose_and_run(command, outcomes, prepared)), command
-    )
-    status = max([status, *outcomes])
-    if status == 0 and prepared:
-        status = report_errors(lambda: hand_over(prepared), command)
-    return status
+    return report_errors(lambda: over_ranks(lambda: compose_and_run(command)), command)
 
 
-def compose_and_run(command: str, outcomes: list[int], prepared: "list[Run]") -> None:
-    """Have Hydra compose the command line, and run each configuration that comes of it.
-
-    ``outcomes`` gets the exit status of each, and ``prepared`` those that are to be handed over to
-    a cluster, all together. Raises ``ConfigError`` for what cannot be composed.
-    """
-    import hydra
-    from hydra.errors import HydraException
-
+def compose_and_run(command: str) -> None:
+    """Have Hydra compose the command line, and run what comes of it. Raises ``PipelineError``."""
     from pipeline.overrides import check
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of exiting with 1
-    checked = check(sys.argv[1:], CONFIG_DIR)
-    sys.argv[1:] = checked.arguments
+    checked = check(sys.argv[1:], [CONFIG_DIR, SWEEPS_DIR])
+    combinations, is_sweep = compose(checked.arguments, checked.problems)
+    if is_sweep:
+        run_sweep(combinations, checked.problems, command)
+    elif combinations:
+        run(combinations[0].raw, checked.problems)
+    elif checked.problems:
+        raise ConfigError(checked.problems)
+
+
+def compose(arguments: list[str], problems: list[str]) -> "tuple[list[Combination], bool]":
+    """Every configuration that Hydra makes of the arguments, and whether they are a sweep.
+
+    Raises ``ConfigError`` for what cannot be composed, with ``problems`` that were found before.
+    """
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+
+    from pipeline.execution.sweep import Combination
+
+    composed: list[Combination] = []
+    modes: list[RunMode] = []
 
     def task(raw: "DictConfig") -> None:
-        outcomes.append(report_errors(lambda: run(raw, checked.problems, prepared), command))
+        settings = HydraConfig.get()
+        composed.append(Combination(raw, tuple(settings.overrides.task)))
+        modes.append(settings.mode)
 
-    composed = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of exiting with 1
+    compose_all = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")
     with tempfile.TemporaryDirectory() as scratch:
         # Hydra keeps what was typed for a sweep, unchecked; nobody is to find it
-        sys.argv.append(f"hydra.sweep.dir={scratch}")
+        sys.argv[1:] = [
+            *arguments,
+            f"hydra.sweep.dir={scratch}",
+            "hydra/launcher=plan",
+            f"hydra.searchpath=[{SWEEPS_DIR.as_uri()}]",
+        ]
         try:
-            composed(task)()
+            compose_all(task)()
         except HydraException as error:
-            raise ConfigError([*checked.problems, str(error)]) from error
-    if checked.problems and not outcomes:
-        raise ConfigError(checked.problems)
+            raise ConfigError([*problems, str(error)]) from error
+    return composed, RunMode.MULTIRUN in modes
 
 
 def report_errors(work: Callable[[], None], command: str) -> int:
@@ -93,42 +108,64 @@ def report_errors(work: Callable[[], None], command: str) -> int:
     return 0
 
 
-def run(raw: "DictConfig", problems: list[str], prepared: "list[Run] | None" = None) -> None:
-    """Validate what Hydra composed, and run it; or add to ``prepared`` what a cluster is to run.
-
-    Raises ``PipelineError``.
-    """
+def run(raw: "DictConfig", problems: list[str]) -> None:
+    """Validate what Hydra composed, and run it or have it run. Raises ``PipelineError``."""
     from pipeline.config import from_composed
 
     config = from_composed(raw, problems)
-    if config.cluster.offline:
-        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")  # before they are imported
+    go_offline(config.cluster.offline)
 
-    from pipeline.execution import session
+    from pipeline.execution import launching
     from pipeline.execution.run import Run
     from pipeline.preflight import check
-    from pipeline.progress import Quiet, Terminal
 
     ready = Run.prepare(config, check(config))
-    if prepared is not None and (config.cluster.name != "inline" or config.plan):
-        prepared.append(ready)
-        return
+    if config.plan:
+        launching.show([ready], screen())
+    elif config.cluster.name == "inline":
+        run_here(ready)
+    else:
+        launching.launch([ready], screen())
+
+
+def run_sweep(combinations: "list[Combination]", problems: list[str], command: str) -> None:
+    """Plan all combinations as one, and run them or have them run. Raises ``PipelineError``."""
+    from pipeline.execution import sweep
+
+    configs = sweep.validated(combinations, problems)
+    go_offline(any(config.cluster.offline for config in configs))
+
+    from pipeline.execution import launching
+
+    planned = sweep.Sweep.of(configs, [each.overrides for each in combinations], command)
+    if configs[0].plan:
+        launching.show(planned.runs, screen(), planned)
+    elif configs[0].cluster.name == "inline":
+        sweep.run_here(planned, run_here, screen())
+    else:
+        planned.claim()
+        launching.launch(planned.runs, screen(), planned)
+
+
+def go_offline(is_offline: bool) -> None:
+    """Tell the hub's libraries, before they are imported."""
+    if is_offline:
+        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+
+
+def run_here(ready: "Run") -> None:
+    """Run a run in this process."""
+    from pipeline.execution import session
+    from pipeline.progress import Quiet, Terminal
+
     ready.claim()
     console = screen()
     display = (
-        Terminal(console, config.prune.target_ratio) if console.is_terminal else Quiet(console)
+        Terminal(console, ready.config.prune.target_ratio)
+        if console.is_terminal
+        else Quiet(console)
     )
     session.run_all(ready, display, console)
-
-
-def hand_over(prepared: "list[Run]") -> None:
-    """Show the plan of the runs, or submit them and say what to type next."""
-    from pipeline.execution import launching
-
-    if prepared[0].config.plan:
-        launching.show(prepared, screen())
-    else:
-        launching.launch(prepared, screen())
 
 
 def screen() -> "Console":

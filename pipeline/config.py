@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from pipeline.errors import ConfigError
 from pipeline.files import Json
-from pipeline.pruning.state import DIMENSIONS
+from pipeline.pruning.state import DIMENSIONS, Dimension
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -79,6 +79,12 @@ def _is_distribution(value: list[float]) -> list[float]:
     return value
 
 
+def _is_order(value: list[Dimension]) -> list[Dimension]:
+    if sorted(value) != sorted(DIMENSIONS):
+        raise ValueError(f"allowed is each of {', '.join(DIMENSIONS)} once")
+    return value
+
+
 class PruneConfig(_Section):
     """What is removed."""
 
@@ -88,6 +94,8 @@ class PruneConfig(_Section):
         list[Annotated[float, Field(allow_inf_nan=False)]], AfterValidator(_is_distribution)
     ]
     """Shares of the target ratio: blocks, MLP channels, heads."""
+    order: Annotated[list[Dimension], AfterValidator(_is_order)] = list(DIMENSIONS)
+    """Which dimension is pruned first, second and last; ``distribution`` keeps its own order."""
     mlp_group_size: int = Field(ge=1)
     """MLP channels removed at a time."""
     attn_group_size: int = Field(ge=1)
@@ -246,6 +254,10 @@ class StagesResources(_Section):
     evaluate: StageResources = Field(default_factory=_as_the_others)
 
 
+ALIKE = {**dict.fromkeys(DIMENSIONS, "prune"), "dense": "evaluate"}
+"""Stages of sweeps, by the stage whose resources they ask for."""
+
+
 class ClusterConfig(StageResources):
     """Where stages run."""
 
@@ -272,7 +284,7 @@ class ClusterConfig(StageResources):
 
     def of_stage(self, stage: str) -> "StageResources":
         """What the job of a stage asks for."""
-        own = getattr(self.stages, stage).model_dump(exclude_unset=True, exclude_none=True)
+        own = getattr(self.stages, ALIKE.get(stage, stage)).model_dump(exclude_unset=True, exclude_none=True)
         names = StageResources.model_fields
         common = {name: getattr(self, name) for name in names}
         parameters = {**self.parameters, **own.pop("parameters", {})}
@@ -303,6 +315,15 @@ class RunConfig(_Section):
     """Folder of the run; null is outputs/runs/NAME."""
 
 
+class SweepConfig(_Section):
+    """The sweep that the run is part of."""
+
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)
+    """Folder below outputs/sweeps, and group in W&B; null is made of what varies and the model."""
+    reach: dict[Dimension, float] = Field(default_factory=dict)
+    """Filled in: how far, in percent removed, a dimension is pruned for all runs that share it."""
+
+
 class StoreConfig(_Section):
     """Results that runs share."""
 
@@ -323,6 +344,7 @@ class Config(_Section):
     tracking: TrackingConfig
     cluster: Annotated[ClusterConfig, AfterValidator(_needs_no_cluster)]
     run: RunConfig
+    sweep: SweepConfig = Field(default_factory=lambda: SweepConfig.model_validate({}))
     store: StoreConfig
     plan: Annotated[bool | str, AfterValidator(_is_plan)] = False
     """true shows what would run, what is done and what it would ask for, and runs nothing; json

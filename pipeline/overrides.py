@@ -3,7 +3,7 @@
 Hydra stops at the first of them. Here each becomes a problem of its own, and what is right goes on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,9 +19,9 @@ class CheckedOverrides:
     problems: list[str]
 
 
-def check(arguments: Sequence[str], config_dir: Path) -> CheckedOverrides:
+def check(arguments: Sequence[str], config_dirs: Iterable[Path]) -> CheckedOverrides:
     """Sort the command line's arguments into those that can be composed and problems."""
-    groups = _groups(config_dir)
+    groups = _groups(config_dirs)
     good: list[str] = []
     problems: list[str] = []
     rest = list(arguments)
@@ -82,10 +82,11 @@ FLAGS_WITH_VALUE = {
 FLAGS_WITH_OPTION = {"--info", "-i"}
 
 
-def _groups(config_dir: Path) -> dict[str, list[str]]:
+def _groups(config_dirs: Iterable[Path]) -> dict[str, list[str]]:
     """The options of each config group."""
     return {
         folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
+        for config_dir in config_dirs
         for folder in config_dir.iterdir()
         if folder.is_dir()
     }

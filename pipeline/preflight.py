@@ -5,7 +5,9 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.config import Config
+from pydantic import BaseModel
+
+from pipeline.config import Config, ModelConfig
 from pipeline.errors import ConfigError
 from pipeline.execution.cluster import problems as cluster_problems
 from pipeline.execution.prefetching import missing as not_in_cache
@@ -22,43 +24,68 @@ def check(config: Config) -> ModelSource:
 
     Raises ``ConfigError`` with every problem.
     """
-    problems: list[str] = []
+    return Preflight().check(config)
 
-    def collect(part: Callable[[], list[str]]) -> None:
-        try:
-            problems.extend(part())
-        except ConfigError as error:
-            problems.extend(error.problems)
 
-    located: list[ModelSource] = []
-    model = config.model
+class Preflight:
+    """Checks several configurations: what takes time is done once for what they have in common."""
 
-    def find() -> list[str]:
-        located.append(locate(model.path, model.gguf_file, model.revision, model.trust_remote_code))
+    def __init__(self) -> None:
+        self._sources: dict[str, ModelSource] = {}
+        self._problems: dict[tuple[str, ...], list[str]] = {}
+
+    def check(self, config: Config) -> ModelSource:
+        """Find the model and check the configuration. Raises ``ConfigError`` with all problems."""
+        prunes = config.evaluate.pruning_config is None
+        problems = [
+            *_collected(lambda: _device(config)),
+            *_collected(lambda: _folders(config)),
+            *self._once("cluster", lambda: _cluster(config), config.cluster, config.tracking),
+            *self._once(
+                "measured", lambda: _measured_files(config), config.probe, config.evaluate
+            ),
+        ]
+        file_problems = _calibration_file(config) if prunes else []
+        problems += file_problems
+        problems += _collected(lambda: self._find(config.model))
+        if source := self._sources.get(config.model.model_dump_json()):
+            read = (config.model, config.calibration)
+            problems += _collected(lambda: _measurements(config, source))
+            if config.cluster.offline:
+                problems += self._once(
+                    "cache", lambda: not_in_cache(config, source),
+                    *read, config.probe, config.evaluate,
+                )  # fmt: skip
+            about_model = _groups if prunes else _pruning_config
+            problems += _collected(lambda: about_model(config, source))
+            if prunes and not file_problems:
+                problems += self._once("windows", lambda: _windows(config, source), *read)
+        if problems or source is None:
+            raise ConfigError(problems)
+        return source
+
+    def _find(self, model: ModelConfig) -> list[str]:
+        key = model.model_dump_json()
+        if key not in self._sources:
+            self._sources[key] = locate(
+                model.path, model.gguf_file, model.revision, model.trust_remote_code
+            )
         return []
 
-    collect(find)
-    collect(lambda: _device(config))
-    collect(lambda: _folders(config))
-    collect(lambda: _cluster(config))
-    collect(lambda: _measured_files(config))
-    prunes = config.evaluate.pruning_config is None
-    file_problems = _calibration_file(config) if prunes else []
-    problems.extend(file_problems)
-    if located:
-        source = located[0]
-        collect(lambda: _measurements(config, source))
-        if config.cluster.offline:
-            collect(lambda: not_in_cache(config, source))
-        if prunes:
-            collect(lambda: _groups(config, source))
-        else:
-            collect(lambda: _pruning_config(config, source))
-        if prunes and not file_problems:
-            collect(lambda: _windows(config, source))
-    if problems:
-        raise ConfigError(problems)
-    return located[0]
+    def _once(self, name: str, part: Callable[[], list[str]], *read: BaseModel) -> list[str]:
+        """The problems of a part that reads these sections of the configuration."""
+        key = (name, *(section.model_dump_json() for section in read))
+        if key not in self._problems:
+            self._problems[key] = _collected(part)
+        return self._problems[key]
+
+
+def _collected(part: Callable[[], list[str]]) -> list[str]:
+    """The problems of a part, returned or raised."""
+    try:
+        return part()
+    except ConfigError as error:
+        return list(error.problems)
 
 
 def _device(config: Config) -> list[str]:

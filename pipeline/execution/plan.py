@@ -9,8 +9,9 @@ from pipeline.execution.store import Stage
 from pipeline.files import key_of, sha256_of_file
 from pipeline.models.loading import Digests, weights_digest
 from pipeline.models.source import ModelSource
+from pipeline.stages.descent import ends_of
 from pipeline.stages.measuring import What
-from pipeline.stages.search import DECISION_VERSION
+from pipeline.stages.search import DECISION_VERSION, group_size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +47,14 @@ def plan(config: Config, source: ModelSource, digests: Digests) -> Plan:
         given = {"pruning_config": sha256_of_file(Path(config.evaluate.pruning_config))}
         return Plan((_evaluate(config, model, given, ()),), weights)
     calibrate = Stage("calibrate", _calibrate_recipe(config, source, digests))
-    search = {
+    base = {
         "decision_version": DECISION_VERSION,
         "model": model,
         "calibrate": calibrate.key,
         "search": config.prune.search,
         "precision": config.scoring.precision,
+    }
+    search = base | {
         "mlp_group_size": config.prune.mlp_group_size,
         "attn_group_size": config.prune.attn_group_size,
     }
@@ -59,19 +62,44 @@ def plan(config: Config, source: ModelSource, digests: Digests) -> Plan:
     target = {
         "target_ratio": config.prune.target_ratio,
         "distribution": [share / sum(shares) for share in shares],
+        "order": list(config.prune.order),
     }
-    prune = Stage("prune", search | target, (calibrate,))
+    probes = _probes(config)
     stages = [calibrate]
     if config.score.enabled:
         stages.append(Stage("score", search, (calibrate,)))
-    stages.append(prune)
-    if config.probe.every:
-        what = What.of_probe(config).recipe(config)
-        recipe = {"prune": prune.key, "every": config.probe.every, "what": what}
-        stages.append(Stage("probe", recipe, (prune,)))
+    if config.sweep.name and config.evaluate.enabled:
+        what = What.of_evaluation(config).recipe(config)
+        stages.append(Stage("dense", {"model": model, "what": what}))
+    walks = _walks(config, base | {"probe": probes}, calibrate)
+    prune = Stage("prune", search | target, (calibrate, *walks[-1:]))
+    stages += [*walks, prune]
+    if probes:
+        stages.append(Stage("probe", {"prune": prune.key, **probes}, (prune,)))
     if config.evaluate.enabled:
-        stages.append(_evaluate(config, model, {"prune": prune.key}, (prune,)))
+        needs = (prune, *(stage for stage in stages if stage.name == "dense"))
+        stages.append(_evaluate(config, model, {"prune": prune.key}, needs))
     return Plan(tuple(stages), weights)
+
+
+def _probes(config: Config) -> dict[str, Any] | None:
+    if not config.probe.every:
+        return None
+    return {"every": config.probe.every, "what": What.of_probe(config).recipe(config)}
+
+
+def _walks(config: Config, base: dict[str, Any], calibrate: Stage) -> list[Stage]:
+    """A stage for each dimension that the run shares with others of its sweep."""
+    walks: list[Stage] = []
+    path: list[list[Any]] = []
+    for dimension, end in ends_of(config).items():
+        if dimension in config.sweep.reach:
+            group_size = group_size_of(config, dimension)
+            recipe = {"from": list(path), "to": config.sweep.reach[dimension]}
+            recipe |= {"group_size": group_size, **base}
+            walks.append(Stage(dimension, recipe, (calibrate, *walks[-1:])))
+        path.append([dimension, group_size_of(config, dimension), end])
+    return walks
 
 
 def _evaluate(

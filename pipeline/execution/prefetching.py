@@ -9,7 +9,8 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.models.source import ModelSource, fetch, locate
 
-CONF = Path(pipeline.__file__).resolve().parents[1] / "conf"
+ROOT = Path(pipeline.__file__).resolve().parents[1]
+CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
 
 
 def prefetch(overrides: Sequence[str]) -> Iterator[str]:
@@ -23,10 +24,12 @@ def prefetch(overrides: Sequence[str]) -> Iterator[str]:
     from pipeline.config import from_composed
     from pipeline.overrides import check
 
-    checked = check(overrides, CONF)
+    checked = check(overrides, [CONF, SWEEPS])
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = from_composed(compose("config", checked.arguments), checked.problems)
+            searched = f"hydra.searchpath=[{SWEEPS.as_uri()}]"
+            composed = compose("config", [*checked.arguments, searched])
+            config = from_composed(composed, checked.problems)
     except HydraException as error:
         raise ConfigError([*checked.problems, str(error)]) from error
     model = config.model

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ class Run:
         )
         store = Store(config.store_dir)
         return cls(config, source, plan(config, source, store.digests), RunFolder(path), store)
+
+    def planned_as(self, config: Config) -> "Run":
+        """The same run with another configuration that leaves model and folder as they are."""
+        planned = plan(config, self.source, self.store.digests)
+        return replace(self, config=config, plan=planned)
 
     def claim(self) -> None:
         """Make the run's folder this run's."""

@@ -17,7 +17,7 @@ from pipeline.tracking.wandb_session import new_run_id
 
 CANCELLED = "cancelled.json"
 """The file that says that the user wants nothing more of a run; a launch takes it away."""
-EXECUTION_KEYS = ("run.", "store.", "scoring.", "cluster.", "plan", "wait")
+EXECUTION_KEYS = ("run.", "store.", "sweep.", "scoring.", "cluster.", "plan", "wait")
 """Keys that never decide a result."""
 
 

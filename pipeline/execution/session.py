@@ -19,6 +19,7 @@ from pipeline.execution.run import Run
 from pipeline.execution.run_folder import RunFolder
 from pipeline.files import Json, read_json
 from pipeline.progress import Display
+from pipeline.pruning.state import DIMENSIONS
 from pipeline.report.data import RunReport
 from pipeline.report.page import write_page
 from pipeline.report.picture import write_picture
@@ -28,7 +29,7 @@ from pipeline.tracking.wandb_session import WandbRun
 from pipeline.tracking.wandb_tracker import WandbTracker
 
 PICTURE, PAGE = "report.png", "report.html"
-TRACKED = {"prune", "probe"}
+TRACKED = {*DIMENSIONS, "prune", "probe"}
 """Stages that tell of steps."""
 NOTHING: Mapping[str, Json] = {}
 TRACKER_WAIT_S = 30.0

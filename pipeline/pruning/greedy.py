@@ -36,12 +36,20 @@ class Taken:
     """Computed now, not found on disk."""
 
 
-def thresholds(target_ratio: float, distribution: Sequence[float]) -> dict[Dimension, float]:
-    """The removed percentage at which each dimension ends: its cumulative share of the target."""
+def thresholds(
+    target_ratio: float,
+    distribution: Sequence[float],
+    order: Sequence[Dimension] = DIMENSIONS,
+) -> dict[Dimension, float]:
+    """The removed percentage at which each dimension ends: its cumulative share of the target.
+
+    ``distribution`` has the shares of ``DIMENSIONS``; the dimensions come one after the other in
+    ``order``.
+    """
     total = sum(distribution)
-    shares = [sum(distribution[: i + 1]) / total for i in range(len(DIMENSIONS))]
-    ends = [target_ratio * share for share in shares[:-1]]
-    return dict(zip(DIMENSIONS, [*ends, target_ratio], strict=True))
+    shares = [distribution[DIMENSIONS.index(dimension)] for dimension in order]
+    ends = [target_ratio * (sum(shares[: i + 1]) / total) for i in range(len(shares) - 1)]
+    return dict(zip(order, [*ends, target_ratio], strict=True))
 
 
 def walk(

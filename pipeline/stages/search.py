@@ -16,6 +16,34 @@ DECISION_VERSION = 1
 """Raised by hand when the same settings would decide differently."""
 
 
+def trajectory_identity(
+    config: Config, weights: str, calibration: str, dimension: Dimension, start: PruningState
+) -> dict[str, Any]:
+    """What a trajectory is found by; ``weights`` and ``calibration`` are digests."""
+    model, prune = config.model, config.prune
+    return {
+        "decision_version": DECISION_VERSION,
+        "weights": weights,
+        "calibration": calibration,
+        "dimension": dimension,
+        "group_size": group_size_of(config, dimension),
+        "start": start.identity(),
+        "weight_reorder": prune.weight_reorder,
+        "search": prune.search,
+        "precision": config.scoring.precision,
+        "dtype": model.dtype,
+        "device": model.device,
+        "attn_implementation": model.attn_implementation,
+    }
+
+
+def group_size_of(config: Config, dimension: Dimension) -> int | None:
+    """Channels removed at a time; None for blocks."""
+    prune = config.prune
+    sizes = {"mlp_channels": prune.mlp_group_size, "heads": prune.attn_group_size}
+    return sizes.get(dimension)
+
+
 class Search:
     """Follows trajectories under one configuration, and extends them where steps are missing."""
 
@@ -40,7 +68,7 @@ class Search:
             trajectory,
             start,
             dimension,
-            self.group_size(dimension) or 0,
+            group_size_of(self.config, dimension) or 0,
             partial(self._decide, dimension),
             self.inputs.made_by,
             partial(self.inputs.listener.on_note, f"waiting: another run computes {dimension}"),
@@ -59,27 +87,10 @@ class Search:
 
     def identity(self, dimension: Dimension, start: PruningState) -> dict[str, Any]:
         """Everything that decides a trajectory's steps, and nothing else."""
-        model, prune = self.config.model, self.config.prune
-        return {
-            "decision_version": DECISION_VERSION,
-            "weights": self.inputs.weights,
-            "calibration": self.calibration.hash_of(dimension),
-            "dimension": dimension,
-            "group_size": self.group_size(dimension),
-            "start": start.identity(),
-            "weight_reorder": prune.weight_reorder,
-            "search": prune.search,
-            "precision": self.config.scoring.precision,
-            "dtype": model.dtype,
-            "device": model.device,
-            "attn_implementation": model.attn_implementation,
-        }
-
-    def group_size(self, dimension: Dimension) -> int | None:
-        """Channels removed at a time; None for blocks."""
-        prune = self.config.prune
-        sizes = {"mlp_channels": prune.mlp_group_size, "heads": prune.attn_group_size}
-        return sizes.get(dimension)
+        calibration = self.calibration.hash_of(dimension)
+        return trajectory_identity(
+            self.config, self.inputs.weights, calibration, dimension, start
+        )
 
     def _decide(
         self,
