@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.scoring.rendezvous import over_ranks
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent
 CONFIG_DIR, SWEEPS_DIR = ROOT / "conf", ROOT / "sweeps"
+MULTIRUN = ("-m", "--multirun")
 AGAIN = "everything up to the last step is kept; to go on, type the same again:"
 
 
@@ -58,23 +59,30 @@ def compose(arguments: list[str], problems: list[str]) -> "tuple[list[Combinatio
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from hydra.types import RunMode
+    from omegaconf import OmegaConf
 
     from pipeline.execution.sweep import Combination
 
     composed: list[Combination] = []
-    modes: list[RunMode] = []
+    modes: list[RunMode | None] = []
 
     def task(raw: "DictConfig") -> None:
         settings = HydraConfig.get()
-        composed.append(Combination(raw, tuple(settings.overrides.task)))
+        given: Any = OmegaConf.to_container(settings.overrides.task)
+        composed.append(Combination(raw, tuple(given)))
         modes.append(settings.mode)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of exiting with 1
     compose_all = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")
     with tempfile.TemporaryDirectory() as scratch:
         # Hydra keeps what was typed for a sweep, unchecked; nobody is to find it
+        flags = [argument for argument in arguments if argument in MULTIRUN]
+        rest = [argument for argument in arguments if argument not in MULTIRUN]
+        if any(argument.startswith(("sweep=", "+sweep=")) for argument in rest):
+            flags = ["--multirun"]  # a chosen sweep is one without the flag, too
         sys.argv[1:] = [
-            *arguments,
+            *flags,
+            *rest,
             f"hydra.sweep.dir={scratch}",
             "hydra/launcher=plan",
             f"hydra.searchpath=[{SWEEPS_DIR.as_uri()}]",
@@ -139,7 +147,7 @@ def run_sweep(combinations: "list[Combination]", problems: list[str], command: s
 
     planned = sweep.Sweep.of(configs, [each.overrides for each in combinations], command)
     if configs[0].plan:
-        launching.show(planned.runs, screen(), planned)
+        launching.show(planned.runs, screen())
     elif configs[0].cluster.name == "inline":
         sweep.run_here(planned, run_here, screen())
     else:

@@ -37,7 +37,9 @@ class PlanLauncher(Launcher):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int  # noqa: ARG002
+        self,
+        job_overrides: Sequence[Sequence[str]],
+        initial_job_idx: int,  # noqa: ARG002
     ) -> list[JobReturn]:
         """Compose the combinations, one after the other."""
         setup_globals()

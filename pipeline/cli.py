@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline.errors import ConfigError, PipelineError
 
 RUNS = Path("outputs/runs")
+ANY = "folder or name, of a run or a sweep"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     status = commands.add_parser("status", help="how runs stand")
-    status.add_argument("run", nargs="*", help="folder or name; without one, all runs here")
+    status.add_argument(
+        "run", nargs="*", help="folder or name, of a run or a sweep; without one, all runs here"
+    )
     status.add_argument("--json", action="store_true", help="for scripts")
     status.add_argument("-f", "--follow", action="store_true", help="until nothing runs any more")
     status.set_defaults(command=_status)
@@ -49,15 +52,17 @@ def _parser() -> argparse.ArgumentParser:
     logs.set_defaults(command=_logs)
 
     cancel = commands.add_parser("cancel", help="end a run's jobs, those included that wait")
-    cancel.add_argument("run", nargs="+", help="folder or name")
+    cancel.add_argument("run", nargs="+", help=ANY)
     cancel.set_defaults(command=_cancel)
 
     retry = commands.add_parser("retry", help="submit what failed, and what depended on it")
-    retry.add_argument("run", help="folder or name")
+    retry.add_argument("run", help=ANY)
     retry.set_defaults(command=_retry)
 
-    why = commands.add_parser("why", help="why each stage runs, fails or is new")
-    why.add_argument("run", help="folder or name")
+    why = commands.add_parser(
+        "why", help="why each stage runs, fails or is new; of two runs, in what they differ"
+    )
+    why.add_argument("run", nargs="+", help="folder or name")
     why.set_defaults(command=_why)
 
     prefetch = commands.add_parser(
@@ -78,6 +83,17 @@ def run_folder(name: str) -> Path:
     raise ConfigError([f"run: there is no run {name} here; {hint}"])
 
 
+def run_folders(names: Sequence[str]) -> list[Path]:
+    """The folders of runs and of all runs of sweeps. Raises ``ConfigError``."""
+    from pipeline.execution.sweep_folder import SWEEPS, runs_of
+
+    folders: list[Path] = []
+    for name in names:
+        of_sweep = [run for path in (Path(name), SWEEPS / name) for run in runs_of(path)]
+        folders += of_sweep or [run_folder(name)]
+    return list(dict.fromkeys(folders))
+
+
 def _runs_here() -> list[Path]:
     found = [path.parent for path in RUNS.glob("*/launch.json")]
     return sorted(found, key=lambda path: (path / "run.json").stat().st_mtime, reverse=True)
@@ -89,7 +105,7 @@ def _status(parsed: argparse.Namespace) -> None:
     from pipeline.execution import follow
     from pipeline.execution.status import of_runs, run_state
 
-    runs = [run_folder(name) for name in parsed.run] or _runs_here()
+    runs = run_folders(parsed.run) or _runs_here()
     if parsed.json:
         told = []
         for run, states in zip(runs, of_runs(runs), strict=True):
@@ -119,7 +135,7 @@ def _logs(parsed: argparse.Namespace) -> None:
 def _cancel(parsed: argparse.Namespace) -> None:
     from pipeline.execution.cancelling import cancel
 
-    for run in [run_folder(name) for name in parsed.run]:
+    for run in run_folders(parsed.run):
         for line in cancel(run):
             print(line)
 
@@ -130,18 +146,22 @@ def _retry(parsed: argparse.Namespace) -> None:
     from pipeline.execution import launching
     from pipeline.execution.run import Run, launched_from
 
-    path = run_folder(parsed.run).absolute()
-    with launched_from(path):
-        run = Run.open(path)
-        if run.config.cluster.name == "inline":
-            raise PipelineError("this run runs in its own process: type its command again")
-        launching.launch([run], Console(soft_wrap=True))
+    paths = [path.absolute() for path in run_folders([parsed.run])]
+    with launched_from(paths[0]):
+        runs = [Run.open(path) for path in paths]
+        if runs[0].config.cluster.name == "inline":
+            raise PipelineError("this runs in its own process: type its command again")
+        launching.launch(runs, Console(soft_wrap=True))
 
 
 def _why(parsed: argparse.Namespace) -> None:
     from pipeline.execution import why
 
-    for line in why.explain(run_folder(parsed.run)):
+    if len(parsed.run) == 1:
+        lines = why.explain(run_folder(parsed.run[0]))
+    else:
+        lines = why.differences([run_folder(name) for name in parsed.run])
+    for line in lines:
         print(line)
 
 

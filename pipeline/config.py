@@ -254,7 +254,10 @@ class StagesResources(_Section):
     evaluate: StageResources = Field(default_factory=_as_the_others)
 
 
-ALIKE = {**dict.fromkeys(DIMENSIONS, "prune"), "dense": "evaluate"}
+ALIKE: dict[str, str] = {
+    **dict.fromkeys(DIMENSIONS, "prune"),
+    "dense": "evaluate",
+}
 """Stages of sweeps, by the stage whose resources they ask for."""
 
 
@@ -284,7 +287,8 @@ class ClusterConfig(StageResources):
 
     def of_stage(self, stage: str) -> "StageResources":
         """What the job of a stage asks for."""
-        own = getattr(self.stages, ALIKE.get(stage, stage)).model_dump(exclude_unset=True, exclude_none=True)
+        alike = getattr(self.stages, ALIKE.get(stage, stage))
+        own = alike.model_dump(exclude_unset=True, exclude_none=True)
         names = StageResources.model_fields
         common = {name: getattr(self, name) for name in names}
         parameters = {**self.parameters, **own.pop("parameters", {})}

@@ -41,9 +41,7 @@ class Preflight:
             *_collected(lambda: _device(config)),
             *_collected(lambda: _folders(config)),
             *self._once("cluster", lambda: _cluster(config), config.cluster, config.tracking),
-            *self._once(
-                "measured", lambda: _measured_files(config), config.probe, config.evaluate
-            ),
+            *self._once("measured", lambda: _measured_files(config), config.probe, config.evaluate),
         ]
         file_problems = _calibration_file(config) if prunes else []
         problems += file_problems

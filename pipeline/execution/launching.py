@@ -11,15 +11,17 @@ from rich.table import Table
 from pipeline.errors import StageError
 from pipeline.execution import follow
 from pipeline.execution.cluster import not_shared
+from pipeline.execution.forecast import Forecast
 from pipeline.execution.run import Run
 from pipeline.execution.session import conclude, needs_conclusion
 from pipeline.execution.status import of_runs, run_state
 from pipeline.execution.submit import Work, completed, submit, survey
+from pipeline.execution.sweep import Sweep
 from pipeline.progress import Quiet
 
 
-def launch(runs: Sequence[Run], console: Console) -> None:
-    """Submit what is missing, and follow it where ``wait`` says so."""
+def launch(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) -> None:
+    """Submit what is missing, and follow it where ``wait`` says so. ``sweep`` has the runs."""
     if runs[0].config.cluster.name == "slurm" and (told := not_shared(runs[0].store.root)):
         console.print(f"warning: {told}", markup=False, highlight=False)
     submissions = submit(runs, lambda text: console.print(text, markup=False, highlight=False))
@@ -35,7 +37,7 @@ def launch(runs: Sequence[Run], console: Console) -> None:
         )
         console.print(f"{run.folder.path}: {shown}", markup=False, highlight=False)
     console.print(f"{jobs} jobs submitted" if jobs else "nothing to submit", highlight=False)
-    names = [shlex.quote(str(run.folder.path)) for run in runs]
+    name = shlex.quote(str(sweep.folder if sweep else runs[0].folder.path))
     if runs[0].config.wait:
         follow.follow(paths, console)
         ends = zip(paths, of_runs(paths), strict=True)
@@ -43,21 +45,22 @@ def launch(runs: Sequence[Run], console: Console) -> None:
             raise StageError(f"not finished; see: multipruner status {failed[0]}")
         return
     console.print(
-        f"next: multipruner status {names[0] if len(names) == 1 else ''}".rstrip(),
-        f"      multipruner logs {names[0]} -f",
-        f"      multipruner cancel {names[0]}",
+        f"next: multipruner status {name}",
+        f"      multipruner compare {name}" if sweep else f"      multipruner logs {name} -f",
+        f"      multipruner cancel {name}",
         sep="\n", markup=False, highlight=False,
     )  # fmt: skip
 
 
 def show(runs: Sequence[Run], console: Console) -> None:
-    """Print what would run, what is done, and what it would ask for. Nothing is written."""
+    """Print what would run, what is done, what it asks for and costs. Nothing is written."""
     work = survey(runs)
     if runs[0].config.cluster.name == "slurm":
         work = completed(work)
+    told = Forecast.of(runs)
     if runs[0].config.plan == "json":
         console.print(
-            json.dumps({"stages": [_entry(item) for item in work]}, indent=1),
+            json.dumps({"stages": [_entry(item) for item in work], **told.to_json()}, indent=1),
             markup=False, highlight=False,
         )  # fmt: skip
         return
@@ -77,7 +80,12 @@ def show(runs: Sequence[Run], console: Console) -> None:
         )  # fmt: skip
     console.print(table)
     new = sum(item.needs_job for item in work)
-    console.print(f"{new} of {len(work)} stages would run; nothing was submitted", highlight=False)
+    shared = sum(_entry(item)["plan"] == "shared" for item in work)
+    done = sum(item.status.state == "done" for item in work)
+    console.print(
+        f"{len(work)} stages: {new} new, {shared} shared, {done} done; nothing was submitted",
+        told.in_words(), sep="\n", highlight=False,
+    )  # fmt: skip
 
 
 def _entry(item: Work) -> dict[str, Any]:

@@ -44,8 +44,7 @@ class Run:
     @classmethod
     def open(cls, path: Path) -> "Run":
         """The run of a folder. Its relative paths count from where it was launched."""
-        values: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
-        config = validate(values)
+        config = validate(settings_of(path))
         settings = config.model
         source = locate(
             settings.path, settings.gguf_file, settings.revision, settings.trust_remote_code
@@ -67,6 +66,14 @@ class Run:
     def is_complete(self) -> bool:
         """Whether every stage is finished."""
         return all(self.store.finished(stage) is not None for stage in self.plan.stages)
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """The configuration that a run's folder holds."""
+    values: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
+    if values["cluster"]["name"] == "inline":
+        values["cluster"] = {"name": "inline"}  # its other keys mean nothing there
+    return dict(values)
 
 
 def device_of(config: Config) -> str:

@@ -4,6 +4,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +14,7 @@ from pipeline.config import Config, SweepConfig, from_composed
 from pipeline.errors import ConfigError, LeaseLostError, PipelineError, StageError
 from pipeline.execution.run import Run
 from pipeline.execution.store import Stage
+from pipeline.execution.sweep_folder import SWEEPS, entries_of
 from pipeline.files import Json, encode, read_json, replace
 from pipeline.preflight import Preflight
 from pipeline.pruning.state import Dimension
@@ -22,7 +24,6 @@ from pipeline.stages.search import group_size_of
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-SWEEPS = Path("outputs/sweeps")
 COMMON = ("decision_version", "model", "calibrate", "search", "precision")
 """What prune stages must have in common to share trajectories, beside what the dimensions add."""
 
@@ -40,7 +41,7 @@ def validated(combinations: Sequence[Combination], problems: Sequence[str]) -> l
 
     Raises ``ConfigError`` with ``problems`` and all of theirs, each once.
     """
-    checks = [lambda raw=each.raw: from_composed(raw) for each in combinations]
+    checks = [partial(from_composed, each.raw) for each in combinations]
     return _all(checks, [each.overrides for each in combinations], problems)
 
 
@@ -92,12 +93,10 @@ class Sweep:
     ) -> "Sweep":
         """Check and plan all combinations. Raises ``ConfigError`` with every problem."""
         preflight = Preflight()
-        sources = _all([lambda c=c: preflight.check(c) for c in configs], overrides)
+        sources = _all([partial(preflight.check, config) for config in configs], overrides)
         name = configs[0].sweep.name or _name(overrides, sources[0].name)
         named = [_in_sweep(config, SweepConfig(name=name)) for config in configs]
-        alone = [
-            Run.prepare(config, source) for config, source in zip(named, sources, strict=True)
-        ]
+        alone = [Run.prepare(config, source) for config, source in zip(named, sources, strict=True)]
         runs = [
             run.planned_as(_in_sweep(run.config, SweepConfig(name=name, reach=reach)))
             for run, reach in zip(alone, reaches(alone), strict=True)
@@ -129,18 +128,9 @@ class Sweep:
             for path, given in self.overrides.items()
         }
         earlier = {entry["run"]: entry for entry in entries_of(self.folder)}
-        written = {"name": self.name, "command": self.command}
-        written |= {"runs": list((earlier | entries).values())}
+        runs = list((earlier | entries).values())
+        written = {"name": self.name, "command": self.command, "runs": runs}
         replace(self.folder / "sweep.json", encode(written))
-
-
-def entries_of(folder: Path) -> list[dict[str, Any]]:
-    """The runs of a sweep's folder: each with ``run``, its folder, and ``overrides``."""
-    try:
-        entries: list[dict[str, Any]] = read_json(folder / "sweep.json")["runs"]
-    except FileNotFoundError:
-        return []
-    return entries
 
 
 def run_here(sweep: Sweep, run_one: Callable[[Run], None], console: Console) -> None:

@@ -88,9 +88,7 @@ class Search:
     def identity(self, dimension: Dimension, start: PruningState) -> dict[str, Any]:
         """Everything that decides a trajectory's steps, and nothing else."""
         calibration = self.calibration.hash_of(dimension)
-        return trajectory_identity(
-            self.config, self.inputs.weights, calibration, dimension, start
-        )
+        return trajectory_identity(self.config, self.inputs.weights, calibration, dimension, start)
 
     def _decide(
         self,

@@ -1,7 +1,7 @@
 """Stages that only sweeps have: what several of their runs need, done before them.
 
-``blocks``, ``mlp_channels`` and ``heads`` walk one dimension as far as any of the runs goes, so that
-each finds its steps on disk; ``dense`` evaluates the dense model.
+``blocks``, ``mlp_channels`` and ``heads`` walk one dimension as far as any of the runs goes, so
+that each finds its steps on disk; ``dense`` evaluates the dense model.
 """
 
 from pathlib import Path
