@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.files import read_json
 
 RUNS = Path("outputs/runs")
 
@@ -59,6 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     why = commands.add_parser("why", help="why each stage runs, fails or is new")
     why.add_argument("run", help="folder or name")
     why.set_defaults(command=_why)
+
+    sync = commands.add_parser("sync", help="send to W&B what its jobs could not send")
+    sync.add_argument("run", nargs="*", help="folder or name, of a run or a sweep; else all runs")
+    sync.set_defaults(command=_sync)
 
     prefetch = commands.add_parser(
         "prefetch", help="download what a launch with the same arguments needs, into the cache"
@@ -143,6 +148,27 @@ def _why(parsed: argparse.Namespace) -> None:
 
     for line in why.explain(run_folder(parsed.run)):
         print(line)
+
+
+def _sync(parsed: argparse.Namespace) -> None:
+    from pipeline.execution import syncing
+
+    for line in syncing.sync(_runs_of(parsed.run)):
+        print(line, flush=True)
+
+
+def _runs_of(names: Sequence[str]) -> list[Path]:
+    """The runs that are given by themselves or by their sweep; without names all here."""
+    here = _runs_here()
+    if not names:
+        return here
+    sweeps: dict[str, list[Path]] = {}
+    for run in here:
+        config = read_json(run / "run.json")["config"]
+        if sweep := config.get("sweep", {}).get("name"):
+            sweeps.setdefault(sweep, []).append(run)
+    found = [run for name in names for run in sweeps.get(name) or [run_folder(name)]]
+    return list(dict.fromkeys(found))
 
 
 def _prefetch(parsed: argparse.Namespace) -> None:

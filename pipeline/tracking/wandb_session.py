@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.tracking.metrics import RATIO, STEP, Metrics, Value
-from pipeline.tracking.wandb_reach import why_offline, why_unreachable
+from pipeline.tracking.wandb_reach import one_line, why_offline, why_unreachable
 from pipeline.tracking.wandb_sent import SentSteps
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Session:
         except TimeoutError:
             self._note(
                 f"W&B did not confirm everything within {FINISH_TIMEOUT_S:g} s; "
-                "the same command sends the rest when W&B is back"
+                f"later: multipruner sync {self._folder.parent}"
             )
         else:
             self._all_arrived(run)
@@ -254,7 +254,7 @@ class Session:
             return f"W&B: {run.url}"
         return (
             f"W&B is offline ({away or 'as chosen'}); to send the run later: "
-            f"wandb sync {self._folder}/offline-run-*"
+            f"multipruner sync {self._folder.parent}"
         )
 
     def _define_axes(self, run: "wandb.Run") -> None:
@@ -287,7 +287,7 @@ class Session:
         if self._sent is None:
             return
         if not run.offline and self._step_handed_over >= self._sent.step:
-            self._sent.leave_out_offline_logs()
+            self._sent.leave_out_all_logs()
         self._sent.close(self._step_handed_over)
 
 
@@ -313,13 +313,6 @@ def _set_variable(name: str, value: str | None) -> None:
         os.environ.pop(name, None)
     else:
         os.environ[name] = value
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error, without the API key."""
-    text = (str(error).splitlines() or [""])[0].strip() or type(error).__name__
-    key = os.environ.get("WANDB_API_KEY")
-    return (text.replace(key, "***") if key else text)[:300]
 
 
 def _core_process(setup: Any) -> subprocess.Popen[bytes] | None:
