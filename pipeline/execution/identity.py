@@ -31,7 +31,7 @@ def display_name(config: Config, model: str) -> str:
 
 def _unusual(config: Config) -> list[str]:
     prune, calibration = config.prune, config.calibration
-    told = [calibration.dataset] if calibration.dataset != "alpaca" else []
+    told: list[str] = [calibration.dataset] if calibration.dataset != "alpaca" else []
     for name, shown in (
         ("block_samples", "{} block rows"),
         ("width_samples", "{} width rows"),

@@ -21,7 +21,9 @@ Record = Any  # wandb.proto.wandb_internal_pb2.Record, which has no types
 
 def read_log(path: Path) -> tuple[list[Record], bool]:
     """The whole records of a log, and whether it ends there: a killed process tears the last."""
-    from wandb.proto.wandb_internal_pb2 import Record as Message
+    from wandb.proto import wandb_internal_pb2
+
+    decode = getattr(wandb_internal_pb2, "Record").FromString  # noqa: B009 (it has no types)
 
     content = path.read_bytes()
     if content[: len(HEADER)] != HEADER:
@@ -32,7 +34,7 @@ def read_log(path: Path) -> tuple[list[Record], bool]:
     for part, data, after in _fragments(content):
         started = data if part in (WHOLE, FIRST) else started + data
         if part in (WHOLE, LAST):
-            records.append(Message.FromString(started))
+            records.append(decode(started))
             end = after
     return records, not content[end:].strip(b"\0")
 
