@@ -126,6 +126,7 @@ EVALUATED = {
 }
 
 
+@pytest.mark.slow
 def test_offline_logs_of_disturbed_jobs_hold_every_step_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +173,7 @@ def test_offline_logs_of_disturbed_jobs_hold_every_step_once(
         assert len(steps_sent(sent)) == len(all_steps(run))
 
 
+@pytest.mark.slow
 def test_online_jobs_whose_server_dies_and_comes_back_show_one_run(
     tmp_path: Path, server: WandbServer, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
