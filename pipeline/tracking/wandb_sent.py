@@ -1,4 +1,4 @@
-"""Which steps Weights & Biases has, as far as the disk can tell."""
+"""What Weights & Biases has of a run, as far as the disk can tell."""
 
 import json
 from pathlib import Path
@@ -18,6 +18,8 @@ class SentSteps:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file = folder / "sent.json"
+        self.shown: dict[str, str] = {}
+        """Digests of the tables and pictures by name."""
         self.step, was_closed = self._read()
         if not was_closed:
             self.step = max(self.step, self._step_in_latest_log())
@@ -39,6 +41,7 @@ class SentSteps:
     def _read(self) -> tuple[int, bool]:
         try:
             content = read_json(self._file)
+            self.shown = dict(content.get("shown", {}))
             return int(content["step"]), bool(content["is_closed"])
         except FileNotFoundError:
             return -1, True
@@ -46,7 +49,8 @@ class SentSteps:
             return -1, False
 
     def _write(self, is_closed: bool) -> None:
-        replace(self._file, json.dumps({"step": self.step, "is_closed": is_closed}) + "\n")
+        content = {"step": self.step, "is_closed": is_closed, "shown": self.shown}
+        replace(self._file, json.dumps(content) + "\n")
 
     def _offline_logs(self) -> list[Path]:
         """The latest last."""

@@ -8,6 +8,8 @@ which steps W&B has, from the server or from the folders of offline runs, and sk
 """
 
 import contextlib
+import hashlib
+import json
 import os
 import secrets
 import subprocess
@@ -129,16 +131,24 @@ class Session:
         """Send a table."""
         import wandb
 
+        data = [list(row) for row in rows]
+        digest = _digest(json.dumps([list(columns), data]).encode())
+        if self._is_shown(name, digest):
+            return
         self._check_server()
-        table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
-        self._opened.log({name: table})
+        self._opened.log({name: wandb.Table(columns=list(columns), data=data)})
+        self._note_shown(name, digest)
 
     def picture(self, name: str, path: Path) -> None:
         """Send a picture."""
         import wandb
 
+        digest = _digest(path.read_bytes())
+        if self._is_shown(name, digest):
+            return
         self._check_server()
         self._opened.log({name: wandb.Image(str(path))})
+        self._note_shown(name, digest)
 
     def preempting(self) -> None:
         """Have W&B show the run as preempted, not as crashed."""
@@ -277,6 +287,14 @@ class Session:
             self._opened.log(dict(self._rows[step]))
             self._step_handed_over = step
 
+    def _is_shown(self, name: str, digest: str) -> bool:
+        """Whether an earlier process of the run has sent this table or picture."""
+        return self._sent is not None and self._sent.shown.get(name) == digest
+
+    def _note_shown(self, name: str, digest: str) -> None:
+        if self._sent is not None:
+            self._sent.shown[name] = digest  # written when all has arrived
+
     def _check_server(self) -> None:
         # Sending a table asks the server and waits 20 s for a dead one.
         settings = self._opened.settings
@@ -313,6 +331,10 @@ def _set_variable(name: str, value: str | None) -> None:
         os.environ.pop(name, None)
     else:
         os.environ[name] = value
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _core_process(setup: Any) -> subprocess.Popen[bytes] | None:

@@ -12,6 +12,7 @@ from wandb_support import (
     log_steps,
     offline_folders,
     records,
+    rows,
     start_mirrored_run,
     steps_sent,
     target,
@@ -163,3 +164,11 @@ def test_a_log_that_was_written_again_is_read_by_wandb(tmp_path: Path) -> None:
     torn, is_whole = read_log(again)
     assert (len(torn), is_whole) == (len(found) - 1, False)
     assert json.dumps(records(again)[:-1]) == json.dumps(records(log)[: len(records(again)) - 1])
+
+
+def test_a_run_that_is_launched_again_shows_its_table_once(tmp_path: Path) -> None:
+    for _ in range(2):
+        offline_piece(tmp_path, 2, is_end=True)
+    first, second = (rows(records(folder)) for folder in offline_folders(tmp_path))
+    assert ["prune/step" in row for row in first] == [True, True, False]
+    assert second == []
