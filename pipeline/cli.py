@@ -65,6 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     why.add_argument("run", nargs="+", help="folder or name")
     why.set_defaults(command=_why)
 
+    sync = commands.add_parser("sync", help="send to W&B what its jobs could not send")
+    sync.add_argument("run", nargs="*", help="folder or name, of a run or a sweep; else all runs")
+    sync.set_defaults(command=_sync)
+
     prefetch = commands.add_parser(
         "prefetch", help="download what a launch with the same arguments needs, into the cache"
     )
@@ -163,6 +167,13 @@ def _why(parsed: argparse.Namespace) -> None:
         lines = why.differences([run_folder(name) for name in parsed.run])
     for line in lines:
         print(line)
+
+
+def _sync(parsed: argparse.Namespace) -> None:
+    from pipeline.execution import syncing
+
+    for line in syncing.sync(run_folders(parsed.run) or _runs_here()):
+        print(line, flush=True)
 
 
 def _prefetch(parsed: argparse.Namespace) -> None:

@@ -186,6 +186,10 @@ class EvaluateConfig(_Section):
         return bool(self.tasks) or self.text is not None
 
 
+Tag = Annotated[str, Field(min_length=1, max_length=64)]
+"""As long as W&B takes it."""
+
+
 class TrackingConfig(_Section):
     """Where metrics go."""
 
@@ -196,9 +200,9 @@ class TrackingConfig(_Section):
     entity: str | None = None
     """W&B user or team; null is the key's own."""
     group: str | None = None
-    """W&B group."""
-    tags: list[str] = Field(default_factory=list)
-    """W&B tags."""
+    """W&B group; null is the sweep's name."""
+    tags: list[Tag] = Field(default_factory=list)
+    """W&B tags, besides those of the run's own: model, paper, search and calibration text."""
     mode: Literal["online", "offline"] | None = None
     """null is online where there is a key and a network, else offline."""
 
@@ -317,6 +321,8 @@ class RunConfig(_Section):
     """null makes one of model, ratio and key."""
     dir: str | None = None
     """Folder of the run; null is outputs/runs/NAME."""
+    paper: str | None = None
+    """Name of the paper's settings that the run takes, set by paper=NAME; shown as a tag in W&B."""
 
 
 class SweepConfig(_Section):

@@ -1,22 +1,20 @@
 """One invocation from plan to pictures: tracked while it runs, drawn when it is done."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from pipeline.config import Config
 from pipeline.errors import LeaseLostError
+from pipeline.execution.identity import display_name, job_type, mirrored_config, tags
 from pipeline.execution.inline import Invocation
 from pipeline.execution.interruption import Interrupted
 from pipeline.execution.leases import lease
 from pipeline.execution.outcome import report_of
 from pipeline.execution.parts import of_all_jobs
 from pipeline.execution.run import Run
-from pipeline.execution.run_folder import RunFolder
 from pipeline.files import Json, read_json
 from pipeline.progress import Display
 from pipeline.pruning.state import DIMENSIONS
@@ -24,6 +22,7 @@ from pipeline.report.data import RunReport
 from pipeline.report.page import write_page
 from pipeline.report.picture import write_picture
 from pipeline.report.table import comparison_table
+from pipeline.tracking.metrics import evaluation_metrics
 from pipeline.tracking.tracker import LocalTracker, Tracker, Trackers
 from pipeline.tracking.wandb_session import WandbRun
 from pipeline.tracking.wandb_tracker import WandbTracker
@@ -40,16 +39,11 @@ CANDIDATE_COLUMNS = ("step", "unit", "layer", "width_after", "ppl")
 def run_all(run: Run, display: Display, console: Console) -> None:
     """Run a plan, then draw and track what came of it. Raises what a stage raises."""
     folder = run.folder
-    tracker = open_tracker(run.config, folder, display.note)
-    failed = True
-    try:
+    with _tracking(run, run.plan.by_name, display) as (tracker, _):
         invocation = Invocation(
             run.config, run.source, run.plan, folder, run.store, display, tracker
         )
         report = _conclude(invocation, invocation.run(), tracker)
-        failed = False
-    finally:
-        tracker.finish(failed=failed)
     console.print(comparison_table(report))
     for name in ("", PICTURE, PAGE):
         console.print(f"{'see' if name else 'done'}: {folder.path / name}", highlight=False)
@@ -61,18 +55,26 @@ def run_part(run: Run, only: Set[str], display: Display, told: dict[str, Json]) 
     ``told`` gets what was computed, whatever happens. One process at a time tracks the run: the one
     that takes its steps, and at last the one that concludes it.
     """
-    with _tracking(run, bool(only & TRACKED), display) as (tracker, tracks):
+    with _tracking(run, only, display, wanted=bool(only & TRACKED)) as (tracker, tracks):
         part = _run_part(run, only, display, tracker, told)
         is_complete = run.is_complete
         if is_complete and tracks:
             _conclude(*part, tracker)
     if is_complete and not tracks:
-        conclude(run, display, told)
+        conclude(run, display, told, only)
 
 
-def conclude(run: Run, display: Display, before: Mapping[str, Json] = NOTHING) -> None:
-    """Bring the results of a run's finished stages into its folder, and draw and track them."""
-    with _tracking(run, True, display) as (tracker, _):
+def conclude(
+    run: Run,
+    display: Display,
+    before: Mapping[str, Json] = NOTHING,
+    only: Collection[str] = (),
+) -> None:
+    """Bring the results of a run's finished stages into its folder, and draw and track them.
+
+    ``before`` and ``only`` are what this process has computed of it, and which stages.
+    """
+    with _tracking(run, only or run.plan.by_name, display) as (tracker, _):
         _conclude(*_run_part(run, frozenset(), display, tracker, {}, before), tracker)
 
 
@@ -124,8 +126,13 @@ def _told(invocation: Invocation, only: Set[str]) -> dict[str, Json]:
 
 
 @contextmanager
-def _tracking(run: Run, wanted: bool, display: Display) -> Iterator[tuple[Tracker, bool]]:
-    """The run's trackers, where they are wanted and no other process has them; and whether so."""
+def _tracking(
+    run: Run, stages: Collection[str], display: Display, *, wanted: bool = True
+) -> Iterator[tuple[Tracker, bool]]:
+    """The run's trackers, where they are wanted and no other process has them; and whether so.
+
+    ``stages`` are those of this process.
+    """
     end = time.monotonic() + TRACKER_WAIT_S
     while True:
         with lease(run.folder.path / "tracking") as guard:
@@ -133,7 +140,7 @@ def _tracking(run: Run, wanted: bool, display: Display) -> Iterator[tuple[Tracke
                 time.sleep(TRACKER_POLL_S)
                 continue
             tracks = wanted and guard is not None
-            tracker = open_tracker(run.config, run.folder, display.note) if tracks else Trackers(())
+            tracker = open_tracker(run, stages, display.note) if tracks else Trackers(())
             failed = True
             try:
                 yield tracker, tracks
@@ -152,12 +159,14 @@ def _conclude(invocation: Invocation, summary: Json, tracker: Tracker) -> RunRep
     report = report_of(invocation, summary)
     write_picture(report, folder / PICTURE)
     write_page(report, folder / PAGE)
-    _track_outcome(tracker, invocation, summary, folder / PICTURE)
+    _track_outcome(tracker, invocation, summary, report)
+    tracker.picture("report", folder / PICTURE)
     return report
 
 
-def open_tracker(config: Config, folder: RunFolder, note: Callable[[str], None]) -> Tracker:
-    """The trackers that a configuration asks for, as one."""
+def open_tracker(run: Run, stages: Collection[str], note: Callable[[str], None]) -> Tracker:
+    """The trackers that a run's configuration asks for, as one, in a process with ``stages``."""
+    config, folder = run.config, run.folder
     settings = config.tracking
     trackers: list[Tracker] = []
     if settings.name != "none":
@@ -168,25 +177,27 @@ def open_tracker(config: Config, folder: RunFolder, note: Callable[[str], None])
             folder=folder.path,
             project=settings.project,
             entity=settings.entity,
-            name=folder.path.name,
-            group=settings.group,
-            job_type="prune",
-            tags=tuple(settings.tags),
-            config=config.model_dump(mode="json"),
+            name=display_name(config, run.source.name),
+            group=settings.group or config.sweep.name,
+            job_type=job_type(stages),
+            tags=tags(config, run.source.name),
+            config=mirrored_config(config, folder.path),
             mode=settings.mode,
         )
         trackers.append(WandbTracker(mirror, note))
     return Trackers(trackers)
 
 
-def _track_outcome(tracker: Tracker, invocation: Invocation, summary: Json, picture: Path) -> None:
+def _track_outcome(
+    tracker: Tracker, invocation: Invocation, summary: Json, report: RunReport
+) -> None:
     values: dict[str, Any] = {
         name: summary[name]
         for name in ("ratio_percent", "params", "total_params", "steps", "ppl", "dense_ppl")
         if summary[name] is not None
     }
-    for which, entry in (summary["evaluation"] or {}).items():
-        values |= {f"evaluate/{which}_{k}": v for k, v in entry.items() if v is not None}
+    for which, evaluation in report.evaluation.items():
+        values |= evaluation_metrics(which, evaluation.ppl, evaluation.tasks)
     tracker.summary(values)
     tracker.table(
         "candidates",
@@ -197,4 +208,3 @@ def _track_outcome(tracker: Tracker, invocation: Invocation, summary: Json, pict
             for s in row.scored
         ],
     )
-    tracker.picture("report", picture)

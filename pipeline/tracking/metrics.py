@@ -5,10 +5,10 @@ left out: JSON has no not-a-number, and a chart shows a gap either way.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.measure.record import Latency, Memory, Record
+from pipeline.measure.record import Latency, Memory, Record, TaskScore
 
 if TYPE_CHECKING:
     from pipeline.stages.base import (
@@ -59,6 +59,20 @@ def probe_metrics(record: Record | None) -> dict[str, Value]:
             "probe/seconds": record.seconds,
         }
     )
+
+
+def evaluation_metrics(
+    which: str, ppl: float | None, tasks: Sequence[TaskScore]
+) -> dict[str, Value]:
+    """The full evaluation of a model, ``which`` is dense or pruned. Fractions, not percent."""
+    prefix = f"evaluate/{which}"
+    values: dict[str, float | None] = {f"{prefix}_ppl": ppl}
+    if tasks:
+        values[f"{prefix}_accuracy"] = sum(task.accuracy for task in tasks) / len(tasks)
+    for task in tasks:
+        values[f"{prefix}_accuracy_{task.task}"] = task.accuracy
+        values[f"{prefix}_stderr_{task.task}"] = task.stderr
+    return _finite(values)
 
 
 def _latency_metrics(latency: Latency | None) -> dict[str, float]:

@@ -1,14 +1,11 @@
-"""Which steps Weights & Biases has, as far as the disk can tell."""
+"""What Weights & Biases has of a run, as far as the disk can tell."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from pipeline.files import read_json, replace
 from pipeline.tracking.metrics import STEP
-
-INSPECT_TIMEOUT_S = 20.0
+from pipeline.tracking.wandb_log import read_log
 
 
 class SentSteps:
@@ -21,6 +18,8 @@ class SentSteps:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file = folder / "sent.json"
+        self.shown: dict[str, str] = {}
+        """Digests of the tables and pictures by name."""
         self.step, was_closed = self._read()
         if not was_closed:
             self.step = max(self.step, self._step_in_latest_log())
@@ -34,14 +33,15 @@ class SentSteps:
         self.step = max(self.step, step)
         self._write(is_closed=True)
 
-    def leave_out_offline_logs(self) -> None:
-        """Have ``wandb sync`` pass over them: the server has their rows by now."""
-        for log in self._offline_logs():
+    def leave_out_all_logs(self) -> None:
+        """Have ``sync`` pass over them: the server has their rows by now."""
+        for log in unsent_logs(self._folder):
             log.with_suffix(".wandb.synced").touch()
 
     def _read(self) -> tuple[int, bool]:
         try:
             content = read_json(self._file)
+            self.shown = dict(content.get("shown", {}))
             return int(content["step"]), bool(content["is_closed"])
         except FileNotFoundError:
             return -1, True
@@ -49,7 +49,8 @@ class SentSteps:
             return -1, False
 
     def _write(self, is_closed: bool) -> None:
-        replace(self._file, json.dumps({"step": self.step, "is_closed": is_closed}) + "\n")
+        content = {"step": self.step, "is_closed": is_closed, "shown": self.shown}
+        replace(self._file, json.dumps(content) + "\n")
 
     def _offline_logs(self) -> list[Path]:
         """The latest last."""
@@ -61,21 +62,18 @@ class SentSteps:
             return -1
         try:
             return last_step_in(logs[-1])
-        except (OSError, ValueError, subprocess.SubprocessError):
+        except (OSError, ValueError):
             return -1  # rows are sent twice then; none is missing
+
+
+def unsent_logs(folder: Path) -> list[Path]:
+    """Logs of a run's processes, online or not, that the server is not known to have in full."""
+    logs = folder.glob("*run-*/run-*.wandb")
+    return sorted(log for log in logs if not log.with_suffix(".wandb.synced").exists())
 
 
 def last_step_in(log: Path) -> int:
     """The last step in a log file of W&B's, whole or cut short; -1 without one."""
-    inspect = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
-    read = subprocess.run(  # noqa: S603
-        inspect,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=INSPECT_TIMEOUT_S,
-    )
-    records = [json.loads(line) for line in read.stdout.splitlines() if line.startswith("{")]
-    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
-    return max((int(row[STEP]) for row in rows if STEP in row), default=-1)
+    items = (item for record in read_log(log)[0] for item in record.history.item)
+    steps = (int(item.value_json) for item in items if STEP in (item.key, *item.nested_key))
+    return max(steps, default=-1)

@@ -8,6 +8,8 @@ which steps W&B has, from the server or from the folders of offline runs, and sk
 """
 
 import contextlib
+import hashlib
+import json
 import os
 import secrets
 import subprocess
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.tracking.metrics import RATIO, STEP, Metrics, Value
-from pipeline.tracking.wandb_reach import why_offline, why_unreachable
+from pipeline.tracking.wandb_reach import one_line, why_offline, why_unreachable
 from pipeline.tracking.wandb_sent import SentSteps
 
 if TYPE_CHECKING:
@@ -129,16 +131,24 @@ class Session:
         """Send a table."""
         import wandb
 
+        data = [list(row) for row in rows]
+        digest = _digest(json.dumps([list(columns), data]).encode())
+        if self._is_shown(name, digest):
+            return
         self._check_server()
-        table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
-        self._opened.log({name: table})
+        self._opened.log({name: wandb.Table(columns=list(columns), data=data)})
+        self._note_shown(name, digest)
 
     def picture(self, name: str, path: Path) -> None:
         """Send a picture."""
         import wandb
 
+        digest = _digest(path.read_bytes())
+        if self._is_shown(name, digest):
+            return
         self._check_server()
         self._opened.log({name: wandb.Image(str(path))})
+        self._note_shown(name, digest)
 
     def preempting(self) -> None:
         """Have W&B show the run as preempted, not as crashed."""
@@ -158,7 +168,7 @@ class Session:
         except TimeoutError:
             self._note(
                 f"W&B did not confirm everything within {FINISH_TIMEOUT_S:g} s; "
-                "the same command sends the rest when W&B is back"
+                f"later: multipruner sync {self._folder.parent}"
             )
         else:
             self._all_arrived(run)
@@ -254,7 +264,7 @@ class Session:
             return f"W&B: {run.url}"
         return (
             f"W&B is offline ({away or 'as chosen'}); to send the run later: "
-            f"wandb sync {self._folder}/offline-run-*"
+            f"multipruner sync {self._folder.parent}"
         )
 
     def _define_axes(self, run: "wandb.Run") -> None:
@@ -277,6 +287,14 @@ class Session:
             self._opened.log(dict(self._rows[step]))
             self._step_handed_over = step
 
+    def _is_shown(self, name: str, digest: str) -> bool:
+        """Whether an earlier process of the run has sent this table or picture."""
+        return self._sent is not None and self._sent.shown.get(name) == digest
+
+    def _note_shown(self, name: str, digest: str) -> None:
+        if self._sent is not None:
+            self._sent.shown[name] = digest  # written when all has arrived
+
     def _check_server(self) -> None:
         # Sending a table asks the server and waits 20 s for a dead one.
         settings = self._opened.settings
@@ -287,7 +305,7 @@ class Session:
         if self._sent is None:
             return
         if not run.offline and self._step_handed_over >= self._sent.step:
-            self._sent.leave_out_offline_logs()
+            self._sent.leave_out_all_logs()
         self._sent.close(self._step_handed_over)
 
 
@@ -315,11 +333,8 @@ def _set_variable(name: str, value: str | None) -> None:
         os.environ[name] = value
 
 
-def one_line(error: BaseException) -> str:
-    """The first line of an error, without the API key."""
-    text = (str(error).splitlines() or [""])[0].strip() or type(error).__name__
-    key = os.environ.get("WANDB_API_KEY")
-    return (text.replace(key, "***") if key else text)[:300]
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _core_process(setup: Any) -> subprocess.Popen[bytes] | None:

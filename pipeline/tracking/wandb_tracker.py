@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pipeline.tracking.metrics import Metrics, Value
-from pipeline.tracking.wandb_session import Session, WandbRun, one_line
+from pipeline.tracking.wandb_reach import one_line
+from pipeline.tracking.wandb_session import Session, WandbRun
 
 OPEN_WAIT_S = 5.0
 """How long a run waits to say where it can be watched. Rows are kept until W&B is open."""

@@ -35,10 +35,10 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     return recorder
 
 
-def tracking(folder: Path, wanted: bool = True) -> Any:
+def tracking(folder: Path) -> Any:
     run = SimpleNamespace(folder=SimpleNamespace(path=folder), config=None)
     nothing: Callable[[], None] = lambda: None  # noqa: E731
-    return session._tracking(run, wanted, JobLog(nothing))  # type: ignore[arg-type]
+    return session._tracking(run, {"prune"}, JobLog(nothing))  # type: ignore[arg-type]
 
 
 def test_a_preempted_process_says_so_before_it_finishes(tmp_path: Path, recorder: Recorder) -> None:

@@ -3,7 +3,7 @@ import math
 from pipeline.measure.record import Latency, Memory, Record, TaskScore, Timing
 from pipeline.pruning.state import Candidate
 from pipeline.stages.base import StepRow
-from pipeline.tracking.metrics import dense_metrics, step_metrics
+from pipeline.tracking.metrics import dense_metrics, evaluation_metrics, step_metrics
 
 ROW = StepRow(
     step=4,
@@ -95,3 +95,19 @@ def test_what_was_not_measured_or_is_no_number_is_left_out() -> None:
         "probe/kv_cache_bytes_per_token": 8,
         "probe/seconds": 1.5,
     }
+
+
+def test_an_evaluation_tells_of_every_task() -> None:
+    tasks = (
+        TaskScore("piqa", 100, 0.5, 0.01, 0.75, 0.02),
+        TaskScore("winogrande", 100, 0.25, 0.03, None, None),
+    )
+    assert evaluation_metrics("pruned", 9.5, tasks) == {
+        "evaluate/pruned_ppl": 9.5,
+        "evaluate/pruned_accuracy": 0.5,
+        "evaluate/pruned_accuracy_piqa": 0.75,
+        "evaluate/pruned_stderr_piqa": 0.02,
+        "evaluate/pruned_accuracy_winogrande": 0.25,
+        "evaluate/pruned_stderr_winogrande": 0.03,
+    }
+    assert evaluation_metrics("dense", None, ()) == {}

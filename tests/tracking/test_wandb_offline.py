@@ -65,7 +65,7 @@ def test_without_a_key_everything_is_kept_to_be_sent_later(
 
     assert notes == [
         "W&B is offline (no API key; see wandb login); to send the run later: "
-        f"wandb sync {folder}/wandb/offline-run-*"
+        f"multipruner sync {folder}"
     ]
     assert capfd.readouterr() == ("", "")
     assert (dict(os.environ), sys.exit, sys.excepthook) == before

@@ -23,6 +23,8 @@ class SentRun:
     """The last value of everything that was upserted."""
     exit_codes: list[int] = field(default_factory=list)
     preempting: bool = False
+    """Whether a client has ever said so."""
+    state: str = "running"
 
     def lines(self, name: str) -> list[str]:
         """A streamed file."""
@@ -52,6 +54,7 @@ class WandbServer:
         self.runs = {} if runs is None else runs
         self.uploads: dict[str, bytes] = {}
         self.artifacts: list[str] = []
+        self._streams_left = -1
         self._answers = threading.Event()
         self._answers.set()
         self._http = _HttpServer(("127.0.0.1", 0), _handler(self))
@@ -78,6 +81,10 @@ class WandbServer:
         """Take requests and answer none, until ``stop``."""
         self._answers.clear()
 
+    def stop_after_streams(self, count: int) -> None:
+        """Be gone as soon as so many requests brought rows."""
+        self._streams_left = count
+
     def answer(self, path: str, sent: Json) -> Json:
         """The answer to a POST."""
         self._answers.wait()
@@ -93,9 +100,17 @@ class WandbServer:
         for name, chunk in (sent.get("files") or {}).items():
             lines = run.files.setdefault(name, {})
             lines.update(enumerate(chunk["content"], start=chunk["offset"]))
+            self._streams_left -= name == "wandb-history.jsonl"
+        if self._streams_left == 0:
+            threading.Thread(target=self.stop).start()
+        if sent.get("preempting"):
+            run.preempting, run.state = True, "preempting"
         if sent.get("complete"):
             run.exit_codes.append(sent["exitcode"])
-        run.preempting = run.preempting or bool(sent.get("preempting"))
+            is_back_soon = run.state == "preempting" and sent["exitcode"]
+            run.state = (
+                "preempted" if is_back_soon else "failed" if sent["exitcode"] else "finished"
+            )
 
     def _on_Viewer(self, _: Json) -> Json:  # noqa: N802
         return {
@@ -109,6 +124,21 @@ class WandbServer:
             }
         }
 
+    def _on_GetDefaultEntity(self, _: Json) -> Json:  # noqa: N802
+        return {"viewer": {"id": "u", "entity": "team"}}
+
+    def _on_Run(self, variables: Json) -> Json:  # noqa: N802
+        run = self.runs.get(variables["name"])
+        if run is None:
+            return {"project": {"run": None}}
+        shown = {
+            "projectId": "1",
+            "state": run.state,
+            "user": {"name": "someone", "username": "someone"},
+            "readOnly": False,
+        }
+        return {"project": {"run": self._bucket(variables, run) | shown}}
+
     def _on_RunResumeStatus(self, variables: Json) -> Json:  # noqa: N802
         run = self.runs.get(variables["name"])
         return {"model": _project(variables) | {"bucket": run and self._bucket(variables, run)}}
@@ -116,6 +146,8 @@ class WandbServer:
     def _on_UpsertBucket(self, variables: Json) -> Json:  # noqa: N802
         new = variables["name"] not in self.runs
         run = self.runs.setdefault(variables["name"], SentRun())
+        if variables.get("host"):
+            run.state = "running"
         run.properties.update({k: v for k, v in variables.items() if v is not None})
         return {"upsertBucket": {"bucket": self._bucket(variables, run), "inserted": new}}
 
@@ -135,7 +167,9 @@ class WandbServer:
             "logLineCount": 0,
             "historyTail": json.dumps(history[-1:]),
             "eventsTail": json.dumps(events[-1:]),
-            "tags": run.properties.get("tags"),
+            "group": run.properties.get("groupName"),
+            "jobType": run.properties.get("jobType"),
+            "tags": run.properties.get("tags") or [],
             "notes": None,
             "wandbConfig": json.dumps({"t": 1}),
         }

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from wandb_server import SentRun
+
 from pipeline.tracking.wandb_session import WandbRun
 from pipeline.tracking.wandb_tracker import WandbTracker
 
@@ -82,3 +84,8 @@ def rows(found: list[Json]) -> list[Json]:
 def steps(found: list[Json]) -> list[int]:
     """The steps of the logged rows that have one."""
     return [row["prune/step"] for row in rows(found) if "prune/step" in row]
+
+
+def steps_sent(run: SentRun) -> list[int]:
+    """The steps of the rows that a server has, in its order."""
+    return [row["prune/step"] for row in run.history if "prune/step" in row]

@@ -1,0 +1,32 @@
+"""A job of a run, as a process of its own, slow enough to be disturbed.
+
+python job_of_run.py RUN_FOLDER STAGE...: compute these stages of a run that was prepared.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from pipeline.execution.interruption import Interrupted, Interruption
+from pipeline.execution.run import Run
+from pipeline.execution.session import run_part
+from pipeline.progress import JobLog
+from pipeline.stages.base import StepRow
+
+STEP_S = 0.4
+
+
+class SlowLog(JobLog):
+    """Waits after every computed step."""
+
+    def step(self, row: StepRow, computed: bool) -> None:
+        time.sleep(STEP_S * computed)
+        super().step(row, computed)
+
+
+interruption = Interruption.watch(60.0, lambda: None)
+run = Run.open(Path(sys.argv[1]))
+try:
+    run_part(run, set(sys.argv[2:]), SlowLog(interruption.check), {})
+except Interrupted:
+    sys.exit(3)
