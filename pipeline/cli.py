@@ -65,6 +65,16 @@ def _parser() -> argparse.ArgumentParser:
     why.add_argument("run", nargs="+", help="folder or name")
     why.set_defaults(command=_why)
 
+    compare = commands.add_parser(
+        "compare", help="which run to take: table, page, picture and CSV of a sweep or several runs"
+    )
+    compare.add_argument("target", nargs="+", help=ANY)
+    compare.add_argument(
+        "--out", type=Path, metavar="DIR",
+        help="where to write; else the sweep's folder, or outputs/comparison",
+    )  # fmt: skip
+    compare.set_defaults(command=_compare)
+
     sync = commands.add_parser("sync", help="send to W&B what its jobs could not send")
     sync.add_argument("run", nargs="*", help="folder or name, of a run or a sweep; else all runs")
     sync.set_defaults(command=_sync)
@@ -167,6 +177,23 @@ def _why(parsed: argparse.Namespace) -> None:
         lines = why.differences([run_folder(name) for name in parsed.run])
     for line in lines:
         print(line)
+
+
+def _compare(parsed: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from pipeline.execution.comparing import gather
+    from pipeline.report.compare.comparison import write
+    from pipeline.report.compare.table import comparison_table
+
+    comparison, folder = gather(parsed.target, parsed.out)
+    written = write(comparison, folder)
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console.print(comparison_table(comparison.name, comparison.runs))
+    for answer in comparison.answers:
+        console.print(f"{answer.question}: {answer.text}", soft_wrap=True, markup=False)
+    for path in written:
+        console.print(f"see: {path}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _sync(parsed: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ import json
 import platform
 import time
 from collections.abc import Collection
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,8 @@ class Invocation:
             "ppl": last.importance if last else None,
             "dense_ppl": dense_ppl.get(last.dimension) if last else None,
             "evaluation": finished.get("evaluate") or None,
+            "shape": asdict(shape_from_config(self.source.config)),
+            "measured": {"dense": _json(self.dense), "pruned": _json(self._last_record())},
             "candidates_scored": self._candidates_scored(),
             "candidates_scored_in_full": sum(
                 not s.estimated for step in self.computed.values() for s in step.scored
@@ -221,6 +224,10 @@ class Invocation:
             "warnings": self.warnings,
             "made_by": {**made_by(self.config.model.device), "host": platform.node()},
         }
+
+    def _last_record(self) -> Record | None:
+        """What was measured of the state in which the run ended."""
+        return self.records.get(self.rows[-1].step) if self.rows else None
 
     def _audit(self) -> dict[str, int]:
         """How many of the run's steps were checked exhaustively, and decided otherwise."""
@@ -257,6 +264,10 @@ def made_by(device: str) -> dict[str, Any]:
     """What may change the last bits of a score, noted with everything that is computed."""
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     return {"torch": torch.__version__, "transformers": transformers.__version__, "device": name}
+
+
+def _json(record: Record | None) -> Json:
+    return record.to_json() if record else None
 
 
 def _read_records(path: Path) -> dict[int, Record]:

@@ -12,13 +12,12 @@ from pipeline.errors import ConfigError
 from pipeline.execution.plan import Plan
 from pipeline.files import Json, encode, publish, read_json, replace
 from pipeline.measure.record import Record
+from pipeline.settings import EXECUTION_KEYS, flat
 from pipeline.stages.base import StepRow
 from pipeline.tracking.wandb_session import new_run_id
 
 CANCELLED = "cancelled.json"
 """The file that says that the user wants nothing more of a run; a launch takes it away."""
-EXECUTION_KEYS = ("run.", "store.", "sweep.", "scoring.", "cluster.", "plan", "wait")
-"""Keys that never decide a result."""
 
 
 class RunFolder:
@@ -122,13 +121,3 @@ def _measured(record: Record) -> dict[str, Any]:
 
 def _default_name(config: Config, plan: Plan, model_name: str) -> str:
     return f"{model_name}-{config.prune.target_ratio:g}pct-{plan.key[:8]}"
-
-
-def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted keys."""
-    values: dict[str, Any] = {}
-    for key, value in settings.items():
-        values |= (
-            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return values

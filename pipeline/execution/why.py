@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.execution.run import Run, launched_from, settings_of
-from pipeline.execution.run_folder import EXECUTION_KEYS, flat
 from pipeline.execution.status import StageStatus, of_run, places
 from pipeline.execution.store import Stage, Store
 from pipeline.files import read_json
+from pipeline.settings import EXECUTION_KEYS, flat
 
 
 def explain(path: Path) -> Iterator[str]:

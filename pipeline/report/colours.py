@@ -15,3 +15,8 @@ KEPT = "#64748b"
 GRID = "#e2e8f0"
 INK = "#1e293b"
 MUTED = "#64748b"
+GROUPS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#6a3d9a", "#334155",
+)  # fmt: skip
+"""Lines that are compared; where there are more, they come again with other marks."""
+PUBLISHED = "#64748b"

@@ -1,11 +1,8 @@
 """The run as one HTML file that needs nothing else: no network, no server, no other file."""
 
-import base64
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ from pipeline.report import colours
 from pipeline.report.comparison import accuracy_text, comparison
 from pipeline.report.data import ReportStep, RunReport, finite, mean_accuracy
 from pipeline.report.headline import headlines
+from pipeline.report.html import render, resource
 from pipeline.report.series import (
     bands,
     cells,
@@ -36,18 +34,10 @@ def write_page(report: RunReport, path: Path) -> None:
 
 def render_page(report: RunReport) -> str:
     """The page's HTML. Everything that comes from the run is escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("pipeline.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    script = _resource("page.js")
-    return environment.get_template("page.html.j2").render(
+    return render(
+        "page.html.j2",
+        _resource("page.css"),
+        _resource("drawing.js") + _resource("page.js"),
         report=report,
         headlines=headlines(report),
         rows=comparison(report),
@@ -56,17 +46,12 @@ def render_page(report: RunReport) -> str:
         settings=list(_flat(report.settings)),
         facts=list(_facts(report)),
         data=_drawn(report),
-        colours=colours,
         dimension_names=DIMENSION_NAMES,
-        style=_resource("page.css"),
-        script=script,
-        # The browser runs this script and no other, even if something were not escaped.
-        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
 def _resource(name: str) -> str:
-    return resources.files("pipeline.report").joinpath(name).read_text(encoding="utf-8")
+    return resource("pipeline.report", name)
 
 
 def _drawn(report: RunReport) -> dict[str, Any]:

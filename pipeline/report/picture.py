@@ -132,7 +132,7 @@ def _draw_chart(ax: "Axes", chart: Chart, stretches: list[Band]) -> None:
     for line in chart.lines:
         _draw_line(ax, line)
     if chart.logarithmic:
-        _scale_logarithmically(ax)
+        scale_logarithmically(ax)
     ax.set(title=chart.title, xlabel="parameters removed (%)", ylabel=chart.axis)
     ax.margins(x=0.02)
     ax.grid(axis="y", color="white", linewidth=1.0)
@@ -141,7 +141,7 @@ def _draw_chart(ax: "Axes", chart: Chart, stretches: list[Band]) -> None:
         ax.legend(frameon=False, loc="best")
 
 
-def _scale_logarithmically(ax: "Axes") -> None:
+def scale_logarithmically(ax: "Axes") -> None:
     """With numbers as people write them, and enough of them where the range is short."""
     from matplotlib.ticker import LogLocator, NullFormatter
 

@@ -1,13 +1,13 @@
 """What is drawn: the curves over the ratio and the removal map. Picture and page draw the same."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
 from pipeline.measure.record import Latency, Record
-from pipeline.pruning.state import BlockShape, Dimension
+from pipeline.pruning.state import BlockShape, Dimension, PruningState
 from pipeline.report.comparison import accuracy_text
 from pipeline.report.data import RunReport, Sensitivity, UnitLoss, finite, mean_accuracy
 from pipeline.report.wording import KIND_NAMES, TIMES, number, relative_change
@@ -115,8 +115,11 @@ def charts(report: RunReport) -> list[Chart]:
 
 def cells(report: RunReport) -> list[Cell]:
     """Attention and MLP of every layer, from the input on."""
-    state = report.state
-    taken = {(step.unit, step.layer): step.step for step in report.steps}
+    return cells_of(report.state, {(step.unit, step.layer): step.step for step in report.steps})
+
+
+def cells_of(state: PruningState, taken: Mapping[tuple[str, int], int] | None = None) -> list[Cell]:
+    """Attention and MLP of every layer. ``taken`` says at which step a layer last lost a unit."""
     blocks: tuple[tuple[Kind, BlockShape, Sequence[int], Sequence[int]], ...] = (
         ("attn", state.shape.attn, state.attn_widths, state.removed_attn),
         ("mlp", state.shape.mlp, state.mlp_widths, state.removed_mlp),
@@ -125,8 +128,7 @@ def cells(report: RunReport) -> list[Cell]:
     for layer in range(state.shape.layers):
         for kind, shape, widths, removed in blocks:
             gone = layer in removed
-            unit = kind if gone else f"{kind}_width"
-            step = next((s for key, s in taken.items() if key == (unit, layer)), None)
+            step = (taken or {}).get((kind if gone else f"{kind}_width", layer))
             found.append(Cell(kind, layer, widths[layer], shape.width, gone, step))
     return found
 

@@ -1,0 +1,1 @@
+"""Runs against runs: which one to take. Reads local records only, and knows plain data only."""

@@ -1,0 +1,271 @@
+"""Which run to take, in words. Where accuracies cannot be told apart, no winner is named."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.report.compare.figures import (
+    ACCURACY,
+    DECODE,
+    PERPLEXITY,
+    PREFILL,
+    Quantity,
+    devices,
+    percent_of_dense,
+    value_text,
+)
+from pipeline.report.compare.groups import groups
+from pipeline.report.compare.records import ComparedRun, Value
+from pipeline.report.wording import TIMES, number, relative_change, signed
+
+ACCURACY_BUDGETS = (1.0, 2.0, 5.0)
+"""Points of accuracy that somebody may be ready to lose."""
+PERPLEXITY_BUDGETS = (5.0, 10.0, 25.0)
+"""The same for perplexity, in percent of the dense model's."""
+NOISE_ERRORS = 2.0
+"""Accuracies closer than so many standard errors of their difference are not told apart."""
+MOST_RATIOS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A question and what the runs say."""
+
+    question: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A finished run with what it is worth."""
+
+    label: str
+    """Its group's."""
+    run: ComparedRun
+    value: Value
+    dense: Value | None
+
+    @property
+    def removed_percent(self) -> float:
+        """What went."""
+        return self.run.removed_percent or 0.0
+
+
+def answers(runs: Sequence[ComparedRun]) -> list[Answer]:
+    """For some ratios and some losses: which run is best."""
+    quality = ACCURACY if any(_entries(runs, ACCURACY)) else PERPLEXITY
+    entries = _comparable(list(_entries(runs, quality)))
+    if not entries:
+        return []
+    models = dict.fromkeys(entry.run.model_path for entry in entries)
+    found = []
+    for model in models:
+        own = [entry for entry in entries if entry.run.model_path == model]
+        prefix = f"{own[0].run.model_name}: " if len(models) > 1 else ""
+        told = (*_by_ratio(own, quality), *_by_budget(own, quality))
+        found += [Answer(prefix + answer.question, answer.text) for answer in told]
+    return found
+
+
+def _entries(runs: Sequence[ComparedRun], quality: Quantity) -> Iterator[Entry]:
+    for group in groups(runs):
+        for run in group.runs:
+            value, dense = quality.of(run, True), quality.of(run, False)
+            if run.is_done and value is not None and run.removed_percent is not None:
+                alike = dense if dense and dense.protocol == value.protocol else None
+                yield Entry(group.label, run, value, alike)
+
+
+def _comparable(entries: list[Entry]) -> list[Entry]:
+    """Those that were measured as most were."""
+    counted = Counter(entry.value.protocol for entry in entries)
+    most = counted.most_common(1)[0][0] if counted else None
+    return [entry for entry in entries if entry.value.protocol == most]
+
+
+def notes(runs: Sequence[ComparedRun]) -> list[str]:
+    """What a reader must know before comparing."""
+    told = []
+    quality = ACCURACY if any(_entries(runs, ACCURACY)) else PERPLEXITY
+    entries = list(_entries(runs, quality))
+    if not entries:
+        told.append("No finished run measured accuracy or perplexity: nothing says which is best.")
+    elif len({entry.value.protocol for entry in entries}) > 1:
+        told.append(
+            f"{quality.title} was not measured alike in all runs: no line joins different "
+            f"protocols, and the answers are about: {_comparable(entries)[0].value.protocol}."
+        )
+    if len(places := devices(runs)) > 1:
+        told.append(
+            f"Latency was measured on {_and(places)}: no line joins runs of different devices, and "
+            "each device has a Pareto front of its own."
+        )
+    unfinished = Counter(run.state for run in runs if not run.is_done)
+    if unfinished:
+        states = _and([f"{count} {state}" for state, count in unfinished.items()])
+        told.append(f"Not in the charts and answers: {states}.")
+    if any(entry.value.stderr is not None for entry in entries):
+        told.append(
+            f"Accuracies that differ by less than {NOISE_ERRORS:g} standard errors of their "
+            "difference count as equal (the errors take the items for drawn anew; on the same "
+            "items real differences are a little clearer)."
+        )
+    return told
+
+
+def _by_ratio(entries: Sequence[Entry], quality: Quantity) -> Iterator[Answer]:
+    by_target: dict[float, list[Entry]] = {}
+    for entry in entries:
+        by_target.setdefault(entry.run.target_percent or entry.removed_percent, []).append(entry)
+    ratios = _spread(sorted(r for r, found in by_target.items() if len(found) > 1))
+    for ratio in ratios:
+        yield Answer(f"{ratio:g} % to remove", _best_of(by_target[ratio], quality))
+
+
+def _spread(ratios: Sequence[float]) -> list[float]:
+    if len(ratios) <= MOST_RATIOS:
+        return list(ratios)
+    step = (len(ratios) - 1) / (MOST_RATIOS - 1)
+    return [ratios[round(place * step)] for place in range(MOST_RATIOS)]
+
+
+def _best_of(entries: Sequence[Entry], quality: Quantity) -> str:
+    best = _best(entries, quality)
+    equal = [entry for entry in entries if not _is_worse(entry, best, quality)]
+    if quality is PERPLEXITY:
+        return f"{best.label} has the lowest perplexity: {_worth(best, quality)}."
+    if len(equal) == 1:
+        return f"{best.label} keeps most accuracy: {_worth(best, quality)}."
+    which = "they" if len(equal) == len(entries) else f"the best {len(equal)} of {len(entries)}"
+    told = _and([f"{entry.label} ({value_text(entry.value, '%')})" for entry in _few(equal, best)])
+    more = f" and {len(equal) - FEW} more" if len(equal) > FEW else ""
+    return f"in accuracy {which} cannot be told apart: {told}{more}.{_tie_break(equal)}"
+
+
+FEW = 3
+
+
+def _few(entries: Sequence[Entry], first: Entry) -> list[Entry]:
+    ordered = sorted(entries, key=lambda e: -e.value.value)
+    return [first, *(entry for entry in ordered if entry is not first)][:FEW]
+
+
+def _best(entries: Sequence[Entry], quality: Quantity) -> Entry:
+    sign = 1 if quality is ACCURACY else -1
+    return max(entries, key=lambda entry: sign * entry.value.value)
+
+
+def _is_worse(entry: Entry, best: Entry, quality: Quantity) -> bool:
+    """Whether ``entry`` is clearly below ``best``. Without errors any difference counts."""
+    difference = abs(entry.value.value - best.value.value)
+    errors = [each.value.stderr for each in (entry, best)]
+    if quality is PERPLEXITY or None in errors:
+        return difference > 0
+    return difference > NOISE_ERRORS * math.hypot(*(error or 0.0 for error in errors))
+
+
+def _tie_break(entries: Sequence[Entry]) -> str:
+    """What else speaks for one of them: perplexity, then speed."""
+    told = []
+    by_text: dict[str, list[tuple[float, Entry]]] = {}
+    for entry in entries:
+        ppl = entry.run.perplexity()
+        if ppl:
+            by_text.setdefault(ppl.protocol, []).append((ppl.value, entry))
+    if len(by_text) == 1 and len(found := next(iter(by_text.values()))) == len(entries):
+        ppl_value, entry = min(found, key=lambda pair: pair[0])
+        told.append(f"{entry.label} has the lowest perplexity, {number(ppl_value)}")
+    for quantity, verb in ((PREFILL, "prefills"), (DECODE, "decodes")):
+        speeds = [(percent_of_dense(quantity, entry.run), entry) for entry in entries]
+        known = [(value, entry) for value, entry in speeds if value is not None]
+        if len(known) < len(entries) or len({value.protocol for value, _ in known}) > 1:
+            continue
+        value, entry = max(known, key=lambda pair: pair[0].value)
+        told.append(f"{entry.label} {verb} fastest, {_times(value)} dense")
+    return f" Of these, {'; '.join(told)}." if told else ""
+
+
+def _by_budget(entries: Sequence[Entry], quality: Quantity) -> Iterator[Answer]:
+    budgets = ACCURACY_BUDGETS if quality is ACCURACY else PERPLEXITY_BUDGETS
+    known = [entry for entry in entries if entry.dense]
+    if not known:
+        return
+    before: Entry | None = None
+    for budget in budgets:
+        within = [entry for entry in known if _loss(entry, quality) <= budget]
+        best = max(within, key=lambda entry: entry.removed_percent, default=None)
+        if best is before and best is not None:
+            continue
+        before = best
+        yield Answer(_budget_text(budget, quality), _within(best, known, quality))
+    gentlest = min(known, key=lambda entry: _loss(entry, quality))
+    if before is None:
+        yield Answer("Least lost", f"{_run(gentlest)} loses least: {_change(gentlest, quality)}.")
+
+
+def _budget_text(budget: float, quality: Quantity) -> str:
+    if quality is ACCURACY:
+        return f"{budget:g} point{'s' if budget != 1 else ''} of accuracy to lose at most"
+    return f"perplexity {budget:g} % higher at most"
+
+
+def _within(best: Entry | None, known: Sequence[Entry], quality: Quantity) -> str:
+    if best is None:
+        return f"none of the {len(known)} finished runs stays within that."
+    speeds = [
+        f"{name} {_times(value)} dense"
+        for name, quantity in (("prefill", PREFILL), ("decode", DECODE))
+        if (value := percent_of_dense(quantity, best.run))
+    ]
+    gained = f"; {', '.join(speeds)}" if speeds else ""
+    return f"{_run(best)} removes most: {_change(best, quality)}{gained}.{_doubt(best, quality)}"
+
+
+def _doubt(entry: Entry, quality: Quantity) -> str:
+    error = _loss_error(entry)
+    if quality is PERPLEXITY or error is None or entry.dense is None:
+        return ""
+    if abs(entry.value.value - entry.dense.value) > NOISE_ERRORS * error:
+        return ""
+    return " Within the noise of the dense model's accuracy: more items would say more."
+
+
+def _run(entry: Entry) -> str:
+    return f"{entry.label} at {entry.removed_percent:.1f} % removed"
+
+
+def _loss(entry: Entry, quality: Quantity) -> float:
+    """Points of accuracy, or percent of perplexity."""
+    assert entry.dense is not None
+    if quality is ACCURACY:
+        return entry.dense.value - entry.value.value
+    return (entry.value.value / entry.dense.value - 1) * 100
+
+
+def _loss_error(entry: Entry) -> float | None:
+    errors = [entry.value.stderr, entry.dense.stderr if entry.dense else None]
+    return None if None in errors else math.hypot(*(error or 0.0 for error in errors))
+
+
+def _change(entry: Entry, quality: Quantity) -> str:
+    assert entry.dense is not None
+    if quality is PERPLEXITY:
+        change = relative_change(entry.dense.value, entry.value.value)
+        return f"perplexity {number(entry.dense.value)} → {number(entry.value.value)}, {change}"
+    error = _loss_error(entry)
+    noise = "" if error is None else f" ± {error:.1f}"
+    return f"{signed(-_loss(entry, quality))}{noise} points of accuracy"
+
+
+def _worth(entry: Entry, quality: Quantity) -> str:
+    dense = f", dense {value_text(entry.dense, quality.unit)}" if entry.dense else ""
+    return f"{value_text(entry.value, quality.unit)}{dense}"
+
+
+def _times(value: Value) -> str:
+    return f"{value.value / 100:.2f}{TIMES}"
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

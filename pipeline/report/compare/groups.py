@@ -1,0 +1,101 @@
+"""What tells runs apart: the keys that differ, and the lines that join runs of different ratios."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.report.compare.records import ComparedRun
+from pipeline.report.wording import NOTHING
+from pipeline.settings import EXECUTION_KEYS
+
+RATIO = "prune.target_ratio"
+IGNORED = (*EXECUTION_KEYS, "tracking.")
+DISTRIBUTION = "prune.distribution"
+PLAIN_NAMES = {
+    DISTRIBUTION: "",
+    "model.path": "",
+    "calibration.dataset": "calibration",
+    "calibration.block_samples": "block samples",
+    "calibration.width_samples": "width samples",
+    "prune.search": "search",
+    "model.dtype": "",
+    "model.device": "",
+}
+"""How a key is called in a label; empty where the value says it all."""
+IMPLIED = ("calibration.path", "calibration.field")
+"""Keys that mostly follow from another one; in a label only where nothing else differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Runs that differ only in their target ratio: a line."""
+
+    label: str
+    """What distinguishes them from the other groups."""
+    runs: tuple[ComparedRun, ...]
+    """By what they removed."""
+
+
+def differing_keys(runs: Iterable[ComparedRun]) -> list[str]:
+    """The decisive keys in which configurations differ, the ratio first."""
+    settings = [run.settings for run in runs if run.state != "missing"]
+    keys = dict.fromkeys(key for each in settings for key in each if _counts(key))
+    found = [key for key in keys if len({_text(each.get(key)) for each in settings}) > 1]
+    return sorted(found, key=lambda key: (key != RATIO, key != DISTRIBUTION))
+
+
+def _counts(key: str) -> bool:
+    return not key.startswith(IGNORED)
+
+
+def value_text(key: str, value: Any) -> str:
+    """A setting's value as a person reads it: shares as 44:52:4, a path by its last part."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, list):
+        separator = ":" if key == DISTRIBUTION else ", "
+        return separator.join(value_text("", each) for each in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return f"{value:g}" if abs(value) < 1e6 else f"{value:,}"  # noqa: PLR2004
+    text = str(value)
+    return Path(text).name if text.startswith("/") else text
+
+
+def groups(runs: Sequence[ComparedRun]) -> list[Group]:
+    """One group per configuration but for the ratio, in the order of the runs."""
+    keys = [key for key in differing_keys(runs) if key != RATIO]
+    found: dict[tuple[str, ...], list[ComparedRun]] = {}
+    for run in runs:
+        found.setdefault(tuple(_text(run.settings.get(key)) for key in keys), []).append(run)
+    return [
+        Group(_label(members[0], keys), tuple(sorted(members, key=_ratio)))
+        for members in found.values()
+    ]
+
+
+def _label(run: ComparedRun, keys: Sequence[str]) -> str:
+    told = [key for key in keys if key not in IMPLIED] or list(keys)
+    if not told:
+        shares = run.settings.get(DISTRIBUTION)
+        return value_text(DISTRIBUTION, shares) if shares else run.name
+    return ", ".join(_setting(key, run.settings) for key in told)
+
+
+def _setting(key: str, settings: Mapping[str, Any]) -> str:
+    name = PLAIN_NAMES.get(key, key.rpartition(".")[2].replace("_", " "))
+    value = value_text(key, settings.get(key))
+    if key == "model.path":
+        value = Path(value).name
+    return f"{name} {value}".strip()
+
+
+def _ratio(run: ComparedRun) -> float:
+    known = run.removed_percent if run.is_done else run.target_percent
+    return float(known or 0)
+
+
+def _text(value: Any) -> str:
+    return value_text(DISTRIBUTION if isinstance(value, list) else "", value) + repr(value)

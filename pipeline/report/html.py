@@ -1,0 +1,34 @@
+"""HTML files that need nothing else: no network, no server, no other file."""
+
+import base64
+import hashlib
+from importlib import resources
+
+from pipeline.report import colours
+
+
+def render(template: str, style: str, script: str, **values: object) -> str:
+    """Fill in a template below ``pipeline.report``. Every value is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("pipeline.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return environment.get_template(template).render(
+        **values,
+        colours=colours,
+        style=style,
+        script=script,
+        # The browser runs this script and no other, even if something were not escaped.
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def resource(package: str, name: str) -> str:
+    """The text of a file beside the modules of ``package``."""
+    return resources.files(package).joinpath(name).read_text(encoding="utf-8")
