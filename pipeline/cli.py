@@ -191,9 +191,11 @@ def _compare(parsed: argparse.Namespace) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=200)
     console.print(comparison_table(comparison.name, comparison.runs))
     for answer in comparison.answers:
-        console.print(f"{answer.question}: {answer.text}", soft_wrap=True, markup=False)
+        console.print(
+            f"{answer.question}: {answer.text}", soft_wrap=True, markup=False, emoji=False
+        )
     for path in written:
-        console.print(f"see: {path}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"see: {path}", soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def _sync(parsed: argparse.Namespace) -> None:

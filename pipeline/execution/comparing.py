@@ -29,8 +29,12 @@ def gather(targets: Sequence[str], out: Path | None) -> tuple[Comparison, Path]:
     if not any(run.is_done for run in compared):
         raise ConfigError(_none_finished(compared))
     alone = sweeps[targets[0]] if len(targets) == 1 and sweeps else None
-    name = alone.resolve().name if alone else f"{len(compared)} runs"
+    name = alone.resolve().name if alone else _name(compared)
     return Comparison(name, tuple(compared)), out or alone or OUT
+
+
+def _name(runs: Sequence[ComparedRun]) -> str:
+    return runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
 
 
 def _sweep(target: str) -> Path | None:

@@ -1,31 +1,19 @@
 """The page in a real browser, from a file, without a network."""
 
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support_browser import CHROMIUM, browse, dom_of, noted
 from support_report import ATTACK, Tags, bare, broken, exploding, full, walk
 
 from pipeline.report import page
 from pipeline.report.data import RunReport
 
-CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 USE = """
 const root = document.documentElement;
 const seen = (name, value) => { root.dataset[name] = value; };
@@ -59,31 +47,6 @@ buttons[0].click();
 buttons[0].click();
 seen("reversed", column(0));
 """
-
-
-def browse(tmp_path: Path, text: str, *options: str) -> str:
-    path = tmp_path / "report.html"
-    path.write_text(text, encoding="utf-8")
-    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *options]
-    done = subprocess.run(
-        [*command, path.as_uri()], capture_output=True, check=True, timeout=120, text=True
-    )
-    return done.stdout
-
-
-def dom_of(tmp_path: Path, text: str, width_px: int = 1440) -> str:
-    dom = browse(tmp_path, text, f"--window-size={width_px},900", "--dump-dom")
-    assert noted(dom, "drawn") == "yes"
-    assert not re.search(r"<html[^>]*data-error", dom)
-    drawn = re.sub(r"<script>.*?</script>", "", dom, flags=re.DOTALL)
-    assert not re.search(r"NaN|Infinity|undefined", drawn)
-    return dom
-
-
-def noted(dom: str, name: str) -> str:
-    found = re.search(rf'<html[^>]*\sdata-{name}="([^"]*)"', dom)
-    assert found, name
-    return found.group(1)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pipeline.report.compare.figures import (
     percent_of_dense,
     value_text,
 )
-from pipeline.report.compare.groups import groups
+from pipeline.report.compare.groups import Group, groups
 from pipeline.report.compare.records import ComparedRun, Value
 from pipeline.report.wording import TIMES, number, relative_change, signed
 
@@ -26,6 +26,10 @@ PERPLEXITY_BUDGETS = (5.0, 10.0, 25.0)
 NOISE_ERRORS = 2.0
 """Accuracies closer than so many standard errors of their difference are not told apart."""
 MOST_RATIOS = 4
+NOTED_POINTS = 1.5
+"""Runs with one target that removed less or more than others by so many points say so."""
+LEAST_GAIN_PERCENT = 3.0
+"""Speeds that differ by less, in percent of the dense model's, name no winner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,13 @@ def _entries(runs: Sequence[ComparedRun], quality: Quantity) -> Iterator[Entry]:
             value, dense = quality.of(run, True), quality.of(run, False)
             if run.is_done and value is not None and run.removed_percent is not None:
                 alike = dense if dense and dense.protocol == value.protocol else None
-                yield Entry(group.label, run, value, alike)
+                yield Entry(_name(group, run), run, value, alike)
+
+
+def _name(group: Group, run: ComparedRun) -> str:
+    """The group's label, with the device where it was measured on several."""
+    several = len(devices(group.runs)) > 1
+    return f"{group.label} on {run.device}" if several else group.label
 
 
 def _comparable(entries: list[Entry]) -> list[Entry]:
@@ -133,14 +143,42 @@ def _spread(ratios: Sequence[float]) -> list[float]:
 def _best_of(entries: Sequence[Entry], quality: Quantity) -> str:
     best = _best(entries, quality)
     equal = [entry for entry in entries if not _is_worse(entry, best, quality)]
-    if quality is PERPLEXITY:
-        return f"{best.label} has the lowest perplexity: {_worth(best, quality)}."
+    where = _where(entries)
+    if _are_one_model(entries):
+        return f"{_and([e.label for e in entries])} removed the same: {_worth(best, quality)}."
+    if quality is PERPLEXITY and len(equal) == 1:
+        return f"{best.label} has the lowest perplexity: {_worth(best, quality)}.{where}"
     if len(equal) == 1:
-        return f"{best.label} keeps most accuracy: {_worth(best, quality)}."
+        return f"{best.label} keeps most accuracy: {_worth(best, quality)}.{where}"
     which = "they" if len(equal) == len(entries) else f"the best {len(equal)} of {len(entries)}"
-    told = _and([f"{entry.label} ({value_text(entry.value, '%')})" for entry in _few(equal, best)])
-    more = f" and {len(equal) - FEW} more" if len(equal) > FEW else ""
-    return f"in accuracy {which} cannot be told apart: {told}{more}.{_tie_break(equal)}"
+    told = [
+        f"{entry.label} ({value_text(entry.value, quality.unit)})" for entry in _few(equal, best)
+    ]
+    told += [f"{len(equal) - FEW} more"] if len(equal) > FEW else []
+    name = quality.title.lower()
+    return f"in {name} {which} cannot be told apart: {_and(told)}.{where}{_tie_break(equal)}"
+
+
+def _where(entries: Sequence[Entry]) -> str:
+    """What was really removed, where runs with the same target ended far apart."""
+    removed = [entry.removed_percent for entry in entries]
+    if max(removed) - min(removed) < NOTED_POINTS:
+        return ""
+    told = [f"{entry.label} {entry.removed_percent:.1f} %" for entry in entries[: 2 * FEW]]
+    more = " and others" if len(entries) > 2 * FEW else ""
+    return f" Their steps end at different ratios: {', '.join(told)}{more}."
+
+
+def _are_one_model(entries: Sequence[Entry]) -> bool:
+    first = entries[0].run.pruning
+    return (
+        len(entries) > 1
+        and first is not None
+        and all(
+            entry.run.pruning is not None and entry.run.pruning.identity() == first.identity()
+            for entry in entries
+        )
+    )
 
 
 FEW = 3
@@ -167,23 +205,29 @@ def _is_worse(entry: Entry, best: Entry, quality: Quantity) -> bool:
 
 def _tie_break(entries: Sequence[Entry]) -> str:
     """What else speaks for one of them: perplexity, then speed."""
-    told = []
-    by_text: dict[str, list[tuple[float, Entry]]] = {}
-    for entry in entries:
-        ppl = entry.run.perplexity()
-        if ppl:
-            by_text.setdefault(ppl.protocol, []).append((ppl.value, entry))
-    if len(by_text) == 1 and len(found := next(iter(by_text.values()))) == len(entries):
-        ppl_value, entry = min(found, key=lambda pair: pair[0])
-        told.append(f"{entry.label} has the lowest perplexity, {number(ppl_value)}")
+    told = [*_lowest_perplexity(entries)]
     for quantity, verb in ((PREFILL, "prefills"), (DECODE, "decodes")):
-        speeds = [(percent_of_dense(quantity, entry.run), entry) for entry in entries]
-        known = [(value, entry) for value, entry in speeds if value is not None]
-        if len(known) < len(entries) or len({value.protocol for value, _ in known}) > 1:
-            continue
-        value, entry = max(known, key=lambda pair: pair[0].value)
-        told.append(f"{entry.label} {verb} fastest, {_times(value)} dense")
+        told += _fastest(entries, quantity, verb)
     return f" Of these, {'; '.join(told)}." if told else ""
+
+
+def _lowest_perplexity(entries: Sequence[Entry]) -> Iterator[str]:
+    known = [(ppl, entry) for entry in entries if (ppl := entry.run.perplexity())]
+    if len(known) < len(entries) or len({ppl.protocol for ppl, _ in known}) > 1:
+        return
+    ordered = sorted(known, key=lambda pair: pair[0].value)
+    if ordered[0][0].value < ordered[1][0].value:
+        yield f"{ordered[0][1].label} has the lowest perplexity, {number(ordered[0][0].value)}"
+
+
+def _fastest(entries: Sequence[Entry], quantity: Quantity, verb: str) -> Iterator[str]:
+    known = [(v, entry) for entry in entries if (v := percent_of_dense(quantity, entry.run))]
+    if len(known) < len(entries) or len({value.protocol for value, _ in known}) > 1:
+        return
+    ordered = sorted(known, key=lambda pair: -pair[0].value)
+    (first, entry), (second, _) = ordered[0], ordered[1]
+    if first.value - second.value >= LEAST_GAIN_PERCENT:
+        yield f"{entry.label} {verb} fastest, {_times(first)} dense"
 
 
 def _by_budget(entries: Sequence[Entry], quality: Quantity) -> Iterator[Answer]:
@@ -198,7 +242,7 @@ def _by_budget(entries: Sequence[Entry], quality: Quantity) -> Iterator[Answer]:
         if best is before and best is not None:
             continue
         before = best
-        yield Answer(_budget_text(budget, quality), _within(best, known, quality))
+        yield Answer(_budget_text(budget, quality), _within(best, quality))
     gentlest = min(known, key=lambda entry: _loss(entry, quality))
     if before is None:
         yield Answer("Least lost", f"{_run(gentlest)} loses least: {_change(gentlest, quality)}.")
@@ -210,9 +254,9 @@ def _budget_text(budget: float, quality: Quantity) -> str:
     return f"perplexity {budget:g} % higher at most"
 
 
-def _within(best: Entry | None, known: Sequence[Entry], quality: Quantity) -> str:
+def _within(best: Entry | None, quality: Quantity) -> str:
     if best is None:
-        return f"none of the {len(known)} finished runs stays within that."
+        return "no finished run stays within that."
     speeds = [
         f"{name} {_times(value)} dense"
         for name, quantity in (("prefill", PREFILL), ("decode", DECODE))

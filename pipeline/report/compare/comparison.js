@@ -10,7 +10,7 @@ function colourOf(line) {
 
 // Shapes repeat later than colours do, so that no two groups look alike among many.
 function shapeOf(line) {
-  if (line.group === null) return "diamond";
+  if (line.group === null) return line.name.includes("BlockPruner") ? "cross" : "diamond";
   return ["circle", "square", "triangle"][Math.floor(line.group / data.colours.shades) % 3];
 }
 
@@ -22,7 +22,7 @@ function drawPlot(holder) {
   const points = chart.lines.flatMap((line) => line.points.map((point) => ({ ...point, line })));
   const values = points.flatMap((p) => [p.y - (p.error ?? 0), p.y + (p.error ?? 0)]);
   const xs = points.map((p) => p.x);
-  const xExtent = isTradeOff ? extent(xs, 0.06, false) : [0, Math.max(...xs) * 1.03];
+  const xExtent = isTradeOff ? extent(xs, 0.06, false) : [-0.03 * Math.max(...xs), Math.max(...xs) * 1.03];
   const yExtent = extent(values, 0.07, chart.logarithmic);
   const x = linear(xExtent, [EDGE.left, width - EDGE.right]);
   const y = (chart.logarithmic ? logarithmic : linear)(yExtent, [height - EDGE.bottom, EDGE.top]);
@@ -62,6 +62,7 @@ function drawPoint(add, point, x, y) {
   if (point.is_on_front) add("circle", { class: "ring", cx: x, cy: y, r: 8.5, fill: "none", stroke: "var(--ink)", "stroke-width": 1.8 });
   if (shape === "circle") add("circle", { ...look, cx: x, cy: y, r: 4.2 });
   else if (shape === "square") add("rect", { ...look, x: x - 3.8, y: y - 3.8, width: 7.6, height: 7.6 });
+  else if (shape === "cross") add("path", { class: "mark", stroke: colour, "stroke-width": 2, d: `M${x - 4},${y - 4}l8,8m-8,0l8,-8` });
   else if (shape === "triangle") add("path", { ...look, d: `M${x - 4.6},${y + 3.8}h9.2l-4.6,-8.4z` });
   else add("path", { ...look, d: `M${x},${y - 5}l5,5l-5,5l-5,-5z` });
 }

@@ -18,6 +18,8 @@ from pipeline.report.data import finite
 from pipeline.report.series import Cell, cells_of, is_logarithmic
 from pipeline.report.wording import TIMES, number
 
+PROTOCOLS = "; "
+"""Between how time and how quality were measured."""
 Scale = Literal["relative", "absolute", "both"]
 
 
@@ -59,6 +61,8 @@ class Chart:
     logarithmic: bool
     scale: Scale = "both"
     """Whether this shows percent of the dense model's, or plain values, or there is no choice."""
+    protocols: tuple[str, ...] = ()
+    """How values were measured, by a line's variant."""
     fronts: tuple[tuple[Point, ...], ...] = ()
     """The Pareto front of each device, from fast to accurate."""
 
@@ -167,8 +171,11 @@ def charts(runs: Sequence[ComparedRun], published: Published) -> list[Chart]:
 def _over_ratio(
     quantity: Quantity, known: Sequence[Group], scale: Scale, paper: list[Line] | None
 ) -> Chart | None:
+    variants: dict[str, int] = {}
     lines = [
-        line for place, group in enumerate(known) for line in _lines(quantity, place, group, scale)
+        line
+        for place, group in enumerate(known)
+        for line in _lines(quantity, place, group, scale, variants)
     ]
     if not lines:
         return None
@@ -183,11 +190,17 @@ def _over_ratio(
         levels.pop() if len(levels) == 1 else None,
         is_logarithmic(values),
         scale,
+        tuple(variants),
     )
 
 
-def _lines(quantity: Quantity, place: int, group: Group, scale: Scale) -> list[Line]:
-    """A line for each way in which the group's runs were measured, the dense model first."""
+def _lines(
+    quantity: Quantity, place: int, group: Group, scale: Scale, variants: dict[str, int]
+) -> list[Line]:
+    """A line for each way in which the group's runs were measured, the dense model first.
+
+    ``variants`` numbers the ways that the chart has, and gets those that are new.
+    """
     found: dict[str, list[Point]] = {}
     for run in group.runs:
         plain = quantity.of(run, True)
@@ -197,10 +210,9 @@ def _lines(quantity: Quantity, place: int, group: Group, scale: Scale) -> list[L
         points = found.setdefault(value.protocol, _dense_start(quantity, run, scale))
         text = _point_text(group, run, quantity, plain, percent_of_dense(quantity, run))
         points.append(Point(run.removed_percent, value.value, value.stderr, text))
-    several = len(found) > 1
     return [
-        Line(place, variant, f"{group.label} ({protocol})" if several else group.label, tuple(all_))
-        for variant, (protocol, all_) in enumerate(found.items())
+        Line(place, variants.setdefault(protocol, len(variants)), group.label, tuple(points))
+        for protocol, points in found.items()
     ]
 
 
@@ -247,14 +259,15 @@ def _published_line(
         return []
     lines: dict[tuple[str, str], list[Point]] = {}
     for point in published.points:
-        points = lines.setdefault((point.model, point.method), [])
+        # the paper's dense model is where its own curve starts
+        method = "MultiPruner" if point.method == "dense" else point.method
+        points = lines.setdefault((point.model, method), [])
         value = _published_value(quantity, point)
         text = f"published: {point.model}, {point.method} at {point.ratio_percent:g} %\n{value:.2f}"
         points.append(Point(point.removed_percent, value, None, text))
     return [
-        Line(None, variant, f"published: {method}", tuple(points))
-        for variant, ((_, method), points) in enumerate(lines.items())
-        if method != "dense"
+        Line(None, 0, f"published: {method}", tuple(points))
+        for (_, method), points in lines.items()
     ]
 
 
@@ -299,7 +312,11 @@ def _trade_off(quality: Quantity, times: Quantity, runs: Sequence[ComparedRun]) 
     )
     axis = f"{times.title} latency ({times.axis})"
     title = f"{quality.title} against {times.title} latency"
-    return Chart(title, axis, quality.axis, marked, None, False, "both", fronts)
+    told = {protocol.rpartition(PROTOCOLS)[0] for protocol in variants}
+    protocols = (
+        variants if len(told) < len(variants) else [p.rpartition(PROTOCOLS)[0] for p in variants]
+    )
+    return Chart(title, axis, quality.axis, marked, None, False, "both", tuple(protocols), fronts)
 
 
 def _pairs(quality: Quantity, times: Quantity, group: Group) -> dict[str, list[Point]]:
@@ -312,7 +329,7 @@ def _pairs(quality: Quantity, times: Quantity, group: Group) -> dict[str, list[P
             worth, time = quality.of(run, pruned), times.of(run, pruned)
             if worth is None or time is None:
                 continue
-            points = found.setdefault(f"{time.protocol}; {worth.protocol}", [])
+            points = found.setdefault(f"{time.protocol}{PROTOCOLS}{worth.protocol}", [])
             name = _state_text(group, run, pruned)
             text = "\n".join([
                 name,
@@ -364,6 +381,12 @@ def removal_maps(runs: Sequence[ComparedRun]) -> list[RemovalMap]:
         for run in group.runs
         if run.pruning
     ]
+
+
+def published_names(drawn: Iterable[Chart]) -> list[str]:
+    """What the published lines are called."""
+    lines = (line for chart in drawn for line in chart.lines if line.group is None)
+    return list(dict.fromkeys(line.name for line in lines))
 
 
 def devices(runs: Iterable[ComparedRun]) -> list[str]:

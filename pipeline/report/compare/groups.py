@@ -36,12 +36,17 @@ class Group:
     runs: tuple[ComparedRun, ...]
     """By what they removed."""
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether there is a point of it."""
+        return any(run.is_done for run in self.runs)
+
 
 def differing_keys(runs: Iterable[ComparedRun]) -> list[str]:
     """The decisive keys in which configurations differ, the ratio first."""
     settings = [run.settings for run in runs if run.state != "missing"]
     keys = dict.fromkeys(key for each in settings for key in each if _counts(key))
-    found = [key for key in keys if len({_text(each.get(key)) for each in settings}) > 1]
+    found = [key for key in keys if len({_identity(each.get(key)) for each in settings}) > 1]
     return sorted(found, key=lambda key: (key != RATIO, key != DISTRIBUTION))
 
 
@@ -65,19 +70,39 @@ def value_text(key: str, value: Any) -> str:
 
 
 def groups(runs: Sequence[ComparedRun]) -> list[Group]:
-    """One group per configuration but for the ratio, in the order of the runs."""
+    """One group per configuration but for the ratio, in the order of the runs.
+
+    A run that is not there is in the first group that its overrides do not contradict.
+    """
     keys = [key for key in differing_keys(runs) if key != RATIO]
-    found: dict[tuple[str, ...], list[ComparedRun]] = {}
+    found: dict[tuple[Any, ...], list[ComparedRun]] = {}
     for run in runs:
-        found.setdefault(tuple(_text(run.settings.get(key)) for key in keys), []).append(run)
+        if run.state != "missing":
+            identity = tuple(_identity(run.settings.get(key)) for key in keys)
+            found.setdefault(identity, []).append(run)
+    for run in runs:
+        if run.state == "missing":
+            _home(run, keys, found).append(run)
     return [
         Group(_label(members[0], keys), tuple(sorted(members, key=_ratio)))
         for members in found.values()
     ]
 
 
+def _home(
+    run: ComparedRun, keys: Sequence[str], found: dict[tuple[Any, ...], list[ComparedRun]]
+) -> list[ComparedRun]:
+    given = [(i, _identity(run.settings[k])) for i, k in enumerate(keys) if k in run.settings]
+    for identity, members in found.items():
+        if (given or not keys) and all(identity[place] == value for place, value in given):
+            return members
+    return found.setdefault((run.name,), [])
+
+
 def _label(run: ComparedRun, keys: Sequence[str]) -> str:
     told = [key for key in keys if key not in IMPLIED] or list(keys)
+    if run.state == "missing":
+        return run.name
     if not told:
         shares = run.settings.get(DISTRIBUTION)
         return value_text(DISTRIBUTION, shares) if shares else run.name
@@ -97,5 +122,10 @@ def _ratio(run: ComparedRun) -> float:
     return float(known or 0)
 
 
-def _text(value: Any) -> str:
-    return value_text(DISTRIBUTION if isinstance(value, list) else "", value) + repr(value)
+def _identity(value: Any) -> Any:
+    """Equal for equal settings, however they were written: 10 and 10.0 are the same."""
+    if isinstance(value, list | tuple):
+        return tuple(_identity(each) for each in value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return repr(value)

@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline.report import colours
 from pipeline.report.compare.comparison import Comparison
+from pipeline.report.compare.figures import published_names
 from pipeline.report.compare.groups import differing_keys, value_text
 from pipeline.report.compare.records import ComparedRun
 from pipeline.report.compare.table import (
@@ -34,6 +35,7 @@ def render_comparison(comparison: Comparison) -> str:
         published_columns=PUBLISHED_COLUMNS,
         published_rows=published_rows(comparison.runs, comparison.published),
         protocols_differ=protocols_differ(comparison.runs),
+        published_names=published_names(comparison.charts),
         group_colours=_colours(comparison),
         data=_drawn(comparison),
     )

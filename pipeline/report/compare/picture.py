@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.report import colours
 from pipeline.report.compare.comparison import Comparison
-from pipeline.report.compare.figures import Chart, Line, Point, RemovalMap
+from pipeline.report.compare.figures import Chart, Line, Point, RemovalMap, published_names
 from pipeline.report.picture import DOTS_PER_INCH, STYLE, scale_logarithmically
 from pipeline.report.series import Cell
 
@@ -25,6 +25,7 @@ MAPS_IN_A_ROW = 4
 WRAP_CHARACTERS = 190
 LEGEND_COLUMNS = 5
 DASHES: tuple[Any, ...] = ("-", (0, (5, 3)), (0, (1.5, 2)), (0, (6, 2, 1.5, 2)))
+DASH_NAMES = ("solid", "dashed", "dotted", "dash-dotted")
 SHAPES = ("o", "s", "^")
 
 
@@ -95,6 +96,7 @@ def _draw_title(part: "SubFigure", comparison: Comparison, told: Sequence[str]) 
     handles = [
         Line2D([], [], color=_group_colour(place), marker=_shape(place), label=_short(group.label))
         for place, group in enumerate(comparison.groups)
+        if group.is_drawn
     ]
     handles.append(
         Line2D(
@@ -102,11 +104,11 @@ def _draw_title(part: "SubFigure", comparison: Comparison, told: Sequence[str]) 
             label="dense model",
         )
     )  # fmt: skip
-    if any(line.group is None for chart in comparison.charts for line in chart.lines):
-        handles.append(
-            Line2D([], [], color=colours.PUBLISHED, linestyle=":", marker="D",
-                   markerfacecolor="white", label="published")
-        )  # fmt: skip
+    handles += [
+        Line2D([], [], color=colours.PUBLISHED, linestyle=":",
+               marker="X" if "BlockPruner" in name else "D", markerfacecolor="white", label=name)
+        for name in published_names(comparison.charts)
+    ]  # fmt: skip
     if comparison.trade_offs:
         handles.append(
             Line2D([], [], color=colours.INK, linestyle="", marker="o", markersize=10,
@@ -152,11 +154,21 @@ def _draw_chart(ax: "Axes", chart: Chart) -> None:
         _draw_line(ax, line)
     if chart.logarithmic:
         scale_logarithmically(ax)
-    ax.set(title=chart.title, xlabel=chart.x_axis, ylabel=chart.y_axis)
+    ax.set(title=chart.title, ylabel=chart.y_axis)
+    ax.set_xlabel("\n".join([chart.x_axis, *_variants(chart)]), parse_math=False)
     if not chart.fronts:
-        ax.set_xlim(left=0)
+        ax.margins(x=0.03)
     ax.grid(axis="y", color=colours.GRID)
     ax.set_axisbelow(True)
+
+
+def _variants(chart: Chart) -> list[str]:
+    if len(chart.protocols) < 2:  # noqa: PLR2004 - one way needs no telling apart
+        return []
+    return [
+        f"{DASH_NAMES[place % len(DASHES)]}: {protocol[:70]}"
+        for place, protocol in enumerate(chart.protocols)
+    ]
 
 
 def _draw_line(ax: "Axes", line: Line) -> None:
@@ -167,6 +179,12 @@ def _draw_line(ax: "Axes", line: Line) -> None:
     ax.plot(xs, ys, color=colour, linestyle=dashes, linewidth=1.6, zorder=2)
     for point in line.points:
         _draw_point(ax, line, point, colour)
+
+
+def _marker(line: Line, point: Point) -> str:
+    if line.group is None:
+        return "X" if "BlockPruner" in line.name else "D"
+    return "D" if point.is_dense else _shape(line.group)
 
 
 def _draw_point(ax: "Axes", line: Line, point: Point, colour: str) -> None:
@@ -186,7 +204,7 @@ def _draw_point(ax: "Axes", line: Line, point: Point, colour: str) -> None:
     ax.plot(
         point.x,
         point.y,
-        "D" if point.is_dense or line.group is None else _shape(line.group),
+        _marker(line, point),
         markersize=5.5,
         markerfacecolor="white" if is_hollow else colour,
         markeredgecolor=colour if is_hollow else "white",
@@ -204,10 +222,10 @@ def _draw_maps(part: "SubFigure", maps: Sequence[RemovalMap]) -> None:
     )  # fmt: skip
     columns = min(MAPS_IN_A_ROW, len(maps))
     rows = math.ceil(len(maps) / columns)
-    axes = part.subplots(rows, columns, squeeze=False).flat
+    axes = list(part.subplots(rows, columns, squeeze=False).flat)
     for ax, each in zip(axes, maps, strict=False):
         _draw_map(ax, each)
-    for ax in list(axes):
+    for ax in axes[len(maps) :]:
         ax.set_axis_off()
 
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -106,12 +105,13 @@ def _dense_rows(runs: Sequence[ComparedRun]) -> Iterator[TableRow]:
 def _run_row(place: int, group: Group, run: ComparedRun) -> TableRow:
     removed = run.removed_percent
     target = f"target {run.target_percent:g} %" if run.target_percent else ""
+    so_far = "" if run.is_done else " so far"
     state = CellText(run.state, run.state, run.error or "" if not run.is_done else "")
     return TableRow(
         (
             CellText(group.label, group.label, run.name, place),
             CellText(
-                NOTHING if removed is None else f"{removed:.1f} %",
+                NOTHING if removed is None else f"{removed:.1f} %{so_far}",
                 "" if removed is None else removed,
                 target,
             ),
@@ -147,7 +147,7 @@ def _measures(run: ComparedRun, *, pruned: bool) -> Iterator[CellText]:
 
 def comparison_table(name: str, runs: Sequence[ComparedRun]) -> Table:
     """Every run, for a terminal."""
-    table = Table(title=escape(name), title_justify="left")
+    table = Table(title=Text(name), title_justify="left")
     found = rows(runs)
     shown = [place for place in range(len(COLUMNS)) if _is_told(found, place)]
     for place in shown:

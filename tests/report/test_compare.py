@@ -1,0 +1,340 @@
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from support_compare import large_sweep, write_run, write_sweep
+from support_report import ATTACK, Tags
+
+from pipeline import cli
+from pipeline.execution.comparing import gather
+from pipeline.report.compare.answers import answers, notes
+from pipeline.report.compare.comparison import Comparison, write
+from pipeline.report.compare.figures import Point, charts, pareto_front, removal_maps, trade_offs
+from pipeline.report.compare.groups import differing_keys, groups
+from pipeline.report.compare.page import render_comparison
+from pipeline.report.compare.published import FIVE_TASKS, published_for
+from pipeline.report.compare.records import ComparedRun, read_run
+from pipeline.report.compare.table import comparison_table, published_rows, to_csv
+
+LLAMA = {"model__path": "meta-llama/Llama-2-7b-hf"}
+PAPER = {"evaluate__text": "wikitext2", "evaluate__tasks": sorted(FIVE_TASKS)}
+
+
+def read(*folders: Path) -> list[ComparedRun]:
+    return [read_run(folder) for folder in folders]
+
+
+def told(runs: list[ComparedRun]) -> dict[str, str]:
+    return {answer.question: answer.text for answer in answers(runs)}
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Comparison:
+    return gather([str(large_sweep(tmp_path))], None)[0]
+
+
+def test_a_line_joins_runs_that_differ_only_in_their_ratio(large: Comparison) -> None:
+    found = groups(large.runs)
+    assert [group.label for group in found] == ["44:52:4", "100:0:0", "0:100:0", "20:80:0", "gone"]
+    assert [len(group.runs) for group in found] == [5, 5, 5, 5, 1]
+    ratios = [run.removed_percent for run in found[0].runs]
+    assert ratios == sorted(ratios, key=lambda ratio: ratio or 0)
+    assert differing_keys(large.runs) == ["prune.target_ratio", "prune.distribution"]
+
+
+def test_how_a_run_is_executed_tells_nothing_apart(tmp_path: Path) -> None:
+    runs = read(
+        write_run(tmp_path / "a", 10, cluster__name="slurm", tracking__name="wandb"),
+        write_run(tmp_path / "b", 20, sweep__name="ratio"),
+    )
+    assert len(groups(runs)) == 1
+    assert differing_keys(runs) == ["prune.target_ratio"]
+
+
+def test_a_label_says_what_distinguishes(tmp_path: Path) -> None:
+    runs = read(
+        write_run(tmp_path / "a", 10, calibration__dataset="c4"),
+        write_run(tmp_path / "b", 10, (1, 0, 0)),
+    )
+    assert [g.label for g in groups(runs)] == [
+        "44:52:4, calibration c4",
+        "1:0:0, calibration alpaca",
+    ]
+
+
+def test_a_missing_run_belongs_to_the_group_that_its_overrides_name(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / "runs/a", 10, (44, 52, 4)),
+        write_run(tmp_path / "runs/b", 10, (100, 0, 0)),
+    ]
+    sweep = write_sweep(tmp_path / "sweeps/s", runs)
+    listed = json.loads((sweep / "sweep.json").read_text())
+    gone = {"run": "/gone", "overrides": ["prune.target_ratio=20", "prune.distribution=[100,0,0]"]}
+    listed["runs"].append(gone)
+    (sweep / "sweep.json").write_text(json.dumps(listed))
+    found = groups(gather([str(sweep)], None)[0].runs)
+    assert [[run.name for run in group.runs] for group in found] == [["a"], ["b", "gone"]]
+
+
+def test_unfinished_runs_are_told_of_and_never_drawn(large: Comparison) -> None:
+    assert sorted(run.state for run in large.runs if not run.is_done) == [
+        "failed", "missing", "running",
+    ]  # fmt: skip
+    for chart in [*large.charts, *large.trade_offs]:
+        drawn = [p for line in chart.lines for p in line.points if not p.is_dense]
+        assert len(drawn) == 18
+    assert "1 failed, 1 running and 1 missing" in " ".join(large.notes)
+    # What a failed run removed before it stopped is shown, and says so.
+    assert [m.note for m in large.maps if "failed" in m.note] == ["3.7 %, failed"]
+
+
+def test_the_dense_model_is_a_hundred_percent(large: Comparison) -> None:
+    relative = [chart for chart in large.charts if chart.scale == "relative"]
+    assert [c.title for c in relative] == [
+        "Prefill speed", "Decode speed", "Peak memory", "KV cache",
+    ]  # fmt: skip
+    for chart in relative:
+        assert chart.level == 100
+        assert all(line.points[0].is_dense and line.points[0].x == 0 for line in chart.lines)
+    assert len([chart for chart in large.charts if chart.scale == "absolute"]) == 4
+
+
+def test_devices_share_neither_line_nor_front(tmp_path: Path) -> None:
+    runs = read(*(
+        write_run(tmp_path / f"{device}{ratio}", ratio, device=device, accuracy=worth)
+        for device, worth in (("H100", 0.5), ("A100", 0.4))
+        for ratio in (10, 20)
+    ))  # fmt: skip
+    assert len(groups(runs)) == 1
+    speed = next(chart for chart in charts(runs, published_for(runs)) if "speed" in chart.title)
+    assert len(speed.lines) == 2
+    assert {line.variant for line in speed.lines} == {0, 1}
+    for chart in trade_offs(runs):
+        assert len(chart.fronts) == 2
+    assert any("no line joins runs of different devices" in note for note in notes(runs))
+    assert "H100" in render_comparison(Comparison("two", tuple(runs)))
+
+
+def test_other_lengths_are_another_line(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", 10)
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["measured"]["pruned"]["latency"]["prompt_tokens"] = 64
+    (folder / "summary.json").write_text(json.dumps(summary))
+    runs = read(folder)
+    assert not [c for c in charts(runs, published_for(runs)) if c.title == "Prefill speed"
+                and c.scale == "relative"]  # fmt: skip
+
+
+def test_the_pareto_front() -> None:
+    points = [Point(x, y, None, "") for x, y in ((1, 1), (2, 3), (2, 2), (3, 2.5), (4, 4), (5, 4))]
+    assert [(p.x, p.y) for p in pareto_front(points)] == [(1, 1), (2, 3), (4, 4)]
+    assert [(p.x, p.y) for p in pareto_front(points, upwards=False)] == [(1, 1)]
+
+
+def test_a_clear_winner_is_named(tmp_path: Path) -> None:
+    runs = read(
+        write_run(tmp_path / "a", 20, (44, 52, 4), accuracy=0.456, stderr=0.015),
+        write_run(tmp_path / "b", 20, (100, 0, 0), accuracy=0.35, stderr=0.015),
+    )
+    text = told(runs)["20 % to remove"]
+    assert text.startswith("44:52:4 keeps most accuracy: 45.6 ± 0.9 %")
+
+
+def test_within_the_noise_no_winner_is_named(tmp_path: Path) -> None:
+    runs = read(
+        write_run(tmp_path / "a", 20, (44, 52, 4), accuracy=0.456, stderr=0.03, ppl=30.0),
+        write_run(tmp_path / "b", 20, (100, 0, 0), accuracy=0.45, stderr=0.03, ppl=20.0),
+    )
+    text = told(runs)["20 % to remove"]
+    assert "cannot be told apart" in text
+    assert "keeps most" not in text
+    assert "100:0:0 has the lowest perplexity, 20.00" in text
+
+
+def test_runs_that_ended_in_the_same_model_are_not_ranked(tmp_path: Path) -> None:
+    runs = read(
+        write_run(tmp_path / "a", 20, calibration__dataset="c4"),
+        write_run(tmp_path / "b", 20, calibration__dataset="alpaca"),
+    )
+    assert "removed the same" in told(runs)["20 % to remove"]
+
+
+def test_the_largest_ratio_within_a_loss(tmp_path: Path) -> None:
+    dense = 0.597
+    runs = read(
+        write_run(tmp_path / "a", 10, accuracy=dense - 0.015),
+        write_run(tmp_path / "b", 20, accuracy=dense - 0.04),
+        write_run(tmp_path / "c", 25, accuracy=dense - 0.2),
+    )
+    found = told(runs)
+    assert "no finished run" in found["1 point of accuracy to lose at most"]
+    assert "10.1 % removed removes most" in found["2 points of accuracy to lose at most"]
+    assert "20.2 % removed removes most" in found["5 points of accuracy to lose at most"]
+
+
+def test_without_accuracy_perplexity_decides(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / "a", 10, ppl=15.0), write_run(tmp_path / "b", 20, ppl=16.5)]
+    for folder in folders:
+        summary = json.loads((folder / "summary.json").read_text())
+        for record in summary["measured"].values():
+            record["tasks"] = []
+        (folder / "summary.json").write_text(json.dumps(summary))
+    runs = read(*folders)
+    assert "14.20 → 15.00" in told(runs)["perplexity 10 % higher at most"]
+    assert {chart.y_axis for chart in trade_offs(runs)} == {"perplexity"}
+
+
+def test_other_protocols_are_not_compared(tmp_path: Path) -> None:
+    runs = read(
+        write_run(tmp_path / "a", 20, accuracy=0.5),
+        write_run(tmp_path / "b", 20, (100, 0, 0), evaluated=["piqa"]),
+        write_run(tmp_path / "c", 20, (0, 100, 0), accuracy=0.4),
+    )
+    assert any("not measured alike" in note for note in notes(runs))
+    assert "100:0:0" not in told(runs)["20 % to remove"]
+
+
+def test_published_points_are_beside_ours_where_the_same_was_measured(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", 22, evaluated=sorted(FIVE_TASKS), ppl=9.4, **LLAMA, **PAPER)
+    runs = read(run)
+    published = published_for(runs)
+    assert {p.method for p in published.points} == {"dense", "MultiPruner", "BlockPruner"}
+    cells = next(r.cells for r in published_rows(runs, published) if r.cells[2] == "22.0 %")
+    assert cells[:5] == ("Llama-2-7B", "MultiPruner 44:52:4", "22.0 %", "9.33", "62.8 %")
+    assert cells[6] == "9.40"
+    accuracy = charts(runs, published)[0]
+    assert [line.name for line in accuracy.lines if line.group is None] == [
+        "published: MultiPruner", "published: BlockPruner",
+    ]  # fmt: skip
+
+
+def test_published_points_under_another_protocol_are_only_listed(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", 22, evaluated=["piqa"], model__path="/m/Llama-2-7b-hf")
+    comparison = Comparison("x", tuple(read(run)))
+    assert all(line.group is not None for chart in comparison.charts for line in chart.lines)
+    assert {row.cells[6:] for row in published_rows(comparison.runs, comparison.published)} == {
+        ("–", "–")  # noqa: RUF001
+    }
+    assert "Runs of ours measured something else" in render_comparison(comparison)
+
+
+def test_models_without_published_results_have_no_such_section(large: Comparison) -> None:
+    assert not large.published.points
+    assert "Published results" not in render_comparison(large)
+
+
+def test_the_csv_has_plain_numbers_and_a_row_per_run(large: Comparison) -> None:
+    rows = list(csv.DictReader(io.StringIO(to_csv(large.runs))))
+    assert len(rows) == 21
+    first, failed = rows[0], next(row for row in rows if row["state"] == "failed")
+    assert float(first["accuracy_percent"]) == pytest.approx(59.0)
+    assert float(first["prefill_ms"]) < float(first["dense_prefill_ms"])
+    assert float(first["prefill_speed_percent_of_dense"]) > 100
+    assert json.loads(first["prune.distribution"]) == [44.0, 52.0, 4.0]
+    assert failed["error"] == "CUDA out of memory: tried to allocate 2 GiB"
+    assert failed["accuracy_percent"] == ""
+
+
+def test_the_terminal_has_every_run(large: Comparison) -> None:
+    console = Console(width=220, record=True, file=io.StringIO())
+    console.print(comparison_table(large.name, large.runs))
+    text = console.export_text()
+    assert text.count("44:52:4") == 5
+    assert "0:100:0" in text
+    assert "failed: CUDA out of memory: tried to allocate 2 GiB" in text
+    assert "missing: its folder is not there" in text
+
+
+def test_what_comes_from_runs_is_escaped(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", 10, device=ATTACK, calibration__dataset=ATTACK)
+    failed = write_run(tmp_path / "b", 20, status="failed", error=ATTACK)
+    text = render_comparison(Comparison(ATTACK, tuple(read(run, failed))))
+    tags = Tags(text).names()
+    assert tags.count("script") == 2
+    assert "img" not in tags
+    assert "http" not in text.replace("http-equiv", "")
+
+
+def test_a_moved_sweep_finds_its_runs(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "old/runs/a", 10)
+    write_sweep(tmp_path / "old/sweeps/s", [run])
+    (tmp_path / "old").rename(tmp_path / "new")
+    comparison, _ = gather([str(tmp_path / "new/sweeps/s")], None)
+    assert [run.state for run in comparison.runs] == ["done"]
+
+
+def test_the_three_files_are_beside_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sweep(
+        tmp_path / "outputs/sweeps/s", [write_run(tmp_path / "outputs/runs/a", 10),
+                                        write_run(tmp_path / "outputs/runs/b", 20)]
+    )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["compare", "s"]) == 0
+    names = {"comparison.html", "comparison.png", "comparison.csv"}
+    assert {p.name for p in Path("outputs/sweeps/s").iterdir()} == {*names, "sweep.json"}
+    assert "see: outputs/sweeps/s/comparison.html" in capsys.readouterr().out
+    assert cli.main(["compare", "a", "b"]) == 0
+    assert {p.name for p in Path("outputs/comparison").iterdir()} == names
+    assert cli.main(["compare", "a", "--out", "here"]) == 0
+    assert {p.name for p in Path("here").iterdir()} == names
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("nothing", "nothing: there is none here; there are sweeps: s; runs: a, failed"),
+        ("folder", "folder: is a folder, but of no run or sweep; there are sweeps: s"),
+        ("failed", "no run is finished, so there is nothing to compare yet"),
+        ("s", "out of memory"),
+    ],
+)
+def test_bad_targets_are_told_in_words(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    target: str,
+    says: str,
+) -> None:
+    write_run(tmp_path / "outputs/runs/a", 10)
+    failed = write_run(tmp_path / "outputs/runs/failed", 10, status="failed", error="out of memory")
+    write_sweep(tmp_path / "outputs/sweeps/s", [failed])
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["compare", target]) == 2
+    assert says in capsys.readouterr().err
+    assert not list(tmp_path.rglob("comparison.*"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_pictures_of_many_and_of_one(tmp_path: Path, large: Comparison) -> None:
+    one = Comparison("$x_{$", tuple(read(write_run(tmp_path / "one", 10))))
+    for comparison in (large, one):
+        paths = write(comparison, tmp_path / "out")
+        assert all(path.stat().st_size > 500 for path in paths)
+
+
+def test_a_run_that_measured_nothing_is_still_a_row(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", 10)
+    summary = json.loads((folder / "summary.json").read_text())
+    del summary["measured"], summary["shape"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    comparison = Comparison("x", tuple(read(folder)))
+    assert comparison.charts == comparison.answers == removal_maps(comparison.runs) == []
+    assert "nothing says which is best" in comparison.notes[0]
+    write(comparison, tmp_path / "out")
+
+
+def test_comparing_needs_no_torch() -> None:
+    code = (
+        "import sys, pipeline.cli, pipeline.execution.comparing, pipeline.report.compare.page,"
+        "pipeline.report.compare.picture;"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib', 'transformers')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
