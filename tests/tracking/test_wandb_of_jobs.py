@@ -26,6 +26,7 @@ from wandb_support import (
 
 from pipeline.cli import main as multipruner
 from pipeline.execution.run import Run
+from pipeline.files import encode, replace
 from pipeline.preflight import check
 
 pytest.importorskip("wandb")
@@ -134,7 +135,7 @@ def test_offline_logs_of_disturbed_jobs_hold_every_step_once(
     assert disturb(run, signal.SIGUSR2, after=2) == 3
     assert disturb(run, signal.SIGKILL, after=5) == -signal.SIGKILL
     finish(run, "calibrate", "prune")
-    finish(run, "evaluate")
+    finish(run, "dense", "evaluate")
 
     pieces = [records(folder) for folder in offline_folders(run)]
     assert len(pieces) == 4
@@ -160,6 +161,8 @@ def test_offline_logs_of_disturbed_jobs_hold_every_step_once(
     with WandbServer() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef" * 2 + "testtest")
+        listed = {"runs": [{"run": str(run.absolute()), "overrides": []}]}
+        replace(Path("outputs/sweeps/ratios/sweep.json"), encode(listed))
         assert multipruner(["sync", "ratios"]) == 0
         (run_id, sent), *others = server.runs.items()
         assert others == []
@@ -188,7 +191,7 @@ def test_online_jobs_whose_server_dies_and_comes_back_show_one_run(
         wait_for(lambda: len(logged(run)) >= len(before) + 2 or job.poll() is not None, 60)
         server.stop()
         assert job.wait(120) == 0, (run / "job.log").read_text()
-    finish(run, "evaluate")
+    finish(run, "dense", "evaluate")
     assert len(offline_folders(run)) == 1
     assert json.loads((run / "summary.json").read_text("utf-8"))["status"] == "done"
     assert len(steps_sent(sent)) < len(all_steps(run))
