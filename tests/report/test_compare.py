@@ -56,6 +56,19 @@ def test_how_a_run_is_executed_tells_nothing_apart(tmp_path: Path) -> None:
     assert differing_keys(runs) == ["prune.target_ratio"]
 
 
+def test_what_the_last_launch_measured_counts(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", 10)
+    first = read_run(folder).settings
+    (folder / "config.yaml").write_text("prune: {target_ratio: 10.0}\nevaluate: {limit: 7}\n")
+    assert (first["evaluate.limit"], read_run(folder).settings["evaluate.limit"]) == (None, 7)
+
+
+def test_other_measurements_of_the_same_pruning_are_one_group(tmp_path: Path) -> None:
+    runs = read(write_run(tmp_path / "a", 10), write_run(tmp_path / "b", 20, evaluate__limit=100))
+    assert [group.label for group in groups(runs)] == ["44:52:4"]
+    assert "evaluate.limit" in differing_keys(runs)
+
+
 def test_a_label_says_what_distinguishes(tmp_path: Path) -> None:
     runs = read(
         write_run(tmp_path / "a", 10, calibration__dataset="c4"),

@@ -12,6 +12,9 @@ from pipeline.settings import EXECUTION_KEYS
 RATIO = "prune.target_ratio"
 IGNORED = (*EXECUTION_KEYS, "tracking.")
 DISTRIBUTION = "prune.distribution"
+MEASURING = ("probe.", "evaluate.")
+"""Keys of what is measured, which is told apart value by value: see ``Value.protocol``."""
+OTHER_PRUNING = "evaluate.pruning_config"
 PLAIN_NAMES = {
     DISTRIBUTION: "",
     "model.path": "",
@@ -74,7 +77,7 @@ def groups(runs: Sequence[ComparedRun]) -> list[Group]:
 
     A run that is not there is in the first group that its overrides do not contradict.
     """
-    keys = [key for key in differing_keys(runs) if key != RATIO]
+    keys = [key for key in differing_keys(runs) if _distinguishes(key)]
     found: dict[tuple[Any, ...], list[ComparedRun]] = {}
     for run in runs:
         if run.state != "missing":
@@ -87,6 +90,11 @@ def groups(runs: Sequence[ComparedRun]) -> list[Group]:
         Group(_label(members[0], keys), tuple(sorted(members, key=_ratio)))
         for members in found.values()
     ]
+
+
+def _distinguishes(key: str) -> bool:
+    """Whether runs that differ in ``key`` are on different lines."""
+    return key == OTHER_PRUNING or (key != RATIO and not key.startswith(MEASURING))
 
 
 def _home(
