@@ -1,5 +1,6 @@
 """Sweeps: one plan, in which nothing is scored twice, and every run comes out as it would alone."""
 
+import csv
 import json
 import os
 import subprocess
@@ -209,6 +210,29 @@ def test_status_takes_a_sweep(place: Place, capsys: pytest.CaptureFixture[str]) 
     assert multipruner(["status", "two", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [entry["state"] for entry in told] == ["done", "done"]
+
+
+def test_the_runs_of_a_sweep_are_compared(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    measured = ["probe=latency", "probe.every=100", "probe.prompt_tokens=8"]
+    few = ["probe.output_tokens=2", "probe.repeats=1"]
+    ratios = "prune.target_ratio=5,15,99"
+    place.type("-m", ratios, "sweep.name=five", *measured, *few, status=1)
+    capsys.readouterr()
+    assert multipruner(["compare", "five"]) == 0
+    out = capsys.readouterr().out
+    assert "failed: prune.target_ratio=99 cannot be reached" in out
+    assert "see: outputs/sweeps/five/comparison.html" in out
+    with Path("outputs/sweeps/five/comparison.csv").open() as stream:
+        rows = {row["target_percent"]: row for row in csv.DictReader(stream)}
+    assert {ratio: row["state"] for ratio, row in rows.items()} == {
+        "5.0": "done", "15.0": "done", "99.0": "failed",
+    }  # fmt: skip
+    for row in (rows["5.0"], rows["15.0"]):
+        assert float(row["prefill_ms"]) > 0
+        assert float(row["dense_prefill_ms"]) > 0
+        assert float(row["removed_percent"]) >= float(row["target_percent"])
+    page = Path("outputs/sweeps/five/comparison.html").read_text()
+    assert page.count('class="chart map"') == 3
 
 
 def test_a_killed_sweep_goes_on_where_it_was(place: Place) -> None:
