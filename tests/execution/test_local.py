@@ -128,3 +128,15 @@ def test_keys_of_a_cluster_mean_nothing_in_this_process(tmp_path: Path) -> None:
 
 def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "there is no run nowhere here" in multipruner(tmp_path, "status", "nowhere", status=2)
+
+
+def test_runs_of_a_sweep_wait_for_what_they_share(arguments: list[str], tmp_path: Path) -> None:
+    rest = [a for a in arguments if not a.startswith(("run.name", "prune.target_ratio"))]
+    launch(tmp_path, "-m", *rest, "prune.target_ratio=10,25", "cluster=local", "cluster.gpus=0",
+           "sweep.name=two", "wait=true")  # fmt: skip
+    told = json.loads(multipruner(tmp_path, "status", "two", "--json"))
+    assert [entry["state"] for entry in told] == ["done", "done"]
+    steps = list(tmp_path.glob("outputs/store/trajectories/*/steps/[0-9]*.json"))
+    scored = sum(len(json.loads(path.read_text())["candidates"]) for path in steps)
+    summaries = [json.loads(p.read_text()) for p in tmp_path.glob("outputs/runs/*/summary.json")]
+    assert sum(summary["candidates_scored"] for summary in summaries) == scored
