@@ -220,12 +220,33 @@ def test_a_restarted_slurmctld_takes_no_step_with_it(place: Place, undisturbed: 
     place.launch()
     wait_for(lambda: place.steps() > 3)
     os.kill(place.cluster.pid_of("slurmctld"), signal.SIGKILL)
-    time.sleep(1)
+    (pid,) = place.processes()
+    os.kill(pid, signal.SIGSTOP)  # squeue takes its time to find nobody there
     meanwhile = place.state
+    os.kill(pid, signal.SIGCONT)
     place.cluster.up()
     assert meanwhile == "running"
     place.finish()
     assert place.results() == undisturbed.results()
+
+
+def test_what_runs_of_a_sweep_share_is_one_job(place: Place) -> None:
+    told = place.launch(
+        "-m", "prune.target_ratio=15,30", "prune.distribution=[100,0,0]", "sweep.name=two"
+    )
+    assert "3 jobs submitted" in told  # calibrate is done
+    wait_for(lambda: place.cluster.queue() == [])
+    stands = json.loads(place.multipruner("status", "two", "--json"))
+    assert [run["state"] for run in stands] == ["done", "done"]
+    jobs = {
+        name: {
+            stage["job_id"] for run in stands for stage in run["stages"] if stage["stage"] == name
+        }
+        for name in ("blocks", "prune")
+    }
+    assert {name: len(ids) for name, ids in jobs.items()} == {"blocks": 1, "prune": 2}
+    shorter, longer = sorted(run["steps"] for run in stands)
+    assert 0 < shorter < longer == place.steps()
 
 
 def test_cancel_ends_the_whole_chain(place: Place, evaluated: list[str]) -> None:
