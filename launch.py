@@ -7,8 +7,7 @@ import shlex
 import stat
 import sys
 import tempfile
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, PipelineError
@@ -19,10 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.execution.run import Run
-    from pipeline.execution.sweep import Combination
+    from pipeline.execution.sweep import Combination, Sweep
 
-ROOT = Path(__file__).resolve().parent
-CONFIG_DIR, SWEEPS_DIR = ROOT / "conf", ROOT / "sweeps"
 MULTIRUN = ("-m", "--multirun")
 AGAIN = "everything up to the last step is kept; to go on, type the same again:"
 
@@ -40,7 +37,7 @@ def compose_and_run(command: str) -> None:
     """Have Hydra compose the command line, and run what comes of it. Raises ``PipelineError``."""
     from pipeline.overrides import check
 
-    checked = check(sys.argv[1:], [CONFIG_DIR, SWEEPS_DIR])
+    checked = check(sys.argv[1:])
     combinations, is_sweep = compose(checked.arguments, checked.problems)
     if is_sweep:
         run_sweep(combinations, checked.problems, command)
@@ -62,6 +59,7 @@ def compose(arguments: list[str], problems: list[str]) -> "tuple[list[Combinatio
     from omegaconf import OmegaConf
 
     from pipeline.execution.sweep import Combination
+    from pipeline.overrides import CONF, SEARCH_PATH
 
     composed: list[Combination] = []
     modes: list[RunMode | None] = []
@@ -73,7 +71,7 @@ def compose(arguments: list[str], problems: list[str]) -> "tuple[list[Combinatio
         modes.append(settings.mode)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of exiting with 1
-    compose_all = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")
+    compose_all = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
     with tempfile.TemporaryDirectory() as scratch:
         # Hydra keeps what was typed for a sweep, unchecked; nobody is to find it
         flags = [argument for argument in arguments if argument in MULTIRUN]
@@ -85,7 +83,7 @@ def compose(arguments: list[str], problems: list[str]) -> "tuple[list[Combinatio
             *rest,
             f"hydra.sweep.dir={scratch}",
             "hydra/launcher=plan",
-            f"hydra.searchpath=[{SWEEPS_DIR.as_uri()}]",
+            SEARCH_PATH,
         ]
         try:
             compose_all(task)()
@@ -123,17 +121,11 @@ def run(raw: "DictConfig", problems: list[str]) -> None:
     config = from_composed(raw, problems)
     go_offline(config.cluster.offline)
 
-    from pipeline.execution import launching
     from pipeline.execution.run import Run
     from pipeline.preflight import check
 
     ready = Run.prepare(config, check(config))
-    if config.plan:
-        launching.show([ready], screen())
-    elif config.cluster.name == "inline":
-        run_here(ready)
-    else:
-        launching.launch([ready], screen())
+    carry_out([ready], lambda: run_here(ready))
 
 
 def run_sweep(combinations: "list[Combination]", problems: list[str], command: str) -> None:
@@ -143,16 +135,22 @@ def run_sweep(combinations: "list[Combination]", problems: list[str], command: s
     configs = sweep.validated(combinations, problems)
     go_offline(any(config.cluster.offline for config in configs))
 
+    planned = sweep.Sweep.of(configs, [each.overrides for each in combinations], command)
+    carry_out(planned.runs, lambda: sweep.run_here(planned, run_here, screen()), planned)
+
+
+def carry_out(
+    runs: "Sequence[Run]", run_all_here: Callable[[], None], sweep: "Sweep | None" = None
+) -> None:
+    """Show what the runs would do, run them here, or have a cluster run them: as they say."""
     from pipeline.execution import launching
 
-    planned = sweep.Sweep.of(configs, [each.overrides for each in combinations], command)
-    if configs[0].plan:
-        launching.show(planned.runs, screen())
-    elif configs[0].cluster.name == "inline":
-        sweep.run_here(planned, run_here, screen())
+    if runs[0].config.plan:
+        launching.show(runs, screen())
+    elif runs[0].config.cluster.name == "inline":
+        run_all_here()
     else:
-        planned.claim()
-        launching.launch(planned.runs, screen(), planned)
+        launching.launch(runs, screen(), sweep)
 
 
 def go_offline(is_offline: bool) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.execution.folders import RUNS, runs_of, sweep_folder
 
-RUNS = Path("outputs/runs")
 ANY = "folder or name, of a run or a sweep"
 
 
@@ -38,9 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     status = commands.add_parser("status", help="how runs stand")
-    status.add_argument(
-        "run", nargs="*", help="folder or name, of a run or a sweep; without one, all runs here"
-    )
+    status.add_argument("run", nargs="*", help=f"{ANY}; without one, all runs here")
     status.add_argument("--json", action="store_true", help="for scripts")
     status.add_argument("-f", "--follow", action="store_true", help="until nothing runs any more")
     status.set_defaults(command=_status)
@@ -76,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(command=_compare)
 
     sync = commands.add_parser("sync", help="send to W&B what its jobs could not send")
-    sync.add_argument("run", nargs="*", help="folder or name, of a run or a sweep; else all runs")
+    sync.add_argument("run", nargs="*", help=f"{ANY}; else all runs")
     sync.set_defaults(command=_sync)
 
     prefetch = commands.add_parser(
@@ -99,12 +97,10 @@ def run_folder(name: str) -> Path:
 
 def run_folders(names: Sequence[str]) -> list[Path]:
     """The folders of runs and of all runs of sweeps. Raises ``ConfigError``."""
-    from pipeline.execution.sweep_folder import SWEEPS, runs_of
-
     folders: list[Path] = []
     for name in names:
-        of_sweep = [run for path in (Path(name), SWEEPS / name) for run in runs_of(path)]
-        folders += of_sweep or [run_folder(name)]
+        sweep = sweep_folder(name)
+        folders += (runs_of(sweep) if sweep else []) or [run_folder(name)]
     return list(dict.fromkeys(folders))
 
 

@@ -3,12 +3,17 @@
 Hydra stops at the first of them. Here each becomes a problem of its own, and what is right goes on.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from pipeline.config import is_known, unknown_key, without_secrets
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
+SEARCH_PATH = f"hydra.searchpath=[{SWEEPS.as_uri()}]"
+"""What tells Hydra to look for groups in ``SWEEPS``, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +24,9 @@ class CheckedOverrides:
     problems: list[str]
 
 
-def check(arguments: Sequence[str], config_dirs: Iterable[Path]) -> CheckedOverrides:
+def check(arguments: Sequence[str]) -> CheckedOverrides:
     """Sort the command line's arguments into those that can be composed and problems."""
-    groups = _groups(config_dirs)
+    groups = _groups()
     good: list[str] = []
     problems: list[str] = []
     rest = list(arguments)
@@ -82,11 +87,11 @@ FLAGS_WITH_VALUE = {
 FLAGS_WITH_OPTION = {"--info", "-i"}
 
 
-def _groups(config_dirs: Iterable[Path]) -> dict[str, list[str]]:
+def _groups() -> dict[str, list[str]]:
     """The options of each config group."""
     return {
         folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
-        for config_dir in config_dirs
+        for config_dir in (CONF, SWEEPS)
         for folder in config_dir.iterdir()
         if folder.is_dir()
     }

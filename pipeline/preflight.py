@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pipeline.config import Config, ModelConfig
 from pipeline.errors import ConfigError
 from pipeline.execution.cluster import problems as cluster_problems
+from pipeline.execution.folders import RUNS
 from pipeline.execution.prefetching import missing as not_in_cache
 from pipeline.files import is_file, is_folder, read_json
 from pipeline.models.prunable import heads_of, shape_from_config
@@ -102,7 +103,7 @@ def _folders(config: Config) -> list[str]:
     problems = []
     for key, value in (
         ("store.dir", config.store.dir),
-        ("run.dir", config.run.dir or "outputs/runs"),
+        ("run.dir", config.run.dir or str(RUNS)),
     ):
         folder = Path(value).absolute()
         if config.cluster.name != "inline":

@@ -12,6 +12,6 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in settings.items():
         values |= (
-            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+            flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
         )
     return values

@@ -34,6 +34,15 @@ MODEL: dict[str, Any] = {
 }
 """Two key/value heads, each with two query heads of four channels."""
 
+TINY = (
+    "model=hf",
+    "model.path=model",
+    "model.device=cpu",
+    "calibration=tokens",
+    "calibration.path=tokens.json",
+)
+"""Arguments for a model and tokens that were saved where the launch is typed."""
+
 UNKNOWN, EOS = "<unk>", "</s>"
 CHARACTERS = (UNKNOWN, EOS, *string.printable)
 """What ``save_tokenizer``'s tokenizer knows; a token's id is its place here."""

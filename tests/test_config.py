@@ -118,7 +118,7 @@ def test_a_file_opens_with_the_command_that_runs_it(file: Path) -> None:
         return  # it names the forms, not one command
     # [KEY=VALUE] is one that may be left out
     arguments = [a.strip("[]") if a[0] == "[" else a for a in shlex.split(comment[0])[3:]]
-    assert check(arguments, [CONF]).problems == []
+    assert check(arguments).problems == []
     assert choices(*arguments)[file.parent.name] == file.stem
     configured(*arguments)
 

@@ -7,7 +7,7 @@ from pipeline.overrides import CheckedOverrides, check
 
 
 def checked(*arguments: str) -> CheckedOverrides:
-    return check(arguments, [CONF])
+    return check(arguments)
 
 
 def problem_with(argument: str) -> str:

@@ -5,12 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from pipeline.execution.folders import RUNS, SWEEPS, entries_of, sweep_folder
 from pipeline.execution.status import of_runs, run_state
-from pipeline.execution.sweep_folder import SWEEPS, entries_of
 from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.records import ComparedRun, missing_run, one_line, read_run
 
-RUNS = Path("outputs/runs")
 OUT = Path("outputs/comparison")
 MOST_NAMED = 10
 
@@ -20,7 +19,7 @@ def gather(targets: Sequence[str], out: Path | None) -> tuple[Comparison, Path]:
 
     Raises ``ConfigError`` where a target is neither, or no run is finished.
     """
-    sweeps = {target: folder for target in targets if (folder := _sweep(target))}
+    sweeps = {target: folder for target in targets if (folder := sweep_folder(target))}
     found: dict[Path, ComparedRun] = {}
     for target in targets:
         runs = _runs_of(sweeps[target]) if target in sweeps else [_run(target)]
@@ -35,11 +34,6 @@ def gather(targets: Sequence[str], out: Path | None) -> tuple[Comparison, Path]:
 
 def _name(runs: Sequence[ComparedRun]) -> str:
     return runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
-
-
-def _sweep(target: str) -> Path | None:
-    folders = (Path(target), SWEEPS / target)
-    return next((path for path in folders if (path / "sweep.json").exists()), None)
 
 
 def _runs_of(sweep: Path) -> list[ComparedRun]:

@@ -6,15 +6,15 @@ how many candidates there are nearly is.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.execution.run import Run
-from pipeline.files import key_of, read_json
 from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.state import DIMENSIONS, Candidate, Dimension, PruningState
-from pipeline.pruning.trajectory import Step
+from pipeline.pruning.trajectory import Step, Trajectory
+from pipeline.stages.calibrate import windows_for
 from pipeline.stages.descent import ends_of
 from pipeline.stages.search import group_size_of, trajectory_identity
 
@@ -120,9 +120,8 @@ class _Counted:
     def __init__(self, run: Run, times: dict[Dimension, list[tuple[float, int]]]) -> None:
         self.run, self.config, self.times = run, run.config, times
         calibrate = run.plan.by_name["calibrate"]
-        facts = run.store.finished(calibrate)
-        self.hashes: Mapping[str, Any] = facts or {}
         self.calibrate = calibrate.key
+        self.windows = run.store.finished(calibrate)
         self.dense = PruningState.dense(shape_from_config(run.source.config))
 
     def scorings(self) -> Iterator[Scoring]:
@@ -132,52 +131,48 @@ class _Counted:
                 yield from self._first(dimension)
         state, guessed = self.dense, False
         for dimension, end in ends_of(self.config).items():
-            start, index = state, 0
+            trajectory, index = self._trajectory(dimension, state), 0
             while state.ratio_percent < end and (found := self._candidates(state, dimension)):
-                step = None if guessed else self._read(dimension, start, index)
-                yield self._scoring(dimension, start, index, step, len(found), guessed)
+                step = None if guessed else self._read(trajectory, index, dimension)
+                yield self._scoring(trajectory, index, dimension, found, step, guessed)
                 guessed = guessed or step is None
                 state = state.without(step.chosen if step else _guess(state, found))
                 index += 1
 
     def _first(self, dimension: Dimension) -> Iterator[Scoring]:
         if found := self._candidates(self.dense, dimension):
-            step = self._read(dimension, self.dense, 0)
-            yield self._scoring(dimension, self.dense, 0, step, len(found), guessed=False)
+            trajectory = self._trajectory(dimension, self.dense)
+            step = self._read(trajectory, 0, dimension)
+            yield self._scoring(trajectory, 0, dimension, found, step, guessed=False)
 
     def _candidates(self, state: PruningState, dimension: Dimension) -> list[Candidate]:
         return state.candidates(dimension, group_size_of(self.config, dimension) or 0)
 
-    def _scoring(
-        self,
-        dimension: Dimension,
-        start: PruningState,
-        index: int,
-        step: Step | None,
-        candidates: int,
-        guessed: bool,
-    ) -> Scoring:
-        key = key_of({"calibrate": self.calibrate} | self._identity(dimension, start))
-        return Scoring((key, index), dimension, candidates, step is not None, guessed)
-
-    def _identity(self, dimension: Dimension, start: PruningState) -> dict[str, Any]:
-        kind = "block" if dimension == "blocks" else "width"
-        calibration = self.hashes.get(kind, {}).get("sha256", "")
-        return trajectory_identity(
+    def _trajectory(self, dimension: Dimension, start: PruningState) -> Trajectory:
+        """The trajectory; before calibration, one without steps that has the same name for all."""
+        kind = windows_for(dimension)
+        calibration = self.windows[kind]["sha256"] if self.windows else self.calibrate
+        identity = trajectory_identity(
             self.config, self.run.plan.weights, calibration, dimension, start
         )
+        return self.run.store.trajectories.find(identity)
 
-    def _read(self, dimension: Dimension, start: PruningState, index: int) -> Step | None:
+    def _scoring(
+        self,
+        trajectory: Trajectory,
+        index: int,
+        dimension: Dimension,
+        found: Sequence[Candidate],
+        step: Step | None,
+        guessed: bool,
+    ) -> Scoring:
+        key = (trajectory.key, index)
+        return Scoring(key, dimension, len(found), step is not None, guessed)
+
+    def _read(self, trajectory: Trajectory, index: int, dimension: Dimension) -> Step | None:
         """A step that is on disk; its time is noted."""
-        if not self.hashes:
-            return None
-        path = self.run.store.trajectories.root / key_of(self._identity(dimension, start))
-        try:
-            data = read_json(path / "steps" / f"{index:05d}.json")
-        except FileNotFoundError:
-            return None
-        step = Step.from_json(data)
-        if took := data.get("made_by", {}).get("seconds"):
+        step = trajectory.read(index)
+        if step and (took := trajectory.made_by(index).get("seconds")):
             self.times[dimension].append((took, len(step.scored)))
         return step
 

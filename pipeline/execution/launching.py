@@ -22,6 +22,8 @@ from pipeline.progress import Quiet
 
 def launch(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) -> None:
     """Submit what is missing, and follow it where ``wait`` says so. ``sweep`` has the runs."""
+    if sweep:
+        sweep.claim()
     if runs[0].config.cluster.name == "slurm" and (told := not_shared(runs[0].store.root)):
         console.print(f"warning: {told}", markup=False, highlight=False)
     submissions = submit(runs, lambda text: console.print(text, markup=False, highlight=False))

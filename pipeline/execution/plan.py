@@ -45,7 +45,8 @@ def plan(config: Config, source: ModelSource, digests: Digests) -> Plan:
     }
     if config.evaluate.pruning_config:
         given = {"pruning_config": sha256_of_file(Path(config.evaluate.pruning_config))}
-        return Plan((_evaluate(config, model, given, ()),), weights)
+        what = What.of_evaluation(config).recipe(config, digests.of)
+        return Plan((Stage("evaluate", {"model": model, **given, "what": what}),), weights)
     calibrate = Stage("calibrate", _calibrate_recipe(config, source, digests))
     base = {
         "decision_version": DECISION_VERSION,
@@ -64,28 +65,31 @@ def plan(config: Config, source: ModelSource, digests: Digests) -> Plan:
         "distribution": [share / sum(shares) for share in shares],
         "order": list(config.prune.order),
     }
-    probes = _probes(config)
+    probes = _probes(config, digests)
     stages = [calibrate]
     if config.score.enabled:
         stages.append(Stage("score", search, (calibrate,)))
+    evaluation = {"model": model, "what": What.of_evaluation(config).recipe(config, digests.of)}
+    baseline = []
     if config.sweep.name and config.evaluate.enabled:
-        what = What.of_evaluation(config).recipe(config)
-        stages.append(Stage("dense", {"model": model, "what": what}))
+        baseline = [Stage("dense", evaluation)]
+    stages += baseline
     walks = _walks(config, base | {"probe": probes}, calibrate)
     prune = Stage("prune", search | target, (calibrate, *walks[-1:]))
     stages += [*walks, prune]
     if probes:
         stages.append(Stage("probe", {"prune": prune.key, **probes}, (prune,)))
     if config.evaluate.enabled:
-        needs = (prune, *(stage for stage in stages if stage.name == "dense"))
-        stages.append(_evaluate(config, model, {"prune": prune.key}, needs))
+        recipe = evaluation | {"prune": prune.key}
+        stages.append(Stage("evaluate", recipe, (prune, *baseline)))
     return Plan(tuple(stages), weights)
 
 
-def _probes(config: Config) -> dict[str, Any] | None:
+def _probes(config: Config, digests: Digests) -> dict[str, Any] | None:
     if not config.probe.every:
         return None
-    return {"every": config.probe.every, "what": What.of_probe(config).recipe(config)}
+    what = What.of_probe(config).recipe(config, digests.of)
+    return {"every": config.probe.every, "what": what}
 
 
 def _walks(config: Config, base: dict[str, Any], calibrate: Stage) -> list[Stage]:
@@ -93,20 +97,13 @@ def _walks(config: Config, base: dict[str, Any], calibrate: Stage) -> list[Stage
     walks: list[Stage] = []
     path: list[list[Any]] = []
     for dimension, end in ends_of(config).items():
+        group_size = group_size_of(config, dimension)
         if dimension in config.sweep.reach:
-            group_size = group_size_of(config, dimension)
-            recipe = {"from": list(path), "to": config.sweep.reach[dimension]}
-            recipe |= {"group_size": group_size, **base}
+            to = config.sweep.reach[dimension]
+            recipe = base | {"from": list(path), "to": to, "group_size": group_size}
             walks.append(Stage(dimension, recipe, (calibrate, *walks[-1:])))
-        path.append([dimension, group_size_of(config, dimension), end])
+        path.append([dimension, group_size, end])
     return walks
-
-
-def _evaluate(
-    config: Config, model: dict[str, Any], pruned: dict[str, str], needs: tuple[Stage, ...]
-) -> Stage:
-    what = What.of_evaluation(config).recipe(config)
-    return Stage("evaluate", {"model": model, **pruned, "what": what}, needs)
 
 
 def _calibrate_recipe(config: Config, source: ModelSource, digests: Digests) -> dict[str, object]:

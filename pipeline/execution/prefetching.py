@@ -2,15 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
-import pipeline
 from pipeline.config import Config
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.models.source import ModelSource, fetch, locate
-
-ROOT = Path(pipeline.__file__).resolve().parents[1]
-CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
 
 
 def prefetch(overrides: Sequence[str]) -> Iterator[str]:
@@ -22,13 +17,12 @@ def prefetch(overrides: Sequence[str]) -> Iterator[str]:
     from hydra.errors import HydraException
 
     from pipeline.config import from_composed
-    from pipeline.overrides import check
+    from pipeline.overrides import CONF, SEARCH_PATH, check
 
-    checked = check(overrides, [CONF, SWEEPS])
+    checked = check(overrides)
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            searched = f"hydra.searchpath=[{SWEEPS.as_uri()}]"
-            composed = compose("config", [*checked.arguments, searched])
+            composed = compose("config", [*checked.arguments, SEARCH_PATH])
             config = from_composed(composed, checked.problems)
     except HydraException as error:
         raise ConfigError([*checked.problems, str(error)]) from error

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.execution.folders import RUNS
 from pipeline.execution.plan import Plan
 from pipeline.files import Json, encode, publish, read_json, replace
 from pipeline.measure.record import Record
@@ -30,7 +31,7 @@ class RunFolder:
     def of(cls, config: Config, plan: Plan, model_name: str) -> "RunFolder":
         """The folder that a configuration's run has: ``run.dir``, or one named after the run."""
         name = config.run.name or _default_name(config, plan, model_name)
-        return cls(Path(config.run.dir) if config.run.dir else Path("outputs/runs") / name)
+        return cls(Path(config.run.dir) if config.run.dir else RUNS / name)
 
     def check_owner(self, config: Config, plan: Plan) -> None:
         """Raise ``ConfigError`` where the folder belongs to a run that would come out otherwise."""

@@ -12,12 +12,11 @@ from rich.console import Console
 
 from pipeline.config import Config, SweepConfig, from_composed
 from pipeline.errors import ConfigError, LeaseLostError, PipelineError, StageError
+from pipeline.execution.folders import SWEEPS, entries_of
 from pipeline.execution.run import Run
-from pipeline.execution.store import Stage
-from pipeline.execution.sweep_folder import SWEEPS, entries_of
 from pipeline.files import Json, encode, read_json, replace
 from pipeline.preflight import Preflight
-from pipeline.pruning.state import Dimension
+from pipeline.pruning.state import DIMENSIONS, Dimension
 from pipeline.stages.descent import ends_of
 from pipeline.stages.search import group_size_of
 
@@ -99,6 +98,8 @@ class Sweep:
         alone = [Run.prepare(config, source) for config, source in zip(named, sources, strict=True)]
         runs = [
             run.planned_as(_in_sweep(run.config, SweepConfig(name=name, reach=reach)))
+            if reach
+            else run
             for run, reach in zip(alone, reaches(alone), strict=True)
         ]
         folders: dict[Path, tuple[str, ...]] = {}
@@ -211,9 +212,11 @@ def reaches(runs: Sequence[Run]) -> list[dict[Dimension, float]]:
 def _descend(
     runs: Sequence[Run], members: list[int], depth: int, found: list[dict[Dimension, float]]
 ) -> None:
-    """Have the runs that start a dimension from the same state share it."""
-    keys = {runs[index].plan.by_name["prune"].key for index in members}
-    if len(keys) < 2 or depth == len(ends_of(runs[members[0]].config)):  # noqa: PLR2004
+    """Have those of ``members`` share a dimension that start it from the same state.
+
+    All of them went the same way through the ``depth`` dimensions before it.
+    """
+    if depth == len(DIMENSIONS):
         return
     alike: dict[tuple[Dimension, int | None], list[int]] = defaultdict(list)
     for index in members:
@@ -221,11 +224,13 @@ def _descend(
         dimension = config.prune.order[depth]
         alike[dimension, group_size_of(config, dimension)].append(index)
     for (dimension, _), group in alike.items():
+        if len({runs[index].plan.by_name["prune"].key for index in group}) == 1:
+            continue
         same_end: dict[float, list[int]] = defaultdict(list)
         for index in group:
             same_end[ends_of(runs[index].config)[dimension]].append(index)
-        is_walked = max(same_end) > (_start(runs[group[0]].config, depth))
-        if len({runs[index].plan.by_name["prune"].key for index in group}) > 1 and is_walked:
+        start = [0.0, *ends_of(runs[group[0]].config).values()][depth]
+        if max(same_end) > start:
             to = _reach(runs[group[0]], dimension, max(same_end))
             for index in group:
                 found[index][dimension] = to
@@ -233,29 +238,16 @@ def _descend(
             _descend(runs, ended, depth + 1, found)
 
 
-def _start(config: Config, depth: int) -> float:
-    """The removed percentage at which a dimension begins."""
-    return list(ends_of(config).values())[depth - 1] if depth else 0.0
-
-
 def _reach(run: Run, dimension: Dimension, end: float) -> float:
     """``end``, or what a finished stage that serves as well has walked to."""
-    name = run.config.sweep.name
-    wanted = _walk_stage(run.planned_as(_in_sweep(run.config, SweepConfig(
-        name=name, reach={dimension: end})
-    )), dimension)  # fmt: skip
-    ours = {key: value for key, value in wanted.recipe.items() if key != "to"}
-    ends = [end]
+    sweep = SweepConfig(name=run.config.sweep.name, reach={dimension: end})
+    wanted = run.planned_as(_in_sweep(run.config, sweep)).plan.by_name[dimension]
+    farther = []
     for done in run.store.folder(wanted).parent.glob("*/done.json"):
-        theirs = read_json(done.parent / "recipe.json")
-        to = theirs.pop("to")
-        if theirs == ours and to >= end:
-            ends.append(to)
-    return min(ends[1:], default=end)
-
-
-def _walk_stage(run: Run, dimension: Dimension) -> Stage:
-    return run.plan.by_name[dimension]
+        recipe = read_json(done.parent / "recipe.json")
+        if recipe | {"to": end} == wanted.recipe and recipe["to"] >= end:
+            farther.append(recipe["to"])
+    return min(farther, default=end)
 
 
 def _in_sweep(config: Config, sweep: SweepConfig) -> Config:

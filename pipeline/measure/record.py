@@ -1,6 +1,6 @@
 """What was measured of one state of a model. Plain values, JSON in and out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -65,6 +65,11 @@ class TaskScore:
         return self.acc_stderr if self.acc_norm_stderr is None else self.acc_norm_stderr
 
 
+def average_accuracy(tasks: Sequence[TaskScore]) -> float | None:
+    """Mean accuracy over tasks (a fraction); None without tasks."""
+    return sum(task.accuracy for task in tasks) / len(tasks) if tasks else None
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """Everything measured of one state. What was not asked for is None or empty."""
@@ -83,7 +88,7 @@ class Record:
     @property
     def accuracy(self) -> float | None:
         """Mean accuracy over the tasks (a fraction); None without tasks."""
-        return sum(t.accuracy for t in self.tasks) / len(self.tasks) if self.tasks else None
+        return average_accuracy(self.tasks)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, with the averages that readers want."""

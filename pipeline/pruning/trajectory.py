@@ -136,6 +136,10 @@ class TrajectoryStore:
 
     def open(self, identity: Mapping[str, Any]) -> Trajectory:
         """The trajectory with this identity (plain JSON), new or with the steps it has."""
-        folder = self.root / key_of(identity)
-        publish(folder / "identity.json", encode(dict(identity)))
-        return Trajectory(folder, self._lock)
+        trajectory = self.find(identity)
+        publish(trajectory.folder / "identity.json", encode(dict(identity)))
+        return trajectory
+
+    def find(self, identity: Mapping[str, Any]) -> Trajectory:
+        """The same to be read only: nothing is written, and it may have no steps."""
+        return Trajectory(self.root / key_of(identity), self._lock)

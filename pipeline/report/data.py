@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline.measure.record import Record, TaskScore
+from pipeline.measure.record import Record, TaskScore, average_accuracy
 from pipeline.pruning.state import Dimension, ModelShape, PruningState, Unit
 
 Which = Literal["dense", "pruned"]
@@ -153,6 +153,7 @@ def mean_accuracy(tasks: Sequence[TaskScore]) -> tuple[float, float | None] | No
 
     The error of the mean takes the tasks for independent.
     """
-    if not tasks or finite(mean := sum(task.accuracy for task in tasks) / len(tasks)) is None:
+    mean = finite(average_accuracy(tasks))
+    if mean is None:
         return None
     return mean, finite(math.hypot(*(task.stderr for task in tasks)) / len(tasks))

@@ -136,3 +136,12 @@ function makeSortable(table) {
     header.querySelector("button").addEventListener("click", () => sortBy(table, header, index));
   });
 }
+
+function redrawWhenResized(drawAll) {
+  let drawnWidth = window.innerWidth;
+  window.addEventListener("resize", () => {
+    if (window.innerWidth === drawnWidth) return;
+    drawnWidth = window.innerWidth;
+    window.requestAnimationFrame(drawAll);
+  });
+}

@@ -2,9 +2,13 @@
 
 import base64
 import hashlib
+import re
 from importlib import resources
 
 from pipeline.report import colours
+
+SECRET_KEY = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)
+"""A page is handed around; settings with such names are not shown, whatever they hold."""
 
 
 def render(template: str, style: str, script: str, **values: object) -> str:
@@ -27,6 +31,11 @@ def render(template: str, style: str, script: str, **values: object) -> str:
         # The browser runs this script and no other, even if something were not escaped.
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def unless_secret(key: str, text: str) -> str:
+    """What a page shows of a setting."""
+    return "not shown" if SECRET_KEY.search(key) else text
 
 
 def resource(package: str, name: str) -> str:

@@ -271,12 +271,7 @@ function drawAll() {
   showState();
 }
 
-let drawnWidth = window.innerWidth;
-window.addEventListener("resize", () => {
-  if (window.innerWidth === drawnWidth) return;
-  drawnWidth = window.innerWidth;
-  window.requestAnimationFrame(drawAll);
-});
+redrawWhenResized(drawAll);
 document.getElementById("scrub")?.addEventListener("input", showState);
 document.querySelectorAll("#steps").forEach(makeSortable);
 drawAll();

@@ -1,7 +1,6 @@
 """The run as one HTML file that needs nothing else: no network, no server, no other file."""
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from pipeline.report import colours
 from pipeline.report.comparison import accuracy_text, comparison
 from pipeline.report.data import ReportStep, RunReport, finite, mean_accuracy
 from pipeline.report.headline import headlines
-from pipeline.report.html import render, resource
+from pipeline.report.html import render, resource, unless_secret
 from pipeline.report.series import (
     bands,
     cells,
@@ -22,9 +21,7 @@ from pipeline.report.series import (
     sensitivity_note,
 )
 from pipeline.report.wording import DIMENSION_NAMES, NOTHING, number, removal
-
-SECRET_KEY = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)
-"""A page is handed around; settings with such names are not shown, whatever they hold."""
+from pipeline.settings import flat
 
 
 def write_page(report: RunReport, path: Path) -> None:
@@ -43,7 +40,7 @@ def render_page(report: RunReport) -> str:
         rows=comparison(report),
         columns=_step_columns(report),
         step_rows=[_step_row(report, step) for step in report.steps],
-        settings=list(_flat(report.settings)),
+        settings=list(_settings(report)),
         facts=list(_facts(report)),
         data=_drawn(report),
         dimension_names=DIMENSION_NAMES,
@@ -173,14 +170,9 @@ def _number(value: float | None, digits: int) -> Value:
     return Value(NOTHING, "") if known is None else Value(number(known, digits), known)
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif SECRET_KEY.search(key):
-            yield f"{prefix}{key}", "not shown"
-        else:
-            yield f"{prefix}{key}", NOTHING if value is None else str(value)
+def _settings(report: RunReport) -> Iterator[tuple[str, str]]:
+    for key, value in flat(report.settings).items():
+        yield key, unless_secret(key, NOTHING if value is None else str(value))
 
 
 def _facts(report: RunReport) -> Iterator[tuple[str, str]]:

@@ -39,11 +39,16 @@ class Calibration:
 
     def of(self, dimension: Dimension) -> Windows:
         """The windows on which a dimension is scored."""
-        return self.block if dimension == "blocks" else self.width
+        return {"block": self.block, "width": self.width}[windows_for(dimension)]
 
     def hash_of(self, dimension: Dimension) -> str:
         """What stands for those windows in keys."""
-        return self.hashes["block" if dimension == "blocks" else "width"]
+        return self.hashes[windows_for(dimension)]
+
+
+def windows_for(dimension: Dimension) -> str:
+    """Which of the two kinds of windows a dimension is scored on."""
+    return "block" if dimension == "blocks" else "width"
 
 
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:

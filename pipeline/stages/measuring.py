@@ -1,7 +1,7 @@
 """Measuring states of the model, each once: for the probe after every step, and at the end."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -79,9 +79,11 @@ class What:
             problems += [f"{section}.text: {p}" for p in missing_text(self.text, data_dir)]
         return problems
 
-    def recipe(self, config: Config) -> dict[str, Any]:
-        """What decides the numbers: settings, and local files by their content."""
-        digests = {name: sha256_of_file(path) for name, path in self.files(config).items()}
+    def recipe(
+        self, config: Config, digest: Callable[[Path], str] = sha256_of_file
+    ) -> dict[str, Any]:
+        """What decides the numbers: settings, and local files by their content (SHA-256)."""
+        digests = {name: digest(path) for name, path in self.files(config).items()}
         from_hub = {"text": self.text} if self.text and "text" not in digests else {}
         settings = {key: value for key, value in asdict(self).items() if key != "text"}
         return {**settings, **from_hub, "tasks": list(self.tasks), "files": digests}

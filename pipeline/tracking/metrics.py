@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.measure.record import Latency, Memory, Record, TaskScore
+from pipeline.measure.record import Latency, Memory, Record, TaskScore, average_accuracy
 
 if TYPE_CHECKING:
     from pipeline.stages.base import (
@@ -66,9 +66,7 @@ def evaluation_metrics(
 ) -> dict[str, Value]:
     """The full evaluation of a model, ``which`` is dense or pruned. Fractions, not percent."""
     prefix = f"evaluate/{which}"
-    values: dict[str, float | None] = {f"{prefix}_ppl": ppl}
-    if tasks:
-        values[f"{prefix}_accuracy"] = sum(task.accuracy for task in tasks) / len(tasks)
+    values = {f"{prefix}_ppl": ppl, f"{prefix}_accuracy": average_accuracy(tasks)}
     for task in tasks:
         values[f"{prefix}_accuracy_{task.task}"] = task.accuracy
         values[f"{prefix}_stderr_{task.task}"] = task.stderr

@@ -1,6 +1,7 @@
 """What Weights & Biases has of a run, as far as the disk can tell."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.files import read_json, replace
@@ -35,8 +36,7 @@ class SentSteps:
 
     def leave_out_all_logs(self) -> None:
         """Have ``sync`` pass over them: the server has their rows by now."""
-        for log in unsent_logs(self._folder):
-            log.with_suffix(".wandb.synced").touch()
+        mark_sent(unsent_logs(self._folder))
 
     def _read(self) -> tuple[int, bool]:
         try:
@@ -69,7 +69,22 @@ class SentSteps:
 def unsent_logs(folder: Path) -> list[Path]:
     """Logs of a run's processes, online or not, that the server is not known to have in full."""
     logs = folder.glob("*run-*/run-*.wandb")
-    return sorted(log for log in logs if not log.with_suffix(".wandb.synced").exists())
+    return sorted(log for log in logs if not is_sent(log))
+
+
+def is_sent(log: Path) -> bool:
+    """Whether a log is marked as ``wandb sync`` marks what it has sent."""
+    return _mark_of(log).exists()
+
+
+def mark_sent(logs: Iterable[Path]) -> None:
+    """Have ``sync`` pass over logs."""
+    for log in logs:
+        _mark_of(log).touch()
+
+
+def _mark_of(log: Path) -> Path:
+    return log.with_suffix(".wandb.synced")
 
 
 def last_step_in(log: Path) -> int:

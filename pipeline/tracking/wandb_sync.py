@@ -18,16 +18,13 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.tracking.metrics import STEP
 from pipeline.tracking.wandb_log import Record, read_log, write_log
 from pipeline.tracking.wandb_reach import one_line, why_no_key, why_unreachable
-from pipeline.tracking.wandb_sent import unsent_logs
-
-if TYPE_CHECKING:
-    pass
+from pipeline.tracking.wandb_sent import is_sent, mark_sent, unsent_logs
 
 ASK_TIMEOUT_S = 15
 SEND_TIMEOUT_S = 600.0
@@ -77,8 +74,9 @@ class Sender:
         return self
 
     def __exit__(self, *_: object) -> None:
-        import wandb
         from wandb.sdk.lib import wbauth
+
+        import wandb
 
         wbauth.unauthenticate_session()
         wandb.teardown()
@@ -98,7 +96,7 @@ class Sender:
         pieces = _pieces(folder)
         whole = [piece for piece in pieces if piece.run is not None]
         if not whole:
-            _mark(pieces)
+            mark_sent(piece.log for piece in pieces)
             return None
         last = whole[-1].run
         shown = self._summary(last)
@@ -107,13 +105,13 @@ class Sender:
         try:
             logs = [_copy(piece, copies, shown) for piece in whole]
             told = self._run_sync(logs, folder)
-            arrived = [log.with_suffix(".wandb.synced").exists() for log in logs]
+            arrived = [is_sent(log) for log in logs]
         finally:
             shutil.rmtree(copies, ignore_errors=True)
-        _mark([piece for piece, has_arrived in zip(whole, arrived, strict=True) if has_arrived])
+        mark_sent(piece.log for piece, has in zip(whole, arrived, strict=True) if has)
         if not all(arrived):
             raise SyncError(_reason(told))
-        _mark(pieces)
+        mark_sent(piece.log for piece in pieces)
         url = re.findall(r"View run .* at (https?://\S+)", told)
         return Sent(len(whole), url[-1] if url else f"run {last.run_id}")
 
@@ -176,11 +174,6 @@ def _pieces(folder: Path) -> list[_Piece]:
     return sorted(
         pieces, key=lambda piece: piece.run.start_time.ToNanoseconds() if piece.run else 0
     )
-
-
-def _mark(pieces: list[_Piece]) -> None:
-    for piece in pieces:
-        piece.log.with_suffix(".wandb.synced").touch()
 
 
 def _copy(piece: _Piece, copies: Path, shown: dict[str, Any]) -> Path:

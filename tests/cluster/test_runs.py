@@ -294,7 +294,7 @@ def test_a_sweep_is_one_plan_with_an_array(place: Place) -> None:
     later = "cluster.parameters.begin=now+1hour"
     out = place.launch("-m", "prune.target_ratio=10,20", "cluster.array_parallelism=1", later)
     assert time.monotonic() - started < 20
-    assert "2 jobs submitted" in out
+    assert "3 jobs submitted" in out  # the blocks of both runs, and the array
     runs = sorted((place.folder / "outputs/runs").iterdir())
     told = json.loads(place.multipruner("status", "--json", *map(str, runs)))
     ids = {stage["job_id"] for run in told for stage in run["stages"] if stage["stage"] == "prune"}

@@ -28,6 +28,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 import launch
+from pipeline.overrides import CONF
 
 IMPORTED_BY_A_LAUNCH = (
     "pipeline.execution.inline",
@@ -45,7 +46,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for module in IMPORTED_BY_A_LAUNCH:
         importlib.import_module(module)
-    with initialize_config_dir(str(launch.CONFIG_DIR), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         compose("config", arguments)  # fills Hydra's caches
     moments = random.Random(int(seed))
     status, whole_s = wait(start(Path("undisturbed"), arguments), None)

@@ -7,17 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from support_inputs import raw, save_model, save_tokenizer, write_jsonl, write_tokens
+from support_inputs import TINY, raw, save_model, save_tokenizer, write_jsonl, write_tokens
 
 import launch
 from pipeline.measure.record import Record
 
 ARGUMENTS = (
-    "model=hf",
-    "model.path=model",
-    "model.device=cpu",
-    "calibration=tokens",
-    "calibration.path=tokens.json",
+    *TINY,
     "prune.target_ratio=20",
     "prune.distribution=[40,60,0]",
     "prune.mlp_group_size=8",

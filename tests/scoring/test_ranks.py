@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import ranked_process
 import torch
-from support_inputs import REPOSITORY, save_model, write_tokens
+from support_inputs import REPOSITORY, TINY, save_model, write_tokens
 
 import launch
 from pipeline.pruning.state import BlockShape, ModelShape, PruningState
@@ -148,11 +148,7 @@ def test_an_interrupted_rank_0_dismisses_the_workers(started: Job) -> None:
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
 ARGUMENTS = (
-    "model=hf",
-    "model.path=model",
-    "model.device=cpu",
-    "calibration=tokens",
-    "calibration.path=tokens.json",
+    *TINY,
     "prune.target_ratio=20",
     "prune.distribution=[1,1,1]",
     "prune.mlp_group_size=4",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from support_inputs import configured, save_model, save_tokenizer, write_jsonl, write_tokens
+from support_inputs import TINY, configured, save_model, save_tokenizer, write_jsonl, write_tokens
 from wandb_server import WandbServer
 from wandb_support import (
     REPO,
@@ -33,11 +33,7 @@ pytest.importorskip("wandb")
 
 JOB = Path(__file__).with_name("job_of_run.py")
 ARGUMENTS = (
-    "model=hf",
-    "model.path=model",
-    "model.device=cpu",
-    "calibration=tokens",
-    "calibration.path=tokens.json",
+    *TINY,
     "prune.target_ratio=35",
     "prune.distribution=[20,80,0]",
     "prune.mlp_group_size=8",

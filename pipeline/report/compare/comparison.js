@@ -141,12 +141,7 @@ function showScale(scale) {
   drawAll();
 }
 
-let drawnWidth = window.innerWidth;
-window.addEventListener("resize", () => {
-  if (window.innerWidth === drawnWidth) return;
-  drawnWidth = window.innerWidth;
-  window.requestAnimationFrame(drawAll);
-});
+redrawWhenResized(drawAll);
 for (const button of document.querySelectorAll(".scales button")) {
   button.addEventListener("click", () => showScale(button.dataset.scale));
 }

@@ -15,8 +15,7 @@ from pipeline.report.compare.table import (
     published_rows,
     rows,
 )
-from pipeline.report.html import render, resource
-from pipeline.report.page import SECRET_KEY
+from pipeline.report.html import render, resource, unless_secret
 
 
 def render_comparison(comparison: Comparison) -> str:
@@ -42,10 +41,7 @@ def render_comparison(comparison: Comparison) -> str:
 
 
 def _values(run: ComparedRun, keys: list[str]) -> list[str]:
-    return [
-        "not shown" if SECRET_KEY.search(key) else value_text(key, run.settings.get(key))
-        for key in keys
-    ]
+    return [unless_secret(key, value_text(key, run.settings.get(key))) for key in keys]
 
 
 def _colours(comparison: Comparison) -> list[str]:

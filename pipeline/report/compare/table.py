@@ -256,11 +256,8 @@ def _distance(point: PublishedPoint, run: ComparedRun) -> float:
 
 def to_csv(runs: Sequence[ComparedRun]) -> str:
     """Plain numbers, one row per run; units are in the names of the columns."""
-    records = [
-        _csv_record(group, run, differing_keys(runs))
-        for group in groups(runs)
-        for run in group.runs
-    ]
+    keys = differing_keys(runs)
+    records = [_csv_record(group, run, keys) for group in groups(runs) for run in group.runs]
     columns = list(dict.fromkeys(name for record in records for name in record))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")

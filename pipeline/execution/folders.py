@@ -1,11 +1,18 @@
-"""A sweep's folder, as it is read: the list of its runs."""
+"""Where runs and sweeps are, and what a sweep's folder says of its runs. Imports nothing heavy."""
 
 from pathlib import Path
 from typing import Any
 
 from pipeline.files import read_json
 
+RUNS = Path("outputs/runs")
 SWEEPS = Path("outputs/sweeps")
+
+
+def sweep_folder(target: str) -> Path | None:
+    """The folder of a sweep given by folder or name; None where there is no such sweep."""
+    folders = (Path(target), SWEEPS / target)
+    return next((path for path in folders if (path / "sweep.json").exists()), None)
 
 
 def entries_of(folder: Path) -> list[dict[str, Any]]:
