@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from pipeline.config import ClusterConfig, StageResources, StagesResources
@@ -45,6 +46,11 @@ class Partition:
     qos: tuple[str, ...] | None
     nodes: tuple["Node", ...]
 
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"partition {self.name}" if self.name else "any partition"
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -81,31 +87,59 @@ class Cluster:
         nodes = [_node(fields) for fields in _lines(nodes_text, "NodeName")]
         return cls(tuple(_partition(f, nodes) for f in _lines(partitions_text, "PartitionName")))
 
-    def of(self, resources: StageResources) -> Partition | None:
-        """The partition that a job would go to: the first where several are given."""
-        wanted = (resources.partition or "").partition(",")[0]
-        found = (p for p in self.partitions if p.name == wanted or (not wanted and p.is_default))
-        return next(found, None)
+    def of(self, resources: StageResources) -> list[Partition]:
+        """The partitions that a job may go to: those that are asked for, or the default."""
+        wanted = resources.partition.split(",") if resources.partition else None
+        return [p for p in self.partitions if (p.name in wanted if wanted else p.is_default)]
 
     @property
     def everything(self) -> Partition:
         """All nodes, to check the rest of what is asked for where the partition is wrong."""
         nodes = {node.name: node for p in self.partitions for node in p.nodes}
-        return Partition("of all", False, True, None, None, None, None, tuple(nodes.values()))
+        return Partition("", False, True, None, None, None, None, tuple(nodes.values()))
 
     def completed(self, resources: StageResources) -> StageResources:
         """``resources`` with what the configuration leaves to the partition."""
-        partition = self.of(resources)
-        if partition is None or not partition.nodes:
+        partitions = self.of(resources)
+        nodes = _fitting(partitions, resources)
+        if not nodes:
             return resources
-        limit = min(partition.limit_min or DAY_MIN, DAY_MIN)
-        share = min(_fair_share_mb(node, resources) for node in _fitting(partition, resources))
+        limit = min(DAY_MIN, *(partition.limit_min or DAY_MIN for partition in partitions))
+        share = min(_fair_share_mb(node, resources) for node in nodes)
         return resources.model_copy(
             update={
                 "timeout_min": resources.timeout_min or limit,
                 "mem_gb": resources.mem_gb or share / 1024,
             }
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Accounting:
+    """Names that SLURM's accounting knows, in its order; empty without accounting."""
+
+    mine: tuple[str, ...]
+    """Accounts of this user."""
+    accounts: tuple[str, ...]
+    qos: tuple[str, ...]
+    is_enforced: bool
+    """Whether jobs of other accounts are refused."""
+
+    @classmethod
+    def read(cls) -> "Accounting":
+        """Ask SLURM."""
+        settings = ask("scontrol", "show", "config") or ""
+        enforced = re.search(r"^AccountingStorageEnforce\s*=\s*(.*)$", settings, re.MULTILINE)
+        return cls(
+            mine=_names("assoc", f"user={getpass.getuser()}", "format=account"),
+            accounts=_names("account", "format=account"),
+            qos=_names("qos", "format=name"),
+            is_enforced=enforced is not None and enforced.group(1).strip() not in ("none", ""),
+        )
+
+
+def _names(*query: str) -> tuple[str, ...]:
+    return tuple(sorted(set((ask("sacctmgr", "-nP", "show", *query) or "").split())))
 
 
 def _lines(text: str, first: str) -> Iterator[dict[str, str]]:
@@ -169,8 +203,9 @@ def _fits(node: Node, resources: StageResources) -> bool:
     )
 
 
-def _fitting(partition: Partition, resources: StageResources) -> list[Node]:
-    return [node for node in partition.nodes if _fits(node, resources)] or list(partition.nodes)
+def _fitting(partitions: Sequence[Partition], resources: StageResources) -> list[Node]:
+    nodes = [node for partition in partitions for node in partition.nodes]
+    return [node for node in nodes if _fits(node, resources)] or nodes
 
 
 def _cpus(resources: StageResources) -> int:
@@ -202,10 +237,11 @@ def _problems(settings: str) -> tuple[str, ...]:
             "cluster: SLURM does not answer (scontrol show partition); on a machine without SLURM "
             "choose cluster=inline or cluster=local",
         )
+    accounting = Accounting.read()
     found: list[str] = []
     for stage in StagesResources.model_fields:
         own = {name for name, value in getattr(config.stages, stage) if value not in (None, {})}
-        for name, problem in _stage_problems(cluster, config.of_stage(stage)):
+        for name, problem in _stage_problems(cluster, accounting, config.of_stage(stage)):
             section = f"cluster.stages.{stage}" if name in own else "cluster"
             text = f"{section}.{name}: {problem}"
             if text not in found:
@@ -213,39 +249,60 @@ def _problems(settings: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _stage_problems(cluster: Cluster, asked: StageResources) -> Iterator[tuple[str, str]]:
+Problem = tuple[str, str]
+"""The key that is wrong, and how."""
+
+
+def _stage_problems(
+    cluster: Cluster, accounting: Accounting, asked: StageResources
+) -> Iterator[Problem]:
     yield from _parameter_problems(asked)
-    partition = cluster.of(asked)
+    yield from _name_problems(accounting, asked)
+    partitions = cluster.of(asked)
     names = ", ".join(p.name for p in cluster.partitions)
     known = {p.name for p in cluster.partitions}
     for name in (asked.partition or "").split(","):
         if name and name not in known:
             yield "partition", f"{name!r} is not there; allowed is one of {names}"
-    if partition is None:
-        if asked.partition is None:
-            yield "partition", f"SLURM has no default partition; give one of {names}"
-        partition = cluster.everything
+    if not partitions and asked.partition is None:
+        yield "partition", f"SLURM has no default partition; give one of {names}"
+    each = [list(_partition_problems(p, asked, names)) for p in partitions or [cluster.everything]]
+    if all(each):  # where SLURM may choose, one that can run the job is enough
+        yield from chain.from_iterable(each)
+
+
+def _partition_problems(
+    partition: Partition, asked: StageResources, names: str
+) -> Iterator[Problem]:
     if not partition.is_up:
         yield "partition", f"{partition.name!r} is not up; choose another of {names}"
     if asked.timeout_min and partition.limit_min and asked.timeout_min > partition.limit_min:
         yield (
             "timeout_min",
-            f"{asked.timeout_min} is longer than partition {partition.name} allows; allowed is up "
+            f"{asked.timeout_min} is longer than {partition.title} allows; allowed is up "
             f"to {partition.limit_min}",
         )
     most_nodes = min(len(partition.nodes), partition.max_nodes or len(partition.nodes))
     if (asked.nodes or 1) > most_nodes:
         yield (
             "nodes",
-            f"{asked.nodes} is more than partition {partition.name} gives; allowed is up to "
-            f"{most_nodes}",
+            f"{asked.nodes} is more than {partition.title} gives; allowed is up to {most_nodes}",
         )
     yield from _node_problems(partition, asked)
-    yield from _account_problems(partition, asked)
+    for key, given, allowed in (
+        ("account", asked.account, partition.accounts),
+        ("qos", asked.qos, partition.qos),
+    ):
+        if given and allowed and given not in allowed:
+            yield (
+                key,
+                f"{given!r} may not be used in {partition.title}; allowed is one of "
+                f"{', '.join(allowed)}",
+            )
 
 
-def _node_problems(partition: Partition, asked: StageResources) -> Iterator[tuple[str, str]]:
-    where = f"no node of partition {partition.name} has"
+def _node_problems(partition: Partition, asked: StageResources) -> Iterator[Problem]:
+    where = f"no node of {partition.title} has"
     nodes = partition.nodes
     types = sorted({kind for node in nodes for kind in node.gpus if kind})
     of_type = [node for node in nodes if not asked.gpu_type or asked.gpu_type in node.gpus]
@@ -271,42 +328,24 @@ def _node_problems(partition: Partition, asked: StageResources) -> Iterator[tupl
             yield "constraint", f"{where} the feature {word!r}; {allowed}"
 
 
-def _account_problems(partition: Partition, asked: StageResources) -> Iterator[tuple[str, str]]:
-    user = getpass.getuser()
-    mine = ask("sacctmgr", "-nP", "show", "assoc", f"user={user}", "format=account")
-    everyone = ask("sacctmgr", "-nP", "show", "account", "format=account")
-    usable = sorted(set((mine or "").split()))
-    if asked.account and everyone is not None and asked.account not in [*usable, *everyone.split()]:
-        allowed = ", ".join(usable or everyone.split())
+def _name_problems(accounting: Accounting, asked: StageResources) -> Iterator[Problem]:
+    """Account and quality of service, as far as accounting knows them."""
+    mine, everyone = accounting.mine, accounting.accounts
+    if asked.account and everyone and asked.account not in {*mine, *everyone}:
+        allowed = ", ".join(mine or everyone)
         yield "account", f"{asked.account!r} is not there; allowed is one of {allowed}"
-    elif asked.account and usable and asked.account not in usable and _is_enforced():
-        allowed = ", ".join(usable)
-        yield "account", f"{user} may not use {asked.account!r}; allowed is one of {allowed}"
-    if asked.account and partition.accounts and asked.account not in partition.accounts:
+    elif asked.account and mine and asked.account not in mine and accounting.is_enforced:
+        allowed = ", ".join(mine)
         yield (
             "account",
-            f"{asked.account!r} may not use partition {partition.name}; allowed is one of "
-            f"{', '.join(partition.accounts)}",
+            f"{getpass.getuser()} may not use {asked.account!r}; allowed is one of {allowed}",
         )
-    known_qos = ask("sacctmgr", "-nP", "show", "qos", "format=name") if asked.qos else None
-    if known_qos and asked.qos not in known_qos.split():
-        allowed = ", ".join(partition.qos or known_qos.split())
+    if asked.qos and accounting.qos and asked.qos not in accounting.qos:
+        allowed = ", ".join(accounting.qos)
         yield "qos", f"{asked.qos!r} is not there; allowed is one of {allowed}"
-    elif asked.qos and partition.qos and asked.qos not in partition.qos:
-        yield (
-            "qos",
-            f"{asked.qos!r} may not be used in partition {partition.name}; allowed is one of "
-            f"{', '.join(partition.qos)}",
-        )
 
 
-def _is_enforced() -> bool:
-    text = ask("scontrol", "show", "config") or ""
-    match = re.search(r"^AccountingStorageEnforce\s*=\s*(.*)$", text, re.MULTILINE)
-    return match is not None and match.group(1).strip() not in ("none", "")
-
-
-def _parameter_problems(asked: StageResources) -> Iterator[tuple[str, str]]:
+def _parameter_problems(asked: StageResources) -> Iterator[Problem]:
     if not asked.parameters:
         return
     known = set(re.findall(r"--([a-z][a-z-]+)", ask("sbatch", "--help") or ""))

@@ -330,7 +330,7 @@ def test_everything_that_the_cluster_does_not_have_is_named(place: Place) -> Non
         status=2,
     )
     assert "cluster.partition: 'a100' is not there; allowed is one of" in told
-    assert "cluster.gpu_type: no node of partition of all has GPUs of type 'h100'" in told
+    assert "cluster.gpu_type: no node of any partition has GPUs of type 'h100'" in told
     assert "cluster.qos: 'urgent' is not there; allowed is one of normal" in told
     assert "cluster.parameters.nicee: sbatch has no such option" in told
     assert sorted(place.folder.rglob("*")) == before

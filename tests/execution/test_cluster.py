@@ -59,7 +59,7 @@ def test_what_the_cluster_has_is_accepted() -> None:
         ("cluster.constraint=hdr", "the feature 'hdr'; allowed is one of ib, nvme"),
         ("cluster.account=vision", "may not use 'vision'; allowed is one of nlp"),
         ("cluster.account=bio", "cluster.account: 'bio' is not there; allowed is one of nlp"),
-        ("cluster.qos=short", "cluster.qos: 'short' is not there; allowed is one of normal, long"),
+        ("cluster.qos=short", "cluster.qos: 'short' is not there; allowed is one of long, normal"),
         ("++cluster.parameters.nicee=1", "sbatch has no such option; allowed is one of exclude"),
         ("++cluster.parameters.time=1", "cluster.parameters.time: is set by cluster.timeout_min"),
         (
@@ -70,6 +70,15 @@ def test_what_the_cluster_has_is_accepted() -> None:
 )  # fmt: skip
 def test_what_it_does_not_have_is_named_with_what_it_has(override: str, told: str) -> None:
     assert any(told in problem for problem in problems(override)), problems(override)
+
+
+def test_of_several_partitions_one_that_can_run_the_job_is_enough() -> None:
+    assert problems("cluster.partition='a100,old'", "cluster.gpus=1") == []
+    (told,) = problems("cluster.partition='a100,h100'", "cluster.gpus=1")
+    assert told.startswith("cluster.partition: 'h100' is not there")
+    told, other, *_ = problems("cluster.partition='a100,old'", "cluster.gpus=12")
+    assert "no node of partition a100 has 12" in told
+    assert "'old' is not up" in other
 
 
 def test_all_problems_come_at_once() -> None:
@@ -83,3 +92,12 @@ def test_what_is_left_open_comes_from_the_partition() -> None:
     completed = read.completed(asked.of_stage("prune"))
     assert completed.timeout_min == 24 * 60
     assert completed.mem_gb == pytest.approx(2 / 11 * 512000 / 1024, rel=1e-3)
+
+
+def test_what_is_left_open_suits_all_partitions_that_may_run_the_job() -> None:
+    shared = ["cluster.partition='a100,old'", "cluster.gpus=0", "cluster.cpus=1"]
+    asked = configured("cluster=slurm", *shared).cluster
+    read = Cluster.read()
+    assert read
+    completed = read.completed(asked.of_stage("calibrate"))
+    assert completed.mem_gb == pytest.approx(64000 / 32 / 1024, rel=1e-3)
