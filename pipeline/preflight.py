@@ -134,7 +134,7 @@ def _cluster(config: Config) -> list[str]:
 
 
 def _open_to_all(key: str, folder: Path) -> list[str]:
-    """A folder that anybody may write to, or that is somebody else's, runs anybody's code."""
+    """Jobs run the code in the store: who may write there decides what runs."""
     if not folder.is_dir():
         return []
     entry = folder.stat()

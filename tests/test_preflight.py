@@ -447,3 +447,13 @@ def test_a_tokenizer_with_more_tokens_than_the_model(place: Path) -> None:
 def test_an_end_of_sequence_in_all_places_is_refused(place: Path) -> None:
     (place / "text.txt").write_text("</s>" * 32)
     assert problem(*TEXT).endswith("window holds nothing but end-of-sequence tokens (1)")
+
+
+@pytest.mark.parametrize(("key", "name"), [("store.dir", "store"), ("run.dir", "run")])
+def test_jobs_have_no_folders_that_everyone_may_write_to(key: str, name: str, place: Path) -> None:
+    folder = place / name
+    folder.mkdir(mode=0o755)
+    check("cluster=local", f"{key}={folder}")
+    folder.chmod(0o757)
+    told = problems_of(lambda: check("cluster=local", f"{key}={folder}"))
+    assert told == [f"{key}: {folder} can be written by everyone; type: chmod o-w {folder}"]

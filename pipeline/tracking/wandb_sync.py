@@ -74,9 +74,8 @@ class Sender:
         return self
 
     def __exit__(self, *_: object) -> None:
-        from wandb.sdk.lib import wbauth
-
         import wandb
+        from wandb.sdk.lib import wbauth
 
         wbauth.unauthenticate_session()
         wandb.teardown()
