@@ -66,7 +66,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     model = save_tokenizer(
         save_model(folder / "tiny", num_hidden_layers=10, hidden_size=32, intermediate_size=48)
     )
-    windows = [[(7 * i + 3 * j) % 100 for j in range(64)] for i in range(96)]
+    windows = [[(7 * i + 3 * j) % 100 for j in range(64)] for i in range(240)]
     tokens = write_tokens(folder / "tokens.json", windows, windows)
     return [
         "model=hf",

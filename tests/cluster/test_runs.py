@@ -252,7 +252,11 @@ def test_what_runs_of_a_sweep_share_is_one_job(place: Place) -> None:
 def test_cancel_ends_the_whole_chain(place: Place, evaluated: list[str]) -> None:
     place.launch(*evaluated)
     wait_for(lambda: place.steps() > 1)
+    (pid,) = place.processes()
+    os.kill(pid, signal.SIGSTOP)  # it must not come to its end before
     place.multipruner("cancel", str(place.run))
+    with suppress(ProcessLookupError):  # SLURM wakes what it ends
+        os.kill(pid, signal.SIGCONT)
     wait_for(lambda: place.cluster.queue() == [] and not place.processes())
     assert {name: stage["state"] for name, stage in place.stages.items()} == {
         "calibrate": "done",
