@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,3 +14,11 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("shared data folder is not on this machine")
     return folder
+
+
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Children can be interrupted even where this process was started with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -225,14 +225,6 @@ def test_two_launches_of_the_same_run_give_one_set_of_results(
 # Interrupted
 
 
-@pytest.fixture
-def interrupts() -> Any:
-    """Children can be interrupted even where this process was started with SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("interrupts")
 def test_an_interrupted_launch_says_how_to_go_on_and_goes_on_so(
     launch: Launch, undisturbed: Path

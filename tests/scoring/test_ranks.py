@@ -135,6 +135,7 @@ def test_workers_end_with_rank_0(started: Job) -> None:
     assert worker.returncode == 1
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupted_rank_0_dismisses_the_workers(started: Job) -> None:
     leader, worker = start(started, BUSY_S, BUSY_S)
     for process in (leader, worker):
