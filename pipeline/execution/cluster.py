@@ -139,7 +139,7 @@ class Accounting:
 
 
 def _names(*query: str) -> tuple[str, ...]:
-    return tuple(sorted(set((ask("sacctmgr", "-nP", "show", *query) or "").split())))
+    return tuple(dict.fromkeys((ask("sacctmgr", "-nP", "show", *query) or "").split()))
 
 
 def _lines(text: str, first: str) -> Iterator[dict[str, str]]:

@@ -59,7 +59,7 @@ def test_what_the_cluster_has_is_accepted() -> None:
         ("cluster.constraint=hdr", "the feature 'hdr'; allowed is one of ib, nvme"),
         ("cluster.account=vision", "may not use 'vision'; allowed is one of nlp"),
         ("cluster.account=bio", "cluster.account: 'bio' is not there; allowed is one of nlp"),
-        ("cluster.qos=short", "cluster.qos: 'short' is not there; allowed is one of long, normal"),
+        ("cluster.qos=short", "cluster.qos: 'short' is not there; allowed is one of normal, long"),
         ("++cluster.parameters.nicee=1", "sbatch has no such option; allowed is one of exclude"),
         ("++cluster.parameters.time=1", "cluster.parameters.time: is set by cluster.timeout_min"),
         (
