@@ -10,15 +10,15 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipeline.distributed.rendezvous import over_ranks
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.scoring.rendezvous import over_ranks
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.console import Console
 
-    from pipeline.execution.run import Run
-    from pipeline.execution.sweep import Combination, Sweep
+    from pipeline.plan.run import Run
+    from pipeline.plan.sweep import Combination, Sweep
 
 MULTIRUN = ("-m", "--multirun")
 AGAIN = "everything up to the last step is kept; to go on, type the same again:"
@@ -35,7 +35,7 @@ def main() -> int:
 
 def compose_and_run(command: str) -> None:
     """Have Hydra compose the command line, and run what comes of it. Raises ``PipelineError``."""
-    from pipeline.overrides import check
+    from pipeline.config.overrides import check
 
     checked = check(sys.argv[1:])
     combinations, is_sweep = compose(checked.arguments, checked.problems)
@@ -58,8 +58,8 @@ def compose(arguments: list[str], problems: list[str]) -> "tuple[list[Combinatio
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from pipeline.execution.sweep import Combination
-    from pipeline.overrides import CONF, SEARCH_PATH
+    from pipeline.config.overrides import CONF, SEARCH_PATH
+    from pipeline.plan.sweep import Combination
 
     composed: list[Combination] = []
     modes: list[RunMode | None] = []
@@ -116,13 +116,13 @@ def report_errors(work: Callable[[], None], command: str) -> int:
 
 def run(raw: "DictConfig", problems: list[str]) -> None:
     """Validate what Hydra composed, and run it or have it run. Raises ``PipelineError``."""
-    from pipeline.config import from_composed
+    from pipeline.config.schema import from_composed
 
     config = from_composed(raw, problems)
     go_offline(config.cluster.offline)
 
-    from pipeline.execution.run import Run
-    from pipeline.preflight import check
+    from pipeline.plan.preflight import check
+    from pipeline.plan.run import Run
 
     ready = Run.prepare(config, check(config))
     carry_out([ready], lambda: run_here(ready))
@@ -130,7 +130,7 @@ def run(raw: "DictConfig", problems: list[str]) -> None:
 
 def run_sweep(combinations: "list[Combination]", problems: list[str], command: str) -> None:
     """Plan all combinations as one, and run them or have them run. Raises ``PipelineError``."""
-    from pipeline.execution import sweep
+    from pipeline.plan import sweep
 
     configs = sweep.validated(combinations, problems)
     go_offline(any(config.cluster.offline for config in configs))
@@ -143,7 +143,7 @@ def carry_out(
     runs: "Sequence[Run]", run_all_here: Callable[[], None], sweep: "Sweep | None" = None
 ) -> None:
     """Show what the runs would do, run them here, or have a cluster run them: as they say."""
-    from pipeline.execution import launching
+    from pipeline.executors import launching
 
     if runs[0].config.plan:
         launching.show(runs, screen())
@@ -161,8 +161,8 @@ def go_offline(is_offline: bool) -> None:
 
 def run_here(ready: "Run") -> None:
     """Run a run in this process."""
-    from pipeline.execution import session
-    from pipeline.progress import Quiet, Terminal
+    from pipeline.runs import session
+    from pipeline.runs.display import Quiet, Terminal
 
     ready.claim()
     console = screen()

@@ -19,13 +19,13 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from pipeline.distributed.ranks import losses_of
+from pipeline.distributed.rendezvous import over_ranks
 from pipeline.models.loading import LiveModel, load, resolve_device
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.source import locate
 from pipeline.pruning.state import PruningState
 from pipeline.scoring.perplexity import Windows
-from pipeline.scoring.ranks import losses_of
-from pipeline.scoring.rendezvous import over_ranks
 
 WINDOWS, SEQLEN = 8, 256
 MEASURE = "measure"

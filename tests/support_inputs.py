@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pipeline.config import Config, from_composed
+from pipeline.config.schema import Config, from_composed
 from pipeline.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pipeline.data.rows import read_rows
 from pipeline.errors import ConfigError, StageError
 from pipeline.measure.record import TaskScore
-from pipeline.measure.rows import read_rows
 from pipeline.models.prunable import PrunableModel
 
 if TYPE_CHECKING:

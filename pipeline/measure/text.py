@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pipeline.calibration import ROW_SEPARATOR, dataset_rows
+from pipeline.data.datasets import ROW_SEPARATOR, dataset_rows
+from pipeline.data.rows import read_rows
 from pipeline.errors import ConfigError
-from pipeline.measure.rows import read_rows
 from pipeline.scoring.perplexity import Windows
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from pipeline.report.series import (
     sensitivity_note,
 )
 from pipeline.report.wording import DIMENSION_NAMES, NOTHING, number, removal
-from pipeline.settings import flat
+from pipeline.settings.flat import flat
 
 
 def write_page(report: RunReport, path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pipeline.distributed.ranks import losses_of
 from pipeline.models.loading import LiveModel
 from pipeline.pruning.state import Candidate, PruningState
 from pipeline.pruning.trajectory import Step
@@ -16,7 +17,6 @@ from pipeline.scoring.mixed import confirmed
 from pipeline.scoring.one_pass import Progress
 from pipeline.scoring.perplexity import Windows, scored
 from pipeline.scoring.race import race
-from pipeline.scoring.ranks import losses_of
 
 Search = Literal["exhaustive", "race"]
 Precision = Literal["model", "mixed"]

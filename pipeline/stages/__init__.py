@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from pipeline.files import Json
 from pipeline.pruning.state import DIMENSIONS
 from pipeline.stages import calibrate, evaluate, probe, prune, score, shared

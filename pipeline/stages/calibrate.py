@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from pipeline.calibration import cut_windows, dataset_rows, draw, read_tokens
-from pipeline.config import CalibrationConfig, Config
+from pipeline.config.schema import CalibrationConfig, Config
+from pipeline.data.datasets import cut_windows, dataset_rows, draw, read_tokens
 from pipeline.errors import ConfigError
 from pipeline.files import Json, encode, read_json, replace
 from pipeline.models.source import ModelSource

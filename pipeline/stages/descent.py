@@ -3,7 +3,7 @@
 from collections.abc import Generator, Mapping
 from contextlib import closing
 
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.greedy import thresholds
 from pipeline.pruning.state import Dimension, PruningState

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from pipeline.files import Json, encode, read_json, replace
 from pipeline.measure.accuracy import lm_eval_version
 from pipeline.models.prunable import shape_from_config

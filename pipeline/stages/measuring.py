@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from pipeline.files import encode, key_of, publish, read_json, sha256_of_file
 from pipeline.measure.accuracy import TaskSet, local_files, missing_data
 from pipeline.measure.latency import LatencySettings, measure_latency

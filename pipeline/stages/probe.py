@@ -7,7 +7,7 @@ is missing: after another choice of probe, and for steps that another run took.
 import json
 from pathlib import Path
 
-from pipeline.config import Config, ProbeConfig
+from pipeline.config.schema import Config, ProbeConfig
 from pipeline.files import Json, replace
 from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.state import PruningState

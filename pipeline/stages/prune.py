@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from pipeline.errors import StageError
 from pipeline.files import Json, encode, replace
 from pipeline.models.prunable import shape_from_config

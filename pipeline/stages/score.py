@@ -7,7 +7,7 @@ is the first step of every run, so it is computed once for both.
 from contextlib import closing
 from pathlib import Path
 
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from pipeline.files import Json, encode, replace
 from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.state import DIMENSIONS, PruningState

@@ -4,7 +4,7 @@ from collections.abc import Generator, Sequence
 from functools import partial
 from typing import Any
 
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from pipeline.pruning.greedy import Taken, walk
 from pipeline.pruning.state import Candidate, Dimension, PruningState
 from pipeline.pruning.trajectory import Step

@@ -6,7 +6,7 @@ that each finds its steps on disk; ``dense`` evaluates the dense model.
 
 from pathlib import Path
 
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from pipeline.files import Json
 from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.state import Dimension, PruningState

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.execution.status import StageStatus, of_run, run_state
+from pipeline.executors.status import StageStatus, of_run, run_state
 
 REPOSITORY = Path(__file__).parents[2]
 LAUNCH = REPOSITORY / "launch.py"
@@ -108,7 +108,7 @@ class Place:
     def multipruner(self, *arguments: str, status: int = 0) -> str:
         assert self.cluster
         done = subprocess.run(
-            [sys.executable, "-m", "pipeline.cli", *arguments], check=False,
+            [sys.executable, "-m", "pipeline.commands.cli", *arguments], check=False,
             cwd=self.folder, env=self.cluster.environment,
             capture_output=True, text=True, timeout=120,
         )  # fmt: skip
@@ -157,7 +157,7 @@ class Place:
 
     def processes(self) -> list[int]:
         """The processes that run this place's stages."""
-        mark = f"pipeline.execution.job\0{self.folder}".encode()
+        mark = f"pipeline.executors.job\0{self.folder}".encode()
         found = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:

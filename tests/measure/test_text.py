@@ -8,7 +8,7 @@ from support_inputs import CHARACTERS, problems_of, save_tokenizer, spelled, wri
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from pipeline.calibration import wikitext_rows
+from pipeline.data.datasets import wikitext_rows
 from pipeline.measure.text import missing_text, text_rows, text_windows
 from pipeline.scoring.one_pass import perplexity
 

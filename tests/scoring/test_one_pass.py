@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedModel
 
-from pipeline.config import BUILTIN
+from pipeline.config.schema import BUILTIN
 from pipeline.errors import StageError
 from pipeline.models.loading import load
 from pipeline.models.prunable import PrunableModel

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.calibration import cut_windows, local_rows, paragraphs
-from pipeline.config import BUILTIN
+from pipeline.config.schema import BUILTIN
+from pipeline.data.datasets import cut_windows, local_rows, paragraphs
 from pipeline.models.loading import load
 from pipeline.models.source import locate
 from pipeline.pruning.state import Candidate

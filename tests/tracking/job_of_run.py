@@ -7,10 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.execution.interruption import Interrupted, Interruption
-from pipeline.execution.run import Run
-from pipeline.execution.session import run_part
-from pipeline.progress import JobLog
+from pipeline.plan.run import Run
+from pipeline.runs.display import JobLog
+from pipeline.runs.interruption import Interrupted, Interruption
+from pipeline.runs.session import run_part
 from pipeline.stages.base import StepRow
 
 STEP_S = 0.4

@@ -24,10 +24,10 @@ from wandb_support import (
     wait_for,
 )
 
-from pipeline.cli import main as multipruner
-from pipeline.execution.run import Run
+from pipeline.commands.cli import main as multipruner
 from pipeline.files import encode, replace
-from pipeline.preflight import check
+from pipeline.plan.preflight import check
+from pipeline.plan.run import Run
 
 pytest.importorskip("wandb")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.report.compare.records import ComparedRun
 from pipeline.report.wording import NOTHING
-from pipeline.settings import EXECUTION_KEYS
+from pipeline.settings.flat import EXECUTION_KEYS
 
 RATIO = "prune.target_ratio"
 IGNORED = (*EXECUTION_KEYS, "tracking.")

@@ -11,7 +11,7 @@ from pipeline.files import Json, read_json
 from pipeline.measure.record import Latency, Memory, Record, TaskScore
 from pipeline.pruning.state import BlockShape, Candidate, ModelShape, PruningState
 from pipeline.report.data import finite, mean_accuracy
-from pipeline.settings import flat
+from pipeline.settings.flat import flat
 
 DONE = "done"
 FOLDER_TEXTS = ("wikitext2",)

@@ -1,0 +1,60 @@
+"""A table of runs and their stages, once or until they end."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from pipeline.executors.status import LIVE, StageStatus, of_runs
+
+EVERY_S = 2.0
+COLOURS = {"done": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
+
+
+def table_of(runs: Sequence[Path]) -> tuple[Table, bool]:
+    """The table, and whether anything in it may still change."""
+    table = Table(box=None, header_style="bold")
+    for heading in ("run", "stage", "state", "job", "node", "restarts", "progress", "reason"):
+        table.add_column(heading, overflow="fold")
+    moves = False
+    for run, states in zip(runs, of_runs(runs), strict=True):
+        moves |= any(status.state in (*LIVE, "unknown") for status in states)
+        for status in states:
+            table.add_row(*_cells(run, status))
+    return table, moves
+
+
+def _cells(run: Path, status: StageStatus) -> list[str]:
+    colour = COLOURS.get(status.state)
+    state = f"[{colour}]{status.state}[/{colour}]" if colour else status.state
+    shown = [status.job_id, status.node, status.restarts]
+    cells = ["-" if value is None else str(value) for value in shown]
+    progress = f"{steps(run)} steps" if status.stage == "prune" else ""
+    return [run.name, status.stage, state, *cells, progress, status.reason or ""]
+
+
+def steps(run: Path) -> int:
+    """Steps that the run has on disk."""
+    try:
+        return len((run / "steps.jsonl").read_bytes().splitlines())
+    except FileNotFoundError:
+        return 0
+
+
+def follow(runs: Sequence[Path], console: Console) -> None:
+    """Show the table until nothing in it can change any more."""
+    table, moves = table_of(runs)
+    if not console.is_terminal:
+        while moves:
+            time.sleep(EVERY_S)
+            table, moves = table_of(runs)
+        console.print(table)
+        return
+    with Live(table, console=console, auto_refresh=False) as live:
+        while moves:
+            time.sleep(EVERY_S)
+            table, moves = table_of(runs)
+            live.update(table, refresh=True)

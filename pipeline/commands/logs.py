@@ -1,0 +1,57 @@
+"""What a run's jobs printed."""
+
+import sys
+import time
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+from pipeline.executors.status import LIVE, StageStatus, of_run
+
+POLL_S = 0.5
+ASK_EVERY_S = 3.0
+
+
+def show(run: Path, stage: str | None, follow: bool) -> None:
+    """Print the logs of a run, or of one of its stages; with ``follow`` until the jobs end."""
+    names = [status.stage for status in of_run(run)]
+    if stage is not None and stage not in names:
+        raise ConfigError([f"stage: this run has no {stage}; allowed is one of {', '.join(names)}"])
+    printed: dict[str, int] = {}
+    while True:
+        states = [s for s in of_run(run) if stage in (None, s.stage)]
+        next_question = time.monotonic() + ASK_EVERY_S
+        for status in states:
+            _print_more(status, printed, titled=stage is None)
+        if not follow or not any(s.state in (*LIVE, "unknown") for s in states):
+            _tell_errors(states)
+            return
+        while time.monotonic() < next_question:
+            time.sleep(POLL_S)
+            for status in states:
+                _print_more(status, printed, titled=stage is None)
+
+
+def _print_more(status: StageStatus, printed: dict[str, int], titled: bool) -> None:
+    if status.log is None:
+        return
+    try:
+        with Path(status.log).open("rb") as stream:
+            stream.seek(printed.get(status.log, 0))
+            more = stream.read()
+    except FileNotFoundError:
+        return
+    if not more:
+        return
+    if titled and printed.get("") != hash(status.log):
+        print(f"==> {status.stage} (job {status.job_id}) <==")
+    printed[""] = hash(status.log)
+    printed[status.log] = printed.get(status.log, 0) + len(more)
+    sys.stdout.write(more.decode("utf-8", errors="replace"))
+    sys.stdout.flush()
+
+
+def _tell_errors(states: list[StageStatus]) -> None:
+    for status in states:
+        if status.state not in ("done", *LIVE):
+            why = f": {status.reason}" if status.reason else ""
+            print(f"{status.stage}: {status.state}{why}")

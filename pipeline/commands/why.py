@@ -1,0 +1,99 @@
+"""Why stages are what they are: what each waits for, failed of, or differs in from what is done."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.executors.status import StageStatus, of_run, places
+from pipeline.files import read_json
+from pipeline.plan.run import Run, launched_from, settings_of
+from pipeline.settings.flat import EXECUTION_KEYS, flat
+from pipeline.store.results import Stage, Store
+
+
+def explain(path: Path) -> Iterator[str]:
+    """A line for each stage of a run, and under it what its key differs in."""
+    states = {status.stage: status for status in of_run(path)}
+    with launched_from(path.absolute()):
+        run = Run.open(path)
+        for stage in run.plan.stages:
+            status = states.get(stage.name)
+            if status is None or status.key != stage.key:
+                yield (
+                    f"{stage.name}: its files have changed since the launch: it is "
+                    f"{stage.key} now and was {status.key if status else 'not there'}"
+                )
+            else:
+                yield _line(run.store, stage, status)
+            if run.store.finished(stage) is None:
+                yield from _nearest(run.store, stage)
+
+
+def _line(store: Store, stage: Stage, status: StageStatus) -> str:
+    where = f" (job {status.job_id})" if status.job_id else ""
+    if status.state == "done":
+        try:
+            made = read_json(store.folder(stage) / "provenance.json")
+            where = f", finished {made['finished']} on {made['host']}"
+        except FileNotFoundError:
+            where = ""
+    return f"{stage.name}: {status.state}{where}" + (f": {status.reason}" if status.reason else "")
+
+
+def differences(paths: Sequence[Path]) -> Iterator[str]:
+    """In which keys runs differ, and in which stages; of a stage, which keys of its recipe."""
+    runs = {path: _Told.of(path) for path in paths}
+    first, *others = runs
+    for other in others:
+        yield f"{other.name} against {first.name}"
+        yield from _differing("  configuration: ", runs[first].settings, runs[other].settings)
+        for name in dict.fromkeys([*runs[first].stages, *runs[other].stages]):
+            mine, theirs = runs[first].stages.get(name), runs[other].stages.get(name)
+            if mine is None or theirs is None:
+                yield f"  {name}: only in {(first if mine else other).name}"
+            elif mine == theirs:
+                yield f"  {name}: the same, {mine.name}"
+            else:
+                yield f"  {name}: {mine.name} there, {theirs.name} here; they differ in"
+                yield from _differing("    ", _recipe(mine), _recipe(theirs))
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a run's folder tells of itself."""
+
+    settings: dict[str, Any]
+    stages: dict[str, Path]
+
+    @classmethod
+    def of(cls, path: Path) -> "_Told":
+        settings = flat(settings_of(path))
+        decisive = {k: v for k, v in settings.items() if not k.startswith(EXECUTION_KEYS)}
+        return cls(decisive, {place.name: place.folder for place in places(path)})
+
+
+def _recipe(stage_folder: Path) -> dict[str, Any]:
+    try:
+        return flat(read_json(stage_folder / "recipe.json"))
+    except FileNotFoundError:
+        return {}  # it was never begun
+
+
+def _differing(start: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+    for key in sorted({*there, *here}):
+        if there.get(key) != here.get(key):
+            yield f"{start}{key}: {there.get(key)!r} there, {here.get(key)!r} here"
+
+
+def _nearest(store: Store, stage: Stage) -> Iterator[str]:
+    """In what this stage differs from the finished one of its kind that is most like it."""
+    ours = flat(stage.recipe)
+    nearest: tuple[int, str, list[str]] | None = None
+    for done in sorted((store.root / "stages" / stage.name).glob("*/done.json")):
+        differ = list(_differing("    ", flat(read_json(done.parent / "recipe.json")), ours))
+        if nearest is None or len(differ) < nearest[0]:
+            nearest = len(differ), done.parent.name, differ
+    if nearest:
+        yield f"  the nearest finished {stage.name} is {nearest[1]}; it differs in"
+        yield from nearest[2]

@@ -1,0 +1,1 @@
+"""The whole configuration: the schema put together, and Hydra's way to it."""

@@ -1,0 +1,1 @@
+"""How a candidate is scored: one file for each criterion."""

@@ -1,0 +1,395 @@
+"""The candidates of a step divided over processes, each with a live model of its own.
+
+Rank 0 does everything as if it were alone, but for the scoring: it tells the other ranks what to
+score, and they take a share each. What is said goes over gloo, where a dead peer is noticed at
+once; losses come back over nccl where the ranks have GPUs, once all are known to be there.
+
+Besides, each worker and rank 0 wait, in a thread, for a message from each other that only ever says
+goodbye. So a rank whose peer has died learns of it whatever it is doing.
+"""
+
+import os
+import pickle
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, NoReturn
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pipeline.distributed.rendezvous import Ranks
+from pipeline.errors import StageError
+from pipeline.models.loading import LiveModel
+from pipeline.models.prunable import PrunableModel
+from pipeline.pruning.state import Candidate, PruningState
+from pipeline.scoring.losses import LocalLosses, Losses, lowered
+from pipeline.scoring.one_pass import LOSS_IN_BLOCKS, Progress
+from pipeline.scoring.perplexity import Windows
+
+MEETING = timedelta(minutes=5)
+"""How long ranks wait for one another at the start."""
+FOR_EVER = timedelta(days=365)
+"""How long a living rank may have nothing to say: rank 0 also measures and evaluates."""
+GATHERING = timedelta(minutes=2)
+"""How long losses may take over nccl, once all ranks have them."""
+NAMING_S = 5.0
+"""Seconds after a failed exchange in which it must come out which rank has died."""
+WINDOWS_KEPT = 4
+"""Sets of windows that a worker recognises: those of all dimensions."""
+SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+"""What would make other libraries take rank 0 for one of several that do the same."""
+
+
+def costs(state: PruningState, candidates: Sequence[Candidate]) -> list[int]:
+    """What each candidate costs, in blocks: its own, those above it, and the loss."""
+    blocks = [
+        (layer, unit)
+        for layer in range(state.shape.layers)
+        for unit, removed in (("attn", state.removed_attn), ("mlp", state.removed_mlp))
+        if layer not in removed
+    ]
+    above = {block: len(blocks) - height for height, block in enumerate(blocks)}
+    return [above[c.layer, c.unit.removesuffix("_width")] + LOSS_IN_BLOCKS for c in candidates]
+
+
+def divide(costs: Sequence[int], ranks: int) -> list[list[int]]:
+    """The places in ``costs`` that each rank takes, dearest first to whoever has least to do.
+
+    The dearest branch off lowest, so a removal hardly changes who takes what lies below it, and the
+    states that a rank keeps from one step serve the next.
+    """
+    shares: list[list[int]] = [[] for _ in range(ranks)]
+    loads = [0] * ranks
+    for row in sorted(range(len(costs)), key=lambda row: (-costs[row], row)):
+        rank = loads.index(min(loads))
+        shares[rank].append(row)
+        loads[rank] += costs[row]
+    return [sorted(share) for share in shares]
+
+
+def losses_of(
+    live: LiveModel,
+    memory_fraction: float,
+    device: str,
+    *,
+    keep: bool,
+    cast_to: torch.dtype | None = None,
+) -> Losses:
+    """Losses on ``live``, or on all ranks with a model each that is loaded as ``live`` is.
+
+    ``cast_to`` asks for them on a copy with its weights in that format. ``device`` is "cpu" or
+    "cuda". Raises ``StageError`` where a rank is gone.
+    """
+    model = lowered(live, cast_to) if cast_to else live
+    if _leader is None:
+        return LocalLosses(model, memory_fraction, keep=keep)
+    if device == "cpu":
+        memory_fraction /= _leader.group.ranks.local_size
+    opened = _Open(pickle.dumps(live.load), cast_to, memory_fraction, keep, device)
+    with _leader.exchanging():
+        _leader.group.exchange(opened)
+        _leader.group.use(device)
+    return RankedLosses(cast_to, LocalLosses(model, memory_fraction, keep=keep), _leader)
+
+
+class RankedLosses:
+    """Losses on all ranks; used by rank 0."""
+
+    def __init__(self, cast_to: torch.dtype | None, local: Losses, leader: "Leader") -> None:
+        self.cast_to, self.local, self.leader = cast_to, local, leader
+
+    def __call__(
+        self,
+        state: PruningState,
+        candidates: Sequence[Candidate],
+        windows: Windows,
+        on_progress: Progress,
+    ) -> Tensor:
+        """As ``Losses`` says. Raises ``StageError`` where a rank fails or is gone."""
+        group, leader = self.leader.group, self.leader
+        shares = divide(costs(state, candidates), group.ranks.size)
+        mine = [candidates[row] for row in shares[0]]
+        parts: list[Tensor] = []
+
+        def progress(share: float) -> None:
+            leader.check()
+            on_progress(share)
+
+        with leader.exchanging():
+            group.exchange(_Score(self.cast_to, state, tuple(candidates), windows, shares))
+            found, problem = _scored(lambda: self.local(state, mine, windows, progress), mine)
+            leader.check()
+            if not mine:
+                on_progress(1.0)
+            problems = group.problems(_told(problem))
+            if not any(problems):
+                parts = group.gather(found, shares, len(windows.ids))
+        if problem:
+            raise problem
+        for rank, text in enumerate(problems):
+            if text:
+                raise StageError(f"rank {rank} failed: {text}")
+        losses = torch.empty(len(candidates), len(windows.ids), dtype=torch.float64)
+        for share, part in zip(shares, parts, strict=True):
+            losses[share] = part
+        return losses
+
+
+class Group:
+    """The ranks' channels: ``control`` (gloo), ``watch`` (gloo, goodbyes) and one for losses."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        """Meet the other ranks. Raises ``StageError`` where they do not come."""
+        self.ranks = ranks
+        self.device = torch.device("cpu")
+        try:
+            dist.init_process_group(
+                "gloo", ranks.init_method, MEETING, world_size=ranks.size, rank=ranks.rank
+            )
+            self.control = dist.new_group(backend="gloo", timeout=FOR_EVER)
+            self.watch = dist.new_group(backend="gloo", timeout=FOR_EVER)
+        except (RuntimeError, ValueError) as error:
+            raise StageError(
+                f"rank {ranks.rank} of {ranks.size} did not meet the others at "
+                f"{ranks.init_method}: {_last_line(error)}"
+            ) from error
+        self._losses = self.control
+        for name in SET_BY_TORCHRUN:
+            os.environ.pop(name, None)
+
+    def use(self, device: str) -> None:
+        """Exchange losses over what suits ``device``; all ranks call it with the same."""
+        if device == "cuda" and self.device.type == "cpu":
+            torch.cuda.set_device(self.ranks.local_rank % torch.cuda.device_count())
+            self.device = torch.device("cuda", torch.cuda.current_device())
+            self._losses = dist.new_group(backend="nccl", timeout=GATHERING)
+
+    def exchange(self, command: Any) -> Any:
+        """Rank 0's command, on every rank."""
+        box = [command]
+        dist.broadcast_object_list(box, src=0, group=self.control)
+        return box[0]
+
+    def problems(self, mine: str | None) -> list[str | None]:
+        """What went wrong on each rank, on every rank; also a barrier."""
+        texts: list[str | None] = [None] * self.ranks.size
+        dist.all_gather_object(texts, mine, group=self.control)
+        return texts
+
+    def gather(self, mine: Tensor, shares: Sequence[Sequence[int]], windows: int) -> list[Tensor]:
+        """The losses ``[share, windows]`` of every rank's share."""
+        longest = max(map(len, shares))
+        padded = torch.zeros(longest, windows, dtype=torch.float64, device=self.device)
+        if len(mine):
+            padded[: len(mine)] = mine.to(self.device)
+        parts = [torch.empty_like(padded) for _ in shares]
+        dist.all_gather(parts, padded, group=self._losses)
+        return [part[: len(share)].cpu() for part, share in zip(parts, shares, strict=True)]
+
+    def await_goodbye(self, rank: int) -> bool:
+        """Whether ``rank`` ends in order; returns once it has ended."""
+        try:
+            dist.recv(torch.empty(1), src=rank, group=self.watch)
+        except RuntimeError:
+            return False
+        return True
+
+    def say_goodbye(self, rank: int) -> None:
+        """Let ``rank`` end in order, if it has not ended."""
+        with suppress(RuntimeError):
+            dist.send(torch.zeros(1), dst=rank, group=self.watch)
+
+
+class Leader:
+    """Rank 0's view of the others."""
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self._lost: list[int] = []
+        self._noticed = threading.Event()
+        self._broken_off = False
+        others = range(1, group.ranks.size)
+        self._threads = [
+            threading.Thread(target=self._watch, args=(rank,), daemon=True) for rank in others
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def check(self) -> None:
+        """Raise ``StageError`` where a rank is gone."""
+        if self._lost:
+            raise StageError(
+                f"rank {self._lost[0]} of {self.group.ranks.size} is gone; every step that was "
+                "finished is kept, and the same launch goes on from there"
+            )
+
+    @contextmanager
+    def exchanging(self) -> Iterator[None]:
+        """From a command to what comes of it. Blames a failure on the rank that is gone.
+
+        What breaks off in the middle leaves the ranks at odds: the next one raises ``StageError``.
+        """
+        self.check()
+        if self._broken_off:
+            raise StageError("the ranks were interrupted in the middle of a step; launch again")
+        self._broken_off = True
+        try:
+            yield
+        except RuntimeError as error:
+            if self._noticed.wait(NAMING_S):
+                self.check()
+            raise StageError(f"the ranks cannot exchange: {_last_line(error)}") from error
+        self._broken_off = False
+
+    def dismiss(self) -> None:
+        """End the workers, whatever they are doing."""
+        for rank in range(1, self.group.ranks.size):
+            self.group.say_goodbye(rank)
+        for thread in self._threads:
+            thread.join(NAMING_S)
+        if not any(thread.is_alive() for thread in self._threads):
+            dist.destroy_process_group()
+
+    def _watch(self, rank: int) -> None:
+        self.group.await_goodbye(rank)
+        self._lost.append(rank)
+        self._noticed.set()
+
+
+_leader: Leader | None = None
+
+
+@contextmanager
+def leading(ranks: Ranks) -> Iterator[None]:
+    """Rank 0: the other ranks are there for ``losses_of`` meanwhile, and end with it."""
+    global _leader  # noqa: PLW0603
+    _leader = Leader(Group(ranks))
+    try:
+        yield
+    finally:
+        _leader.dismiss()
+        _leader = None
+
+
+def require_all() -> None:
+    """Raise ``StageError`` where this process leads ranks and one of them is gone."""
+    if _leader is not None:
+        _leader.check()
+
+
+def serve(ranks: Ranks) -> NoReturn:
+    """Any other rank: score what rank 0 asks for, until it ends.
+
+    Exits with status 0 where rank 0 ends in order, else 1. Prints nothing, and writes no file.
+    """
+    try:
+        group = Group(ranks)
+    except StageError:
+        os._exit(1)
+    watch = threading.Thread(
+        target=lambda: os._exit(0 if group.await_goodbye(0) else 1), daemon=True
+    )
+    watch.start()
+    with suppress(RuntimeError):  # a rank is gone: rank 0 tells of it, and ends
+        _serve(group)
+    watch.join(NAMING_S)
+    os._exit(1)
+
+
+def _serve(group: Group) -> NoReturn:
+    served: dict[torch.dtype | None, _Served] = {}
+    known: list[Windows] = []
+    while True:
+        command = group.exchange(None)
+        if isinstance(command, _Open):
+            group.use(command.device)
+            served[command.cast_to] = _Served.of(command, served)
+            continue
+        assert isinstance(command, _Score)
+        windows = _recognised(command.windows, known)
+        mine = [command.candidates[row] for row in command.shares[group.ranks.rank]]
+        score = partial(served[command.cast_to].losses, command.state, mine, windows, _untold)
+        found, problem = _scored(score, mine)
+        if not any(group.problems(_told(problem))):
+            group.gather(found, command.shares, len(windows.ids))
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """Be ready to score with a model."""
+
+    load: bytes
+    """Pickled, so that equal ones are recognised."""
+    cast_to: torch.dtype | None
+    memory_fraction: float
+    keep: bool
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Score:
+    """Score a step's candidates; ``shares`` holds their places by rank."""
+
+    cast_to: torch.dtype | None
+    state: PruningState
+    candidates: tuple[Candidate, ...]
+    windows: Windows
+    shares: list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """A worker's model, loaded when it is first needed."""
+
+    opened: _Open
+    losses: LocalLosses
+
+    @classmethod
+    def of(cls, opened: _Open, served: Mapping[torch.dtype | None, "_Served"]) -> "_Served":
+        """What ``opened`` asks for; the one in ``served`` where that is the same."""
+        before = served.get(opened.cast_to)
+        if before and before.opened == opened:
+            return before
+        if opened.cast_to:
+            live = lowered(served[None].losses.live, opened.cast_to)
+        else:
+            load: Callable[[PruningState], PrunableModel] = pickle.loads(opened.load)  # noqa: S301
+            live = LiveModel(load)
+        return cls(opened, LocalLosses(live, opened.memory_fraction, keep=opened.keep))
+
+
+def _recognised(windows: Windows, known: list[Windows]) -> Windows:
+    """The equal windows that came before, if any: states are kept for that very object."""
+    for earlier in known:
+        if earlier.eos_id == windows.eos_id and torch.equal(earlier.ids, windows.ids):
+            return earlier
+    known.append(windows)
+    del known[:-WINDOWS_KEPT]
+    return windows
+
+
+def _scored(
+    score: Callable[[], Tensor], share: Sequence[Candidate]
+) -> tuple[Tensor, Exception | None]:
+    """Losses of a share, or what went wrong: the other ranks must learn of it."""
+    try:
+        return score() if share else torch.empty(0), None
+    except Exception as error:  # noqa: BLE001
+        return torch.empty(0), error
+
+
+def _told(problem: Exception | None) -> str | None:
+    return None if problem is None else str(problem) or type(problem).__name__
+
+
+def _untold(_: float) -> None:
+    """Only rank 0 shows progress."""
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().rpartition("\n")[2]

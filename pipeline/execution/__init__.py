@@ -1,1 +1,0 @@
-"""Plans, the store of finished results, leases, and the executors that run stages."""

@@ -1,0 +1,106 @@
+"""From prepared runs to jobs, in the words that a person reads."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.commands import following as follow
+from pipeline.errors import StageError
+from pipeline.executors.slurm.resources import not_shared
+from pipeline.executors.status import of_runs, run_state
+from pipeline.executors.submit import Work, completed, submit, survey
+from pipeline.plan.forecast import Forecast
+from pipeline.plan.run import Run
+from pipeline.plan.sweep import Sweep
+from pipeline.runs.display import Quiet
+from pipeline.runs.session import conclude, needs_conclusion
+
+
+def launch(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) -> None:
+    """Submit what is missing, and follow it where ``wait`` says so. ``sweep`` has the runs."""
+    if sweep:
+        sweep.claim()
+    if runs[0].config.cluster.name == "slurm" and (told := not_shared(runs[0].store.root)):
+        console.print(f"warning: {told}", markup=False, highlight=False)
+    submissions = submit(runs, lambda text: console.print(text, markup=False, highlight=False))
+    for run in runs:
+        if needs_conclusion(run):  # other runs had all of its stages
+            conclude(run, Quiet(console))
+    jobs = sum(submission.tasks for submission in submissions)
+    paths = [run.folder.path for run in runs]
+    for run, states in zip(runs, of_runs(paths), strict=True):
+        shown = ", ".join(
+            f"{s.stage} {s.state}{f' (job {s.job_id})' if s.job_id and s.state != 'done' else ''}"
+            for s in states
+        )
+        console.print(f"{run.folder.path}: {shown}", markup=False, highlight=False)
+    console.print(f"{jobs} jobs submitted" if jobs else "nothing to submit", highlight=False)
+    name = shlex.quote(str(sweep.folder if sweep else runs[0].folder.path))
+    if runs[0].config.wait:
+        follow.follow(paths, console)
+        ends = zip(paths, of_runs(paths), strict=True)
+        if failed := [path for path, states in ends if run_state(states) != "done"]:
+            raise StageError(f"not finished; see: multipruner status {failed[0]}")
+        return
+    console.print(
+        f"next: multipruner status {name}",
+        f"      multipruner compare {name}" if sweep else f"      multipruner logs {name} -f",
+        f"      multipruner cancel {name}",
+        sep="\n", markup=False, highlight=False,
+    )  # fmt: skip
+
+
+def show(runs: Sequence[Run], console: Console) -> None:
+    """Print what would run, what is done, what it asks for and costs. Nothing is written."""
+    work = survey(runs)
+    if runs[0].config.cluster.name == "slurm":
+        work = completed(work)
+    told = Forecast.of(runs)
+    if runs[0].config.plan == "json":
+        console.print(
+            json.dumps({"stages": [_entry(item) for item in work], **told.to_json()}, indent=1),
+            markup=False, highlight=False,
+        )  # fmt: skip
+        return
+    table = Table(box=None, header_style="bold")
+    for heading in ("run", "stage", "plan", "needs", "asks for"):
+        table.add_column(heading)
+    for item in work:
+        entry = _entry(item)
+        asks = ", ".join(
+            f"{name} {value}"
+            for name, value in entry["resources"].items()
+            if value not in (None, [], {})
+        )
+        table.add_row(
+            item.run.folder.path.name, item.stage.name, entry["plan"],
+            ", ".join(entry["needs"]), asks if entry["plan"] == "new" else "",
+        )  # fmt: skip
+    console.print(table)
+    new = sum(item.needs_job for item in work)
+    shared = sum(_entry(item)["plan"] == "shared" for item in work)
+    done = sum(item.status.state == "done" for item in work)
+    console.print(
+        f"{len(work)} stages: {new} new, {shared} shared, {done} done; nothing was submitted",
+        told.in_words(), sep="\n", highlight=False,
+    )  # fmt: skip
+
+
+def _entry(item: Work) -> dict[str, Any]:
+    state = item.status.state
+    plan = "shared" if item.is_shared and state != "done" else "new" if item.needs_job else state
+    is_inline = item.run.config.cluster.name == "inline"
+    return {
+        "run": str(item.run.folder.path),
+        "stage": item.stage.name,
+        "key": item.stage.key,
+        "plan": plan,
+        "state": state,
+        "job_id": item.status.job_id,
+        "needs": [needed.name for needed in item.stage.needs],
+        "resources": {} if is_inline else item.resources.model_dump(mode="json"),
+    }

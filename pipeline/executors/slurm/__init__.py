@@ -1,0 +1,1 @@
+"""SLURM: all that asks it, parses it or speaks of it."""

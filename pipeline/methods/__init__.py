@@ -1,0 +1,1 @@
+"""What is removed, in which order, by which criterion: one file for each method."""

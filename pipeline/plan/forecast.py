@@ -1,0 +1,186 @@
+"""What runs would have to score, counted without a model.
+
+Steps on disk are followed as they were decided. After them the search is played with the widest or
+the next best block in place of the one that the scores would choose: which piece goes is not known,
+how many candidates there are nearly is.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.models.prunable import shape_from_config
+from pipeline.plan.run import Run
+from pipeline.pruning.state import DIMENSIONS, Candidate, Dimension, PruningState
+from pipeline.pruning.trajectory import Step, Trajectory
+from pipeline.stages.calibrate import windows_for
+from pipeline.stages.descent import ends_of
+from pipeline.stages.search import group_size_of, trajectory_identity
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """The candidates of one step."""
+
+    key: tuple[str, int]
+    """The same for the same step of the same search from the same state."""
+    dimension: Dimension
+    candidates: int
+    is_done: bool
+    is_estimate: bool
+    """Whether steps before it had to be guessed."""
+
+
+@dataclass
+class Forecast:
+    """Candidate evaluations of several runs together."""
+
+    scorings: dict[tuple[str, int], Scoring] = field(default_factory=dict)
+    alone: int = 0
+    """Evaluations if no run shared anything, done ones included."""
+    seconds: dict[Dimension, float] = field(default_factory=dict)
+    """Measured time of one evaluation."""
+
+    @classmethod
+    def of(cls, runs: Iterable[Run]) -> "Forecast":
+        """Count the runs' evaluations, each step once."""
+        forecast = cls()
+        times: dict[Dimension, list[tuple[float, int]]] = defaultdict(list)
+        for run in runs:
+            if "prune" in run.plan.by_name:
+                own = {scoring.key: scoring for scoring in _Counted(run, times).scorings()}
+                forecast.alone += sum(scoring.candidates for scoring in own.values())
+                forecast.scorings |= own
+        for dimension, took in times.items():
+            scored = sum(count for _, count in took)
+            forecast.seconds[dimension] = sum(seconds for seconds, _ in took) / scored
+        return forecast
+
+    def evaluations(self, **wanted: bool) -> int:
+        """Those with ``is_done`` or ``is_estimate`` as given."""
+        return sum(
+            scoring.candidates
+            for scoring in self.scorings.values()
+            if all(getattr(scoring, name) == value for name, value in wanted.items())
+        )
+
+    @property
+    def seconds_to_come(self) -> float | None:
+        """Time of what is not done, from measured steps; None where some dimension has none."""
+        to_come = [scoring for scoring in self.scorings.values() if not scoring.is_done]
+        if any(scoring.dimension not in self.seconds for scoring in to_come):
+            return None
+        return sum(scoring.candidates * self.seconds[scoring.dimension] for scoring in to_come)
+
+    def to_json(self) -> dict[str, Any]:
+        """For scripts."""
+        seconds = self.seconds_to_come
+        return {
+            "candidate_evaluations": self.evaluations(),
+            "done": self.evaluations(is_done=True),
+            "new": self.evaluations(is_done=False),
+            "new_estimated": self.evaluations(is_done=False, is_estimate=True),
+            "without_sharing": self.alone,
+            "scoring_seconds": None if seconds is None else round(seconds, 1),
+        }
+
+    def in_words(self) -> str:
+        """Two lines for people."""
+        new, guessed = (
+            self.evaluations(is_done=False),
+            self.evaluations(is_done=False, is_estimate=True),
+        )
+        mark = "about " if guessed else ""
+        seconds = self.seconds_to_come
+        if not new:
+            took = "nothing to score"
+        elif seconds is None:
+            took = "scoring time unknown: no such step was measured yet"
+        else:
+            took = f"about {_duration(seconds)} of scoring, by the steps measured so far"
+        estimated = f" ({guessed:,} of them estimated)" if guessed else ""
+        return (
+            f"candidate evaluations: {mark}{new:,} new{estimated}, "
+            f"{self.evaluations(is_done=True):,} done; "
+            f"without sharing {mark}{self.alone:,} in all\n{took}"
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    if seconds < 90:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"  # noqa: PLR2004
+
+
+class _Counted:
+    """One run's steps."""
+
+    def __init__(self, run: Run, times: dict[Dimension, list[tuple[float, int]]]) -> None:
+        self.run, self.config, self.times = run, run.config, times
+        calibrate = run.plan.by_name["calibrate"]
+        self.calibrate = calibrate.key
+        self.windows = run.store.finished(calibrate)
+        self.dense = PruningState.dense(shape_from_config(run.source.config))
+
+    def scorings(self) -> Iterator[Scoring]:
+        """Of the sensitivity, and of every step down to the target."""
+        if self.config.score.enabled:
+            for dimension in DIMENSIONS:
+                yield from self._first(dimension)
+        state, guessed = self.dense, False
+        for dimension, end in ends_of(self.config).items():
+            trajectory, index = self._trajectory(dimension, state), 0
+            while state.ratio_percent < end and (found := self._candidates(state, dimension)):
+                step = None if guessed else self._read(trajectory, index, dimension)
+                yield self._scoring(trajectory, index, dimension, found, step, guessed)
+                guessed = guessed or step is None
+                state = state.without(step.chosen if step else _guess(state, found))
+                index += 1
+
+    def _first(self, dimension: Dimension) -> Iterator[Scoring]:
+        if found := self._candidates(self.dense, dimension):
+            trajectory = self._trajectory(dimension, self.dense)
+            step = self._read(trajectory, 0, dimension)
+            yield self._scoring(trajectory, 0, dimension, found, step, guessed=False)
+
+    def _candidates(self, state: PruningState, dimension: Dimension) -> list[Candidate]:
+        return state.candidates(dimension, group_size_of(self.config, dimension) or 0)
+
+    def _trajectory(self, dimension: Dimension, start: PruningState) -> Trajectory:
+        """The trajectory; before calibration, one without steps that has the same name for all."""
+        kind = windows_for(dimension)
+        calibration = self.windows[kind]["sha256"] if self.windows else self.calibrate
+        identity = trajectory_identity(
+            self.config, self.run.plan.weights, calibration, dimension, start
+        )
+        return self.run.store.trajectories.find(identity)
+
+    def _scoring(
+        self,
+        trajectory: Trajectory,
+        index: int,
+        dimension: Dimension,
+        found: Sequence[Candidate],
+        step: Step | None,
+        guessed: bool,
+    ) -> Scoring:
+        key = (trajectory.key, index)
+        return Scoring(key, dimension, len(found), step is not None, guessed)
+
+    def _read(self, trajectory: Trajectory, index: int, dimension: Dimension) -> Step | None:
+        """A step that is on disk; its time is noted."""
+        step = trajectory.read(index)
+        if step and (took := trajectory.made_by(index).get("seconds")):
+            self.times[dimension].append((took, len(step.scored)))
+        return step
+
+
+def _guess(state: PruningState, candidates: Sequence[Candidate]) -> Candidate:
+    """The candidate that is taken to go: attention and MLP blocks in turn, the widest first."""
+    kept = {
+        "attn": state.shape.layers - len(state.removed_attn),
+        "mlp": state.shape.layers - len(state.removed_mlp),
+    }
+    return max(candidates, key=lambda c: (kept.get(c.unit, 0), c.width_after, c.layer))

@@ -1,0 +1,240 @@
+"""Checks that need the world: files, the model's layout, folders. Writes nothing."""
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from pipeline.config.schema import Config, ModelConfig
+from pipeline.errors import ConfigError
+from pipeline.executors.slurm.resources import problems as cluster_problems
+from pipeline.files import is_file, is_folder, read_json
+from pipeline.models.prunable import heads_of, shape_from_config
+from pipeline.models.source import ModelSource, locate
+from pipeline.plan.prefetching import missing as not_in_cache
+from pipeline.pruning.state import PruningState
+from pipeline.stages.calibrate import prepare, require_tokenizer
+from pipeline.stages.measuring import What
+from pipeline.store.folders import RUNS
+
+
+def check(config: Config) -> ModelSource:
+    """Find the model and check the configuration against it and this machine.
+
+    Raises ``ConfigError`` with every problem.
+    """
+    return Preflight().check(config)
+
+
+class Preflight:
+    """Checks several configurations: what takes time is done once for what they have in common."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, ModelSource] = {}
+        self._problems: dict[tuple[str, ...], list[str]] = {}
+
+    def check(self, config: Config) -> ModelSource:
+        """Find the model and check the configuration. Raises ``ConfigError`` with all problems."""
+        prunes = config.evaluate.pruning_config is None
+        problems = [
+            *_collected(lambda: _device(config)),
+            *_collected(lambda: _folders(config)),
+            *self._once("cluster", lambda: _cluster(config), config.cluster, config.tracking),
+            *self._once("measured", lambda: _measured_files(config), config.probe, config.evaluate),
+        ]
+        file_problems = _calibration_file(config) if prunes else []
+        problems += file_problems
+        problems += _collected(lambda: self._find(config.model))
+        if source := self._sources.get(config.model.model_dump_json()):
+            read = (config.model, config.calibration)
+            problems += _collected(lambda: _measurements(config, source))
+            if config.cluster.offline:
+                problems += self._once(
+                    "cache", lambda: not_in_cache(config, source),
+                    *read, config.probe, config.evaluate,
+                )  # fmt: skip
+            about_model = _groups if prunes else _pruning_config
+            problems += _collected(lambda: about_model(config, source))
+            if prunes and not file_problems:
+                problems += self._once("windows", lambda: _windows(config, source), *read)
+        if problems or source is None:
+            raise ConfigError(problems)
+        return source
+
+    def _find(self, model: ModelConfig) -> list[str]:
+        key = model.model_dump_json()
+        if key not in self._sources:
+            self._sources[key] = locate(
+                model.path, model.gguf_file, model.revision, model.trust_remote_code
+            )
+        return []
+
+    def _once(self, name: str, part: Callable[[], list[str]], *read: BaseModel) -> list[str]:
+        """The problems of a part that reads these sections of the configuration."""
+        key = (name, *(section.model_dump_json() for section in read))
+        if key not in self._problems:
+            self._problems[key] = _collected(part)
+        return self._problems[key]
+
+
+def _collected(part: Callable[[], list[str]]) -> list[str]:
+    """The problems of a part, returned or raised."""
+    try:
+        return part()
+    except ConfigError as error:
+        return list(error.problems)
+
+
+def _device(config: Config) -> list[str]:
+    import torch
+
+    if config.cluster.name == "slurm":
+        if config.model.device == "cuda" and not config.cluster.of_stage("prune").gpus:
+            return ["model.device: cuda is asked for and no GPU; give cluster.gpus=1 or more"]
+        return []
+    if config.model.device == "cuda" and not torch.cuda.is_available():
+        return ["model.device: cuda is asked for and there is no CUDA device; use auto or cpu"]
+    return []
+
+
+def _folders(config: Config) -> list[str]:
+    problems = []
+    for key, value in (
+        ("store.dir", config.store.dir),
+        ("run.dir", config.run.dir or str(RUNS)),
+    ):
+        folder = Path(value).absolute()
+        if config.cluster.name != "inline":
+            problems += _open_to_all(key, folder)
+        try:
+            while not folder.exists():
+                folder = folder.parent
+        except OSError as error:
+            problems.append(f"{key}: {value} cannot be made: {error.strerror}")
+            continue
+        if not folder.is_dir():
+            problems.append(f"{key}: {value} cannot be made: {folder} is a file")
+        elif not os.access(folder, os.W_OK | os.X_OK):
+            problems.append(f"{key}: {value} cannot be written: no permission in {folder}")
+    return problems
+
+
+def _cluster(config: Config) -> list[str]:
+    if config.cluster.name != "slurm":
+        return []
+    problems = cluster_problems(config.cluster)
+    if config.cluster.offline and config.tracking.mode == "online":
+        problems.append("tracking.mode: online does not go with cluster.offline=true; use offline")
+    for key, value in (("store.dir", config.store.dir), ("run.dir", config.run.dir or "")):
+        if "%" in str(Path(value).absolute()):
+            problems.append(f"{key}: {value} holds a %, which SLURM replaces; choose another")
+    return problems
+
+
+def _open_to_all(key: str, folder: Path) -> list[str]:
+    """Jobs run the code in the store: who may write there decides what runs."""
+    if not folder.is_dir():
+        return []
+    entry = folder.stat()
+    if entry.st_mode & stat.S_IWOTH:
+        return [f"{key}: {folder} can be written by everyone; type: chmod o-w {folder}"]
+    return []
+
+
+def _calibration_file(config: Config) -> list[str]:
+    path = config.calibration.path
+    if path is None or is_file(path):
+        return []
+    what = "is a folder, not a file" if is_folder(path) else "does not exist"
+    return [f"calibration.path: {path} {what}"]
+
+
+def _measured_files(config: Config) -> list[str]:
+    """Every local file that probe and evaluate read is there, and every task is known."""
+    evaluate = config.evaluate
+    problems = What.of_evaluation(config).missing(config, "evaluate")
+    if config.probe.every:
+        problems += What.of_probe(config).missing(config, "probe")
+    given = evaluate.pruning_config
+    if given is not None and not is_file(given):
+        problems.append(f"evaluate.pruning_config: {given} does not exist")
+    if given is not None and not evaluate.enabled:
+        problems.append("evaluate.pruning_config: nothing is evaluated; add evaluate=commonsense")
+    return problems
+
+
+def _measurements(config: Config, source: ModelSource) -> list[str]:
+    """The model has what measuring needs: a tokenizer, and a context that is long enough."""
+    problems = []
+    probe, evaluate = config.probe, config.evaluate
+    texts = [evaluate.text, *evaluate.tasks]
+    texts += [probe.text, *probe.tasks] if probe.every else []
+    if any(texts) and not source.tokenizer_files:
+        problems.append(
+            f"model.path: {source.folder} has no tokenizer, and probe or evaluate read text; add "
+            "its files there, or choose probe=none evaluate=none"
+        )
+    context = getattr(source.config, "max_position_embeddings", None)
+    lengths = {
+        "probe.prompt_tokens + probe.output_tokens": (
+            probe.prompt_tokens + probe.output_tokens if probe.every and probe.latency else 0
+        ),
+        "probe.seqlen": probe.seqlen if probe.every and probe.text else 0,
+        "evaluate.seqlen": evaluate.seqlen if evaluate.text else 0,
+    }
+    for key, length in lengths.items():
+        if context is not None and length > context:
+            problems.append(
+                f"{key}: {length} tokens are longer than the model's context; allowed is up to "
+                f"{context}"
+            )
+    return problems
+
+
+def _pruning_config(config: Config, source: ModelSource) -> list[str]:
+    path = Path(config.evaluate.pruning_config or "")
+    if is_file(path):
+        try:
+            given = read_json(path)
+        except ValueError as error:
+            return [f"evaluate.pruning_config: {path} is not a JSON file: {error}"]
+        PruningState.from_pruning_config(shape_from_config(source.config), given)
+    return []
+
+
+def _groups(config: Config, source: ModelSource) -> list[str]:
+    prune, heads = config.prune, heads_of(source.config)
+    attn_width, mlp_width = heads.query_heads * heads.head_dim, source.config.intermediate_size
+    problems = []
+    if prune.mlp_group_size >= mlp_width:
+        problems.append(
+            f"prune.mlp_group_size: {prune.mlp_group_size} is wrong; allowed is a number from "
+            f"1 to {mlp_width - 1}: this model's MLPs have {mlp_width} channels"
+        )
+    if prune.attn_group_size % heads.granule or prune.attn_group_size > attn_width:
+        problems.append(
+            f"prune.attn_group_size: {prune.attn_group_size} is wrong; allowed is a multiple of "
+            f"{heads.granule} up to {attn_width}: a key/value head of this model serves "
+            f"{heads.query_heads // heads.key_value_heads} query heads of {heads.head_dim} channels"
+        )
+    return problems
+
+
+def _windows(config: Config, source: ModelSource) -> list[str]:
+    """The context length; and, for a local file, that it gives the windows asked for."""
+    context = getattr(source.config, "max_position_embeddings", None)
+    require_tokenizer(config.calibration, source)
+    key, length = "calibration.seqlen", config.calibration.seqlen
+    if config.calibration.path is not None:
+        windows, _ = prepare(config.calibration, source)
+        length = max(ids.shape[1] for ids in windows.values())
+        if config.calibration.dataset == "tokens":
+            key = "calibration.path"
+    if context is not None and length > context:
+        return [
+            f"{key}: windows of {length} tokens are longer than the model's context; allowed is up "
+            f"to {context}"
+        ]
+    return []

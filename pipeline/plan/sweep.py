@@ -1,0 +1,269 @@
+"""A sweep: all combinations of ``-m`` as one plan, in which what runs share is done once."""
+
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.console import Console
+
+from pipeline.config.schema import Config, SweepConfig, from_composed
+from pipeline.errors import ConfigError, LeaseLostError, PipelineError, StageError
+from pipeline.files import Json, encode, read_json, replace
+from pipeline.plan.preflight import Preflight
+from pipeline.plan.run import Run
+from pipeline.pruning.state import DIMENSIONS, Dimension
+from pipeline.stages.descent import ends_of
+from pipeline.stages.search import group_size_of
+from pipeline.store.folders import SWEEPS, entries_of
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+COMMON = ("decision_version", "model", "calibrate", "search", "precision")
+"""What prune stages must have in common to share trajectories, beside what the dimensions add."""
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """One point of a sweep, as Hydra composed it."""
+
+    raw: "DictConfig"
+    overrides: tuple[str, ...]
+
+
+def validated(combinations: Sequence[Combination], problems: Sequence[str]) -> list[Config]:
+    """The combinations' configurations.
+
+    Raises ``ConfigError`` with ``problems`` and all of theirs, each once.
+    """
+    checks = [partial(from_composed, each.raw) for each in combinations]
+    return _all(checks, [each.overrides for each in combinations], problems)
+
+
+T = TypeVar("T")
+
+
+def _all(
+    checks: Sequence[Callable[[], T]],
+    overrides: Sequence[Sequence[str]],
+    problems: Sequence[str] = (),
+) -> list[T]:
+    """What the checks give. Raises ``ConfigError`` with every problem and where it comes up."""
+    results, found = [], defaultdict(list)
+    for check, label in zip(checks, labels(overrides), strict=True):
+        try:
+            results.append(check())
+        except ConfigError as error:
+            for problem in error.problems:
+                found[problem].append(label)
+    told = [
+        problem if len(where) == len(checks) else f"{problem} (in {'; '.join(where)})"
+        for problem, where in found.items()
+    ]
+    if problems or told:
+        raise ConfigError([*problems, *told])
+    return results
+
+
+def labels(overrides: Sequence[Sequence[str]]) -> list[str]:
+    """What tells combinations apart: those overrides that not all of them have."""
+    common = set.intersection(*map(set, overrides)) if overrides else set()
+    return [" ".join(o for o in each if o not in common) for each in overrides]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs that are planned together."""
+
+    name: str
+    command: str
+    runs: tuple[Run, ...]
+    """In the order in which they run best: those first that go furthest."""
+    overrides: Mapping[Path, tuple[str, ...]]
+    """By the run's folder, in the order of the combinations."""
+
+    @classmethod
+    def of(
+        cls, configs: Sequence[Config], overrides: Sequence[tuple[str, ...]], command: str
+    ) -> "Sweep":
+        """Check and plan all combinations. Raises ``ConfigError`` with every problem."""
+        preflight = Preflight()
+        sources = _all([partial(preflight.check, config) for config in configs], overrides)
+        name = configs[0].sweep.name or _name(overrides, sources[0].name)
+        named = [_in_sweep(config, SweepConfig(name=name)) for config in configs]
+        alone = [Run.prepare(config, source) for config, source in zip(named, sources, strict=True)]
+        runs = [
+            run.planned_as(_in_sweep(run.config, SweepConfig(name=name, reach=reach)))
+            if reach
+            else run
+            for run, reach in zip(alone, reaches(alone), strict=True)
+        ]
+        folders: dict[Path, tuple[str, ...]] = {}
+        distinct: dict[Path, Run] = {}
+        for run, given, label in zip(runs, overrides, labels(overrides), strict=True):
+            path = run.folder.path
+            if path in distinct and distinct[path].config != run.config:
+                raise ConfigError([
+                    f"run.name: {label or 'a combination'} would have the folder {path} of another "
+                    "one; give each a name of its own, e.g. run.name='NAME-${prune.target_ratio}'"
+                ])  # fmt: skip
+            folders[path], distinct[path] = given, run
+        in_order = sorted(
+            distinct.values(), key=lambda run: [*ends_of(run.config).values()], reverse=True
+        )
+        return cls(name, command, tuple(in_order), folders)
+
+    @property
+    def folder(self) -> Path:
+        """Where the sweep's list of runs, its summary and its comparison are."""
+        return SWEEPS / self.name
+
+    def claim(self) -> None:
+        """Write the list of runs. Those of earlier launches stay in it."""
+        entries = {
+            str(path.absolute()): {"run": str(path.absolute()), "overrides": list(given)}
+            for path, given in self.overrides.items()
+        }
+        earlier = {entry["run"]: entry for entry in entries_of(self.folder)}
+        runs = list((earlier | entries).values())
+        written = {"name": self.name, "command": self.command, "runs": runs}
+        replace(self.folder / "sweep.json", encode(written))
+
+
+def run_here(sweep: Sweep, run_one: Callable[[Run], None], console: Console) -> None:
+    """Run all runs in this process, one after the other; one that fails does not stop the others.
+
+    Raises ``StageError`` at the end where one failed.
+    """
+    sweep.claim()
+    errors: dict[Path, str] = {}
+    given = [sweep.overrides[run.folder.path] for run in sweep.runs]
+    for number, (run, label) in enumerate(zip(sweep.runs, labels(given), strict=True), 1):
+        console.rule(f"{number} of {len(sweep.runs)}: {label}", align="left", characters="-")
+        try:
+            run_one(run)
+        except (LeaseLostError, OSError):
+            raise
+        except PipelineError as error:
+            errors[run.folder.path] = str(error)
+            console.print(f"error: {error}", markup=False, highlight=False)
+        except Exception as error:  # noqa: BLE001 - a defect in one run is no reason to lose others
+            errors[run.folder.path] = f"{type(error).__name__}: {error}"
+            traceback.print_exc()
+    summary = _summary(sweep, errors)
+    replace(sweep.folder / "summary.json", encode(summary))
+    console.rule(characters="-")
+    console.print(
+        f"{summary['done']} of {len(sweep.runs)} runs done, "
+        f"{summary['candidates_scored']:,} candidates scored: {sweep.folder / 'summary.json'}",
+        f"next: multipruner compare {sweep.folder}",
+        sep="\n", markup=False, highlight=False,
+    )  # fmt: skip
+    if errors:
+        raise StageError(
+            f"{len(errors)} of {len(sweep.runs)} runs failed; the others are complete, and "
+            "the same command tries these again"
+        )
+
+
+def _summary(sweep: Sweep, errors: Mapping[Path, str]) -> dict[str, Any]:
+    """What this invocation did for the runs of the sweep."""
+    runs: list[Json] = []
+    for path, given in sweep.overrides.items():
+        told = read_json(path / "summary.json") if (path / "summary.json").exists() else {}
+        error = errors.get(path)
+        runs.append({
+            "run": str(path.absolute()),
+            "overrides": list(given),
+            "status": "failed" if error else told.get("status"),
+            "error": error,
+            **{key: told.get(key) for key in (
+                "ratio_percent", "ppl", "evaluation", "candidates_scored", "steps_computed"
+            )},
+        })  # fmt: skip
+    return {
+        "name": sweep.name,
+        "done": len(runs) - len(errors),
+        "failed": len(errors),
+        "candidates_scored": sum(run["candidates_scored"] or 0 for run in runs),
+        "runs": runs,
+    }
+
+
+def reaches(runs: Sequence[Run]) -> list[dict[Dimension, float]]:
+    """For each run, the dimensions that it shares with others and how far any of them goes."""
+    found: list[dict[Dimension, float]] = [{} for _ in runs]
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, run in enumerate(runs):
+        if prune := run.plan.by_name.get("prune"):
+            probe = run.plan.by_name.get("probe")
+            probes = {k: v for k, v in probe.recipe.items() if k != "prune"} if probe else None
+            common = {name: prune.recipe[name] for name in COMMON}
+            groups[encode({**common, "probe": probes})].append(index)
+    for members in groups.values():
+        _descend(runs, members, 0, found)
+    return found
+
+
+def _descend(
+    runs: Sequence[Run], members: list[int], depth: int, found: list[dict[Dimension, float]]
+) -> None:
+    """Have those of ``members`` share a dimension that start it from the same state.
+
+    All of them went the same way through the ``depth`` dimensions before it.
+    """
+    if depth == len(DIMENSIONS):
+        return
+    alike: dict[tuple[Dimension, int | None], list[int]] = defaultdict(list)
+    for index in members:
+        config = runs[index].config
+        dimension = config.prune.order[depth]
+        alike[dimension, group_size_of(config, dimension)].append(index)
+    for (dimension, _), group in alike.items():
+        if len({runs[index].plan.by_name["prune"].key for index in group}) == 1:
+            continue
+        same_end: dict[float, list[int]] = defaultdict(list)
+        for index in group:
+            same_end[ends_of(runs[index].config)[dimension]].append(index)
+        start = [0.0, *ends_of(runs[group[0]].config).values()][depth]
+        if max(same_end) > start:
+            to = _reach(runs[group[0]], dimension, max(same_end))
+            for index in group:
+                found[index][dimension] = to
+        for ended in same_end.values():
+            _descend(runs, ended, depth + 1, found)
+
+
+def _reach(run: Run, dimension: Dimension, end: float) -> float:
+    """``end``, or what a finished stage that serves as well has walked to."""
+    sweep = SweepConfig(name=run.config.sweep.name, reach={dimension: end})
+    wanted = run.planned_as(_in_sweep(run.config, sweep)).plan.by_name[dimension]
+    farther = []
+    for done in run.store.folder(wanted).parent.glob("*/done.json"):
+        recipe = read_json(done.parent / "recipe.json")
+        if recipe | {"to": end} == wanted.recipe and recipe["to"] >= end:
+            farther.append(recipe["to"])
+    return min(farther, default=end)
+
+
+def _in_sweep(config: Config, sweep: SweepConfig) -> Config:
+    return config.model_copy(update={"sweep": sweep})
+
+
+def _name(overrides: Sequence[Sequence[str]], model: str) -> str:
+    """The chosen sweep's name, else the keys that vary; and the model's."""
+    chosen = [
+        o.partition("=")[2] for o in overrides[0] if o.lstrip("+").partition("=")[0] == "sweep"
+    ]
+    varying = dict.fromkeys(
+        part.partition("=")[0].rpartition(".")[2]
+        for label in labels(overrides)
+        for part in label.split(" ")
+        if "=" in part
+    )
+    parts = [*(chosen or varying or ["sweep"]), model]
+    return "-".join("".join(c if c.isalnum() or c in "._-" else "-" for c in p) for p in parts)

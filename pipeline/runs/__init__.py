@@ -1,0 +1,1 @@
+"""Does stages in this process: follows, tracks, sums up and draws what comes of them."""

@@ -1,0 +1,71 @@
+"""How a run is presented among others: its name, its tags, what it is filtered by."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.schema import CalibrationConfig, Config, PruneConfig
+from pipeline.pruning.state import DIMENSIONS
+
+MOST_TAG_CHARACTERS = 64
+STAGES = ("prune", "evaluate", "probe", *DIMENSIONS, "dense", "score", "calibrate")
+"""What a process of several stages is called after: the first of these that is among them."""
+
+
+def job_type(stages: Collection[str]) -> str:
+    """The stage that a process is for. A run done in one process is a pruning run."""
+    return next(stage for stage in STAGES if stage in stages)
+
+
+def display_name(config: Config, model: str) -> str:
+    """What tells a run from others at a glance: Llama-2-7b-hf 22% 44:52:4, and what is unusual.
+
+    ``run.name`` where the user gave one.
+    """
+    if config.run.name:
+        return config.run.name
+    if config.evaluate.pruning_config:
+        return f"{model} {Path(config.evaluate.pruning_config).absolute().parent.name}"
+    shares = ":".join(f"{share:g}" for share in config.prune.distribution)
+    return " ".join([model, f"{config.prune.target_ratio:g}%", shares, *_unusual(config)])
+
+
+def _unusual(config: Config) -> list[str]:
+    prune, calibration = config.prune, config.calibration
+    told: list[str] = [calibration.dataset] if calibration.dataset != "alpaca" else []
+    for name, shown in (
+        ("block_samples", "{} block rows"),
+        ("width_samples", "{} width rows"),
+        ("seqlen", "{} tokens"),
+    ):
+        if _differs(calibration, name):
+            told.append(shown.format(getattr(calibration, name)))
+    if _differs(prune, "search"):
+        told.append(prune.search)
+    if _differs(prune, "order"):
+        told.append(" then ".join(prune.order))
+    if not prune.weight_reorder:
+        told.append("not reordered")
+    return told
+
+
+def _differs(section: CalibrationConfig | PruneConfig, name: str) -> bool:
+    return bool(getattr(section, name) != type(section).model_fields[name].default)
+
+
+def tags(config: Config, model: str) -> tuple[str, ...]:
+    """The user's tags, and what people filter by, each once and as long as W&B takes it."""
+    own = [model, config.run.paper, config.prune.search, config.calibration.dataset]
+    found = [*config.tracking.tags, *(tag for tag in own if tag)]
+    return tuple(dict.fromkeys(tag[:MOST_TAG_CHARACTERS] for tag in found))
+
+
+def mirrored_config(config: Config, folder: Path) -> dict[str, Any]:
+    """The configuration as it is shown outside this machine, with the run's folder.
+
+    Without the shell lines of ``setup``, which may export a key.
+    """
+    settings = config.model_dump(mode="json")
+    for resources in (settings["cluster"], *settings["cluster"]["stages"].values()):
+        resources.pop("setup", None)
+    return {**settings, "folder": str(folder.absolute())}

