@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.models.prunable import shape_from_config
 from pipeline.plan.run import Run
 from pipeline.pruning.shape import BLOCK_KINDS
 from pipeline.pruning.state import DIMENSIONS, Candidate, Dimension, PruningState
@@ -123,7 +122,7 @@ class _Counted:
         calibrate = run.plan.by_name["calibrate"]
         self.calibrate = calibrate.key
         self.windows = run.store.finished(calibrate)
-        self.dense = PruningState.dense(shape_from_config(run.source.config))
+        self.dense = PruningState.dense(run.source.shape)
 
     def scorings(self) -> Iterator[Scoring]:
         """Of the sensitivity, and of every step down to the target."""

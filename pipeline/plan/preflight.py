@@ -1,5 +1,6 @@
 """Checks that need the world: files, the model's layout, folders. Writes nothing."""
 
+import math
 import os
 import stat
 from collections.abc import Callable
@@ -11,13 +12,19 @@ from pipeline.config.schema import Config, ModelConfig
 from pipeline.errors import ConfigError
 from pipeline.executors.slurm.resources import problems as cluster_problems
 from pipeline.files import is_file, is_folder, read_json
-from pipeline.models.prunable import heads_of, shape_from_config
 from pipeline.models.source import ModelSource, locate
 from pipeline.plan.prefetching import missing as not_in_cache
-from pipeline.pruning.state import PruningState
+from pipeline.pruning.state import DIMENSIONS, Dimension, PruningState, Unit
 from pipeline.stages.calibrate import prepare, require_tokenizer
 from pipeline.stages.measuring import What
 from pipeline.store.folders import RUNS
+
+UNITS: dict[Dimension, tuple[Unit, ...]] = {
+    "blocks": ("attn", "mlp"),
+    "mlp_channels": ("mlp_width",),
+    "heads": ("attn_width",),
+}
+"""What each dimension removes."""
 
 
 def check(config: Config) -> ModelSource:
@@ -176,7 +183,7 @@ def _measurements(config: Config, source: ModelSource) -> list[str]:
             f"model.path: {source.folder} has no tokenizer, and probe or evaluate read text; add "
             "its files there, or choose probe=none evaluate=none"
         )
-    context = getattr(source.config, "max_position_embeddings", None)
+    context = source.context_length
     lengths = {
         "probe.prompt_tokens + probe.output_tokens": (
             probe.prompt_tokens + probe.output_tokens if probe.every and probe.latency else 0
@@ -200,31 +207,43 @@ def _pruning_config(config: Config, source: ModelSource) -> list[str]:
             given = read_json(path)
         except ValueError as error:
             return [f"evaluate.pruning_config: {path} is not a JSON file: {error}"]
-        PruningState.from_pruning_config(shape_from_config(source.config), given)
+        PruningState.from_pruning_config(source.shape, given)
     return []
 
 
 def _groups(config: Config, source: ModelSource) -> list[str]:
-    prune, heads = config.prune, heads_of(source.config)
-    attn_width, mlp_width = heads.query_heads * heads.head_dim, source.config.intermediate_size
+    """Group sizes fit the model, and what has a share of the target can be removed from it."""
+    prune, shape = config.prune, source.shape
+    mlp_width, attn_width = max(shape.widths("mlp")), max(shape.widths("attn"))
     problems = []
-    if prune.mlp_group_size >= mlp_width:
+    if prune.mlp_group_size >= mlp_width > 0:
         problems.append(
             f"prune.mlp_group_size: {prune.mlp_group_size} is wrong; allowed is a number from "
             f"1 to {mlp_width - 1}: this model's MLPs have {mlp_width} channels"
         )
-    if prune.attn_group_size % heads.group_width or prune.attn_group_size > attn_width:
+    heads = {block.channels: None for layer in source.layers if (block := layer.attn)}
+    multiple = math.lcm(*(each.group_width for each in heads))
+    if heads and (prune.attn_group_size % multiple or prune.attn_group_size > attn_width):
+        served = " or ".join(
+            f"{each.queries_per_key} query heads of {each.head_dim} channels" for each in heads
+        )
         problems.append(
             f"prune.attn_group_size: {prune.attn_group_size} is wrong; allowed is a multiple of "
-            f"{heads.group_width} up to {attn_width}: a key/value head of this model serves "
-            f"{heads.query_heads // heads.key_value_heads} query heads of {heads.head_dim} channels"
+            f"{multiple} up to {attn_width}: a key/value head of this model serves {served}"
         )
+    for dimension, share in zip(DIMENSIONS, prune.distribution, strict=True):
+        barred = [shape.why_barred(unit) for unit in UNITS[dimension]]
+        if share and all(barred):
+            problems.append(
+                f"prune.distribution: {dimension} has a share of {share:g}, and this model cannot "
+                f"lose any: {barred[0]}; give it a share of 0"
+            )
     return problems
 
 
 def _windows(config: Config, source: ModelSource) -> list[str]:
     """The context length; and, for a local file, that it gives the windows asked for."""
-    context = getattr(source.config, "max_position_embeddings", None)
+    context = source.context_length
     require_tokenizer(config.calibration, source)
     key, length = "calibration.seqlen", config.calibration.seqlen
     if config.calibration.path is not None:

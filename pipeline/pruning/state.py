@@ -67,12 +67,12 @@ class PruningState:
         ``group_size`` is in channels and has no meaning for blocks.
         """
         if dimension == "blocks":
-            kinds = [kind for kind in BLOCK_KINDS if not self.shape.is_barred(kind)]
+            kinds = [kind for kind in BLOCK_KINDS if not self.shape.why_barred(kind)]
             return [Candidate(kind, layer, 0) for kind in kinds for layer in self.left(kind)]
         unit: Unit
         kind: BlockKind
         unit, kind = ("mlp_width", "mlp") if dimension == "mlp_channels" else ("attn_width", "attn")
-        if self.shape.is_barred(unit):
+        if self.shape.why_barred(unit):
             return []
         widths = self.widths(kind)
         return [
@@ -169,6 +169,8 @@ def _read_indices(
         problems.append(f"{key}: layers {bad} do not exist; the model has layers 0 to {layers - 1}")
     if bad := [i for i in value if 0 <= i < layers and shape.block(kind, i) is None]:
         problems.append(f"{key}: layers {bad} of the model have no {BLOCK_NAMES[kind]}")
+    if value and (why_barred := shape.why_barred(kind)):
+        problems.append(f"{key}: {value} cannot be removed: {why_barred}")
     if len(set(value)) < len(value):
         problems.append(f"{key}: {value} names a layer twice")
     return tuple(value)
@@ -199,7 +201,11 @@ def _read_widths(
         )
         return ()
     for layer, width in sorted(widths.items()):
-        if problem := _width_problem(width, shape.block(kind, layer), kind):
+        problem = _width_problem(width, shape.block(kind, layer), kind)
+        why_barred = shape.why_barred(f"{kind}_width")
+        if not problem and why_barred and width != shape.widths(kind)[layer]:
+            problem = f"allowed is {shape.widths(kind)[layer]}: {why_barred}"
+        if problem:
             problems.append(f"{key}: layer {layer} has {width!r}; {problem}")
     return tuple(widths[i] for i in range(layers))
 

@@ -16,7 +16,7 @@ from pipeline.errors import LeaseLostError
 from pipeline.files import Json, encode, replace
 from pipeline.measure.record import Record
 from pipeline.models.loading import LiveModel, load
-from pipeline.models.prunable import PrunableModel, shape_from_config
+from pipeline.models.prunable import PrunableModel
 from pipeline.models.source import ModelSource
 from pipeline.plan.plan import Plan
 from pipeline.pruning.state import PruningState
@@ -89,7 +89,7 @@ class Invocation:
         """The dense model was measured: the baseline of every curve."""
         if self.dense is None:
             self.dense = record
-            total = shape_from_config(self.source.config).total_params
+            total = self.source.shape.total_params
             self.tracker.log(dense_metrics(total, record))
 
     def on_step(self, row: StepRow, record: Record | None) -> None:
@@ -208,7 +208,7 @@ class Invocation:
             "ppl": last.importance if last else None,
             "dense_ppl": dense_ppl.get(last.dimension) if last else None,
             "evaluation": finished.get("evaluate") or None,
-            "shape": shape_from_config(self.source.config).to_json(),
+            "shape": self.source.shape.to_json(),
             "measured": {"dense": _json(self.dense), "pruned": _json(self._last_record())},
             "candidates_scored": self._candidates_scored(),
             "candidates_scored_in_full": sum(

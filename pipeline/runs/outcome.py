@@ -7,7 +7,6 @@ from pipeline.config.schema import Config
 from pipeline.files import Json, read_json
 from pipeline.measure.record import Record
 from pipeline.measure.text import WIKITEXT2
-from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.state import PruningState
 from pipeline.report.data import Evaluation, ReportStep, RunReport, Sensitivity, Which
 from pipeline.runs.invocation import Invocation
@@ -16,7 +15,7 @@ from pipeline.runs.invocation import Invocation
 def report_of(invocation: Invocation, summary: Json) -> RunReport:
     """Everything that is known of the run that ``invocation`` finished."""
     config, folder = invocation.config, invocation.folder.path
-    shape = shape_from_config(invocation.source.config)
+    shape = invocation.source.shape
     state = PruningState.from_pruning_config(shape, read_json(folder / "pruning_config.json"))
     return RunReport(
         name=summary["run"],

@@ -77,7 +77,7 @@ def prepare(
     path = Path(settings.path) if settings.path else None
     if settings.dataset == "tokens":
         assert path is not None
-        windows, eos = read_tokens(path, source.config.vocab_size), source.eos_id
+        windows, eos = read_tokens(path, source.vocabulary_size), source.eos_id
     else:
         tokenizer = source.tokenizer
         rows = dataset_rows(settings.dataset, path, settings.field)
@@ -94,11 +94,11 @@ def prepare(
         eos = tokenizer.eos_token_id
     eos = eos or None  # the reference takes an id of 0 for none
     for kind, ids in windows.items():
-        if int(ids.max()) >= source.config.vocab_size:
+        if int(ids.max()) >= source.vocabulary_size:
             raise ConfigError(
                 [
                     f"model.path: the tokenizer gives the id {int(ids.max())}, which is not in the "
-                    f"model's vocabulary of {source.config.vocab_size}: they do not belong together"
+                    f"model's vocabulary of {source.vocabulary_size}: they do not belong together"
                 ]
             )
         if eos is not None and bool(ids[:, 1:].eq(eos).all(dim=1).any()):

@@ -4,7 +4,6 @@ from collections.abc import Generator, Mapping
 from contextlib import closing
 
 from pipeline.config.schema import Config
-from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.greedy import thresholds
 from pipeline.pruning.state import Dimension, PruningState
 from pipeline.stages.base import Inputs, StepRow
@@ -29,7 +28,7 @@ def descend(
     search = Search(config, inputs)
     measurements = Measurements(config, inputs, What.of_probe(config))
     own = ends_of(config)
-    state = PruningState.dense(shape_from_config(inputs.source.config))
+    state = PruningState.dense(inputs.source.shape)
     if is_due(config.probe, 0):
         inputs.listener.on_dense(measurements.of(state))
     taken_steps = 0

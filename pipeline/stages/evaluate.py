@@ -5,7 +5,6 @@ from pathlib import Path
 from pipeline.config.schema import Config
 from pipeline.files import Json, encode, read_json, replace
 from pipeline.measure.accuracy import lm_eval_version
-from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.state import PruningState
 from pipeline.stages.base import Inputs
 from pipeline.stages.measuring import Measurements, What
@@ -14,7 +13,7 @@ from pipeline.stages.measuring import Measurements, What
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``evaluation.json``. The dense model is measured once for all runs of a model."""
     measurements = Measurements(config, inputs, What.of_evaluation(config))
-    shape = shape_from_config(inputs.source.config)
+    shape = inputs.source.shape
     pruned = PruningState.from_pruning_config(shape, read_json(_pruning_config(config, inputs)))
     records = {
         "dense": measurements.of(PruningState.dense(shape)),

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from pipeline.config.schema import Config, ProbeConfig
 from pipeline.files import Json, replace
-from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.state import PruningState
 from pipeline.stages.base import Inputs, read_rows
 from pipeline.stages.measuring import Measurements, What
@@ -24,7 +23,7 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``records.jsonl``: the dense model's record (step -1), then those of the steps."""
     measurements = Measurements(config, inputs, What.of_probe(config))
     rows = read_rows(inputs.results["prune"] / "steps.jsonl")
-    state = PruningState.dense(shape_from_config(inputs.source.config))
+    state = PruningState.dense(inputs.source.shape)
     records = {-1: measurements.of(state)}
     inputs.listener.on_dense(records[-1])
     for row in rows:

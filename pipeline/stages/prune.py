@@ -6,7 +6,6 @@ from pathlib import Path
 from pipeline.config.schema import Config
 from pipeline.errors import StageError
 from pipeline.files import Json, encode, replace
-from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.state import PruningState
 from pipeline.stages.base import Inputs, to_jsonl
 from pipeline.stages.descent import descend, ends_of
@@ -14,7 +13,7 @@ from pipeline.stages.descent import descend, ends_of
 
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``pruning_config.json`` and ``steps.jsonl``. ``StageError``: target out of reach."""
-    state = PruningState.dense(shape_from_config(inputs.source.config))
+    state = PruningState.dense(inputs.source.shape)
     rows = []
     for row, after in descend(config, inputs, ends_of(config)):
         rows.append(row)

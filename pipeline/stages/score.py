@@ -9,7 +9,6 @@ from pathlib import Path
 
 from pipeline.config.schema import Config
 from pipeline.files import Json, encode, replace
-from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.state import DIMENSIONS, PruningState
 from pipeline.scoring.one_pass import perplexity
 from pipeline.stages.base import Inputs
@@ -19,7 +18,7 @@ from pipeline.stages.search import Search
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``sensitivity.json``: dense perplexity and every unit's, by dimension."""
     search = Search(config, inputs)
-    dense = PruningState.dense(shape_from_config(inputs.source.config))
+    dense = PruningState.dense(inputs.source.shape)
     sensitivity = {}
     for dimension in DIMENSIONS:
         dense_ppl = perplexity(inputs.live.at(dense), search.calibration.of(dimension))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pipeline.config.schema import Config
 from pipeline.files import Json
-from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.state import Dimension, PruningState
 from pipeline.stages.base import Inputs
 from pipeline.stages.descent import descend, ends_of
@@ -31,6 +30,6 @@ def walk(dimension: Dimension, config: Config, inputs: Inputs, _out_dir: Path) -
 
 def dense(config: Config, inputs: Inputs, _out_dir: Path) -> Json:
     """Evaluate the dense model: the baseline of every run."""
-    state = PruningState.dense(shape_from_config(inputs.source.config))
+    state = PruningState.dense(inputs.source.shape)
     record = Measurements(config, inputs, What.of_evaluation(config)).of(state)
     return {"accuracy": record.accuracy, "ppl": record.ppl}
