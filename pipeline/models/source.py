@@ -55,11 +55,12 @@ class ModelSource:
             return AutoConfig.from_pretrained(self.folder, **self.keywords)
         except Exception as error:  # transformers raises whatever a wrong value leads to
             raise ConfigError(
-                [f"model.path: {self._described_in} is no readable configuration: {_line(error)}"]
+                [f"model.path: {self.config_file} is no readable configuration: {_line(error)}"]
             ) from error
 
     @property
-    def _described_in(self) -> Path:
+    def config_file(self) -> Path:
+        """The local file that the configuration is read from."""
         return self.folder / (self.gguf_file or "config.json")
 
     @property
@@ -118,7 +119,7 @@ class ModelSource:
             raise
         except Exception as error:  # as above: whatever a wrong value leads to
             raise ConfigError(
-                [f"model.path: no model can be made as {self._described_in} says: {_line(error)}"]
+                [f"model.path: no model can be made as {self.config_file} says: {_line(error)}"]
             ) from error
 
     @property
@@ -226,12 +227,12 @@ def _package_folder(requirement: str, gguf_file: str | None) -> Path:
             ]
         )
     files = [Path(str(distribution.locate_file(f))) for f in distribution.files or ()]
-    found = [f for f in files if f.name == (gguf_file or "config.json")]
-    if not found:
+    candidates = [f for f in files if f.name == (gguf_file or "config.json")]
+    if not candidates:
         raise ConfigError(
             [f"model.gguf_file: the package {name} carries no file {gguf_file or 'config.json'}"]
         )
-    return found[0].parent
+    return candidates[0].parent
 
 
 def _check_files(source: ModelSource) -> None:

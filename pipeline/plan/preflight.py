@@ -19,7 +19,7 @@ from pipeline.stages.calibrate import CalibrationConfig
 from pipeline.stages.evaluate import EvaluateConfig
 from pipeline.stages.probe import ProbeConfig
 from pipeline.stages.shared.calibration import prepare, require_tokenizer
-from pipeline.stages.shared.measuring import What
+from pipeline.stages.shared.measuring import data_sources, evaluation_protocol, probe_protocol
 from pipeline.store.folders import RUNS
 
 UNITS: dict[Dimension, tuple[Unit, ...]] = {
@@ -168,10 +168,10 @@ def _calibration_file(config: Config) -> list[str]:
 
 def _measured_files(config: Config) -> list[str]:
     """Every local file that probe and evaluate read is there, and every task is known."""
-    evaluate = config.of(EvaluateConfig)
-    problems = What.of_evaluation(config).missing(config, "evaluate")
+    evaluate, sources = config.of(EvaluateConfig), data_sources(config)
+    problems = evaluation_protocol(config).missing(sources, "evaluate")
     if config.of(ProbeConfig).every:
-        problems += What.of_probe(config).missing(config, "probe")
+        problems += probe_protocol(config).missing(sources, "probe")
     given = evaluate.pruning_config
     if given is not None and not is_file(given):
         problems.append(f"evaluate.pruning_config: {given} does not exist")

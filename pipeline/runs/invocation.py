@@ -15,8 +15,8 @@ from pipeline.measure.record import Record
 from pipeline.models.loading import LiveModel, load
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.source import ModelSource
+from pipeline.models.variants import Variant, dense_lineage
 from pipeline.plan.plan import Plan
-from pipeline.pruning.state import PruningState
 from pipeline.pruning.trajectory import Guard, Step
 from pipeline.runs.display import Display
 from pipeline.settings.core import Config
@@ -49,7 +49,8 @@ class Invocation:
         self.folder, self.store = folder, store
         self.display, self.tracker = display, tracker
         self.only = only
-        self.live = LiveModel(partial(load_dense, config, source))
+        lineage = dense_lineage(plan.weights, reordered=config.prune.weight_reorder)
+        self.live = LiveModel(partial(load_dense, config, source), lineage)
         self.stages: dict[str, Json] = {}
         self.computed: dict[tuple[str, int], Step] = {}
         self.measured_s: list[float] = []
@@ -172,6 +173,7 @@ class Invocation:
             stage=stage,
             source=self.source,
             weights=self.plan.weights,
+            digest=self.store.digests.of,
             results={each.name: self.store.folder(each) for each in (*stage.needs, stage)},
             live=self.live,
             trajectories=self.store.trajectories,
@@ -236,10 +238,10 @@ class Invocation:
         return round(sum(probing) / took, 4) if took else None
 
 
-def load_dense(config: Config, source: ModelSource, _state: PruningState) -> PrunableModel:
+def load_dense(config: Config, source: ModelSource, _variant: Variant) -> PrunableModel:
     """Load the dense model as a configuration wants it, reordered where it says so.
 
-    It can become any state.
+    Every variant without other weights can be cut from it.
     """
     settings = config.model
     model = load(

@@ -39,9 +39,10 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
 
     search = Search(config, inputs)
     dense = PruningState.dense(inputs.source.shape)
+    variant = inputs.live.cut(dense)
     sensitivity = {}
     for dimension in DIMENSIONS:
-        dense_ppl = perplexity(inputs.live.at(dense), search.calibration.of(dimension))
+        dense_ppl = perplexity(inputs.live.at(variant), search.calibration.of(dimension))
         with closing(search.walk(dimension, dense)) as steps:
             first = next(steps, None)
         candidates = first.step.to_json()["candidates"] if first else []

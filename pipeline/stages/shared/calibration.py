@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,9 +74,26 @@ def prepare(
 ) -> tuple[dict[str, Tensor], int | None]:
     """Windows ``{"block", "width"}``, each ``[windows, seqlen]``, and the id that does not count.
 
-    Raises ``ConfigError`` where text, tokenizer or settings do not give what was asked for.
+    What was prepared in this process and has not changed since is given again. Raises
+    ``ConfigError`` where text, tokenizer or settings do not give what was asked for.
     """
     require_tokenizer(settings, source)
+    files = [source.config_file, *source.tokenizer_files]
+    files += [Path(settings.path)] if settings.path else []
+    versions = tuple(_version(path) for path in files)
+    windows, eos_id = _prepared(settings, source, versions)
+    return dict(windows), eos_id
+
+
+def _version(path: Path) -> tuple[Path, int, int]:
+    state = path.stat()
+    return path.resolve(), state.st_size, state.st_mtime_ns
+
+
+@lru_cache(maxsize=8)
+def _prepared(
+    settings: "CalibrationConfig", source: ModelSource, _versions: tuple[tuple[Path, int, int], ...]
+) -> tuple[dict[str, Tensor], int | None]:
     path = Path(settings.path) if settings.path else None
     if settings.dataset == "tokens":
         assert path is not None

@@ -7,7 +7,7 @@ from pipeline.pruning.state import Dimension, PruningState
 from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs, StepRow
 from pipeline.stages.probe import ProbeConfig, is_due
-from pipeline.stages.shared.measuring import Measurements, What
+from pipeline.stages.shared.measuring import Measurements, probe_protocol
 from pipeline.stages.shared.phases import ends_of
 from pipeline.stages.shared.search import Search
 
@@ -20,11 +20,11 @@ def descend(
     The listener is told of the steps that this run itself takes.
     """
     search = Search(config, inputs)
-    measurements = Measurements(config, inputs, What.of_probe(config))
+    measurements = Measurements(config, inputs, probe_protocol(config))
     probe, own = config.of(ProbeConfig), ends_of(config)
     state = PruningState.dense(inputs.source.shape)
     if is_due(probe, 0):
-        inputs.listener.on_dense(measurements.of(state))
+        inputs.listener.on_dense(measurements.of(inputs.live.cut(state)))
     taken_steps = 0
     for dimension, end in ends.items():
         with closing(search.walk(dimension, state)) as steps:
@@ -45,7 +45,7 @@ def descend(
                 taken_steps += 1
                 is_last = state.ratio_percent >= config.prune.target_ratio and is_own
                 due = is_due(probe, taken_steps) or (probe.every > 0 and is_last)
-                record = measurements.of(state) if due else None
+                record = measurements.of(inputs.live.cut(state)) if due else None
                 if is_own:
                     inputs.listener.on_step(row, record)
                 yield row, state

@@ -3,8 +3,10 @@
 Never paths, partitions, ranks, batch sizes or library versions.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+from pipeline.models.variants import Variant
 from pipeline.pruning.state import Dimension, PruningState
 from pipeline.settings.core import Config
 from pipeline.stages.shared.phases import group_size_of
@@ -45,4 +47,18 @@ def of_trajectory(
         "dimension": dimension,
         "group_size": group_size_of(config, dimension),
         "start": start.identity(),
+    }
+
+
+def of_record(
+    config: Config, variant: Variant, protocol: Mapping[str, Any], device_name: str
+) -> dict[str, Any]:
+    """What was measured of a variant: what, by which settings, and what it was computed with."""
+    model = config.model
+    return {
+        "variant": variant.identity(),
+        "protocol": protocol,
+        "dtype": model.dtype,
+        "device": [model.device, device_name],
+        "attn_implementation": model.attn_implementation,
     }
