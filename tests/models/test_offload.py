@@ -198,7 +198,7 @@ def test_memory_is_freed_with_the_model(build: Build, place: Place, ids: Tensor)
     streamed.model(ids)
     offloaded = streamed.blocks[0].offloaded
     assert offloaded
-    stream, home = weakref.ref(offloaded.stream), weakref.ref(offloaded.stored)
+    stream, weights = weakref.ref(offloaded.stream), weakref.ref(offloaded.stored)
     gc.collect()
     gc.disable()
     try:
@@ -206,7 +206,7 @@ def test_memory_is_freed_with_the_model(build: Build, place: Place, ids: Tensor)
             block.offloaded = None
         del offloaded, block
         assert stream() is None
-        assert home() is None
+        assert weights() is None
     finally:
         gc.enable()
 
