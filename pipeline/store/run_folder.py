@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from pipeline.errors import ConfigError
-from pipeline.files import Json, encode, publish, read_json, replace
+from pipeline.files import encode, publish, read_json, replace
 from pipeline.measure.record import Record
 from pipeline.settings.core import Config
 from pipeline.settings.flat import EXECUTION_KEYS, flat
@@ -112,10 +112,6 @@ class RunFolder:
         """Take over files of a finished stage."""
         for name in names:
             replace(self.path / name, (stage_folder / name).read_text(encoding="utf-8"))
-
-    def write_summary(self, summary: Json) -> None:
-        """Write ``summary.json``: what this invocation did and where the run stands."""
-        replace(self.path / "summary.json", encode(summary))
 
 
 def _measured(record: Record) -> dict[str, Any]:
