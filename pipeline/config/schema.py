@@ -1,6 +1,5 @@
 """The configuration's schema. Everything that can be said about a value alone is checked here."""
 
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from pipeline.errors import ConfigError
 from pipeline.files import Json
-from pipeline.pruning.state import DIMENSIONS, Dimension
+from pipeline.methods import all_dimensions
+from pipeline.methods.multipruner import MultiPrunerConfig
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -68,46 +68,6 @@ class CalibrationConfig(_Section):
     """Most windows kept of the rows for MLP channels and heads; null keeps all."""
     seqlen: int = Field(2048, ge=2)
     """Tokens in a window."""
-
-
-def _is_distribution(value: list[float]) -> list[float]:
-    if len(value) != len(DIMENSIONS) or min(value) < 0 or not 0 < sum(value) < math.inf:
-        raise ValueError(
-            "allowed are three non-negative numbers with a positive sum, "
-            "blocks : MLP channels : heads, e.g. [44,52,4]"
-        )
-    return value
-
-
-def _is_order(value: list[Dimension]) -> list[Dimension]:
-    if sorted(value) != sorted(DIMENSIONS):
-        raise ValueError(f"allowed is each of {', '.join(DIMENSIONS)} once")
-    return value
-
-
-class PruneConfig(_Section):
-    """What is removed."""
-
-    target_ratio: float = Field(gt=0, lt=100, allow_inf_nan=False)
-    """Percent of all parameters to remove, embeddings counted."""
-    distribution: Annotated[
-        list[Annotated[float, Field(allow_inf_nan=False)]], AfterValidator(_is_distribution)
-    ]
-    """Shares of the target ratio: blocks, MLP channels, heads."""
-    order: Annotated[list[Dimension], AfterValidator(_is_order)] = list(DIMENSIONS)
-    """Which dimension is pruned first, second and last; ``distribution`` keeps its own order."""
-    mlp_group_size: int = Field(ge=1)
-    """MLP channels removed at a time."""
-    attn_group_size: int = Field(ge=1)
-    """Query channels removed at a time: whole key/value heads with their query heads."""
-    weight_reorder: bool = True
-    """Put the most important channels and heads first, so that the tail is the least important."""
-    search: Literal["exhaustive", "race"] = "exhaustive"
-    """How the candidate of a step is found. exhaustive scores every one on all tokens; race drops
-    candidates as soon as their windows show that another one is better."""
-    audit_every: int = Field(10, ge=0)
-    """Of a race, every so many steps are also scored exhaustively, to report how often it decided
-    otherwise; 0 never. Never changes what is decided."""
 
 
 class ScoreConfig(_Section):
@@ -259,7 +219,7 @@ class StagesResources(_Section):
 
 
 ALIKE: dict[str, str] = {
-    **dict.fromkeys(DIMENSIONS, "prune"),
+    **dict.fromkeys(all_dimensions(), "prune"),
     "dense": "evaluate",
 }
 """Stages of sweeps, by the stage whose resources they ask for."""
@@ -330,7 +290,7 @@ class SweepConfig(_Section):
 
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)
     """Folder below outputs/sweeps, and group in W&B; null is made of what varies and the model."""
-    reach: dict[Dimension, float] = Field(default_factory=dict)
+    reach: dict[str, float] = Field(default_factory=dict)
     """Filled in: how far, in percent removed, a dimension is pruned for all runs that share it."""
 
 
@@ -346,7 +306,7 @@ class Config(_Section):
 
     model: ModelConfig
     calibration: CalibrationConfig
-    prune: PruneConfig
+    prune: MultiPrunerConfig
     score: ScoreConfig
     scoring: ScoringConfig
     probe: ProbeConfig

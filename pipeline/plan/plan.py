@@ -6,11 +6,12 @@ from typing import Any
 
 from pipeline.config.schema import Config
 from pipeline.files import key_of, sha256_of_file
+from pipeline.methods import method_of
 from pipeline.models.loading import Digests, weights_digest
 from pipeline.models.source import ModelSource
-from pipeline.stages.descent import ends_of
+from pipeline.pruning.steps import PERPLEXITY
 from pipeline.stages.measuring import What
-from pipeline.stages.search import DECISION_VERSION, group_size_of
+from pipeline.stages.search import criterion_of, decisions_identity
 from pipeline.store.results import Stage
 
 
@@ -36,9 +37,10 @@ class Plan:
 def plan(config: Config, source: ModelSource, digests: Digests) -> Plan:
     """Plan a run: hash files, load no model. ``model.device`` must not be "auto"."""
     weights = weights_digest(source, digests)
+    method = method_of(config.prune)
     model = {
         "weights": weights,
-        "weight_reorder": config.prune.weight_reorder,
+        "weight_reorder": method.weight_reorder(config.prune),
         "dtype": config.model.dtype,
         "device": config.model.device,
         "attn_implementation": config.model.attn_implementation,
@@ -48,26 +50,12 @@ def plan(config: Config, source: ModelSource, digests: Digests) -> Plan:
         what = What.of_evaluation(config).recipe(config, digests.of)
         return Plan((Stage("evaluate", {"model": model, **given, "what": what}),), weights)
     calibrate = Stage("calibrate", _calibrate_recipe(config, source, digests))
-    base = {
-        "decision_version": DECISION_VERSION,
-        "model": model,
-        "calibrate": calibrate.key,
-        "search": config.prune.search,
-        "precision": config.scoring.precision,
-    }
-    search = base | {
-        "mlp_group_size": config.prune.mlp_group_size,
-        "attn_group_size": config.prune.attn_group_size,
-    }
-    shares = config.prune.distribution
-    target = {
-        "target_ratio": config.prune.target_ratio,
-        "distribution": [share / sum(shares) for share in shares],
-        "order": list(config.prune.order),
-    }
+    base = {"model": model, "calibrate": calibrate.key, **decisions_identity(config)}
+    search = base | method.units_recipe(config.prune)
+    target = method.target_recipe(config.prune)
     probes = _probes(config, digests)
     stages = [calibrate]
-    if config.score.enabled:
+    if config.score.enabled and criterion_of(config).name == PERPLEXITY:
         stages.append(Stage("score", search, (calibrate,)))
     evaluation = {"model": model, "what": What.of_evaluation(config).recipe(config, digests.of)}
     baseline = []
@@ -96,13 +84,14 @@ def _walks(config: Config, base: dict[str, Any], calibrate: Stage) -> list[Stage
     """A stage for each dimension that the run shares with others of its sweep."""
     walks: list[Stage] = []
     path: list[list[Any]] = []
-    for dimension, end in ends_of(config).items():
-        group_size = group_size_of(config, dimension)
+    for phase in method_of(config.prune).phases(config.prune):
+        identity = phase.identity()
+        dimension = identity.pop("dimension")
         if dimension in config.sweep.reach:
             to = config.sweep.reach[dimension]
-            recipe = base | {"from": list(path), "to": to, "group_size": group_size}
+            recipe = base | {"from": list(path), "to": to, **identity}
             walks.append(Stage(dimension, recipe, (calibrate, *walks[-1:])))
-        path.append([dimension, group_size, end])
+        path.append([dimension, *identity.values(), phase.end_percent])
     return walks
 
 

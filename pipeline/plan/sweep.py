@@ -13,18 +13,15 @@ from rich.console import Console
 from pipeline.config.schema import Config, SweepConfig, from_composed
 from pipeline.errors import ConfigError, LeaseLostError, PipelineError, StageError
 from pipeline.files import Json, encode, read_json, replace
+from pipeline.methods import method_of
 from pipeline.plan.preflight import Preflight
 from pipeline.plan.run import Run
-from pipeline.pruning.state import DIMENSIONS, Dimension
-from pipeline.stages.descent import ends_of
-from pipeline.stages.search import group_size_of
+from pipeline.pruning.phases import Phase
+from pipeline.stages.search import decisions_identity
 from pipeline.store.folders import SWEEPS, entries_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-COMMON = ("decision_version", "model", "calibrate", "search", "precision")
-"""What prune stages must have in common to share trajectories, beside what the dimensions add."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +110,9 @@ class Sweep:
                 ])  # fmt: skip
             folders[path], distinct[path] = given, run
         in_order = sorted(
-            distinct.values(), key=lambda run: [*ends_of(run.config).values()], reverse=True
+            distinct.values(),
+            key=lambda run: [phase.end_percent for phase in phases_of(run)],
+            reverse=True,
         )
         return cls(name, command, tuple(in_order), folders)
 
@@ -194,42 +193,43 @@ def _summary(sweep: Sweep, errors: Mapping[Path, str]) -> dict[str, Any]:
     }
 
 
-def reaches(runs: Sequence[Run]) -> list[dict[Dimension, float]]:
+def reaches(runs: Sequence[Run]) -> list[dict[str, float]]:
     """For each run, the dimensions that it shares with others and how far any of them goes."""
-    found: list[dict[Dimension, float]] = [{} for _ in runs]
+    found: list[dict[str, float]] = [{} for _ in runs]
     groups: dict[str, list[int]] = defaultdict(list)
     for index, run in enumerate(runs):
         if prune := run.plan.by_name.get("prune"):
             probe = run.plan.by_name.get("probe")
             probes = {k: v for k, v in probe.recipe.items() if k != "prune"} if probe else None
-            common = {name: prune.recipe[name] for name in COMMON}
-            groups[encode({**common, "probe": probes})].append(index)
+            common = {name: prune.recipe[name] for name in ("model", "calibrate")}
+            decisions = decisions_identity(run.config)
+            groups[encode({**common, **decisions, "probe": probes})].append(index)
     for members in groups.values():
         _descend(runs, members, 0, found)
     return found
 
 
 def _descend(
-    runs: Sequence[Run], members: list[int], depth: int, found: list[dict[Dimension, float]]
+    runs: Sequence[Run], members: list[int], depth: int, found: list[dict[str, float]]
 ) -> None:
     """Have those of ``members`` share a dimension that start it from the same state.
 
     All of them went the same way through the ``depth`` dimensions before it.
     """
-    if depth == len(DIMENSIONS):
-        return
-    alike: dict[tuple[Dimension, int | None], list[int]] = defaultdict(list)
+    alike: dict[str, list[int]] = defaultdict(list)
     for index in members:
-        config = runs[index].config
-        dimension = config.prune.order[depth]
-        alike[dimension, group_size_of(config, dimension)].append(index)
-    for (dimension, _), group in alike.items():
+        phases = phases_of(runs[index])
+        if depth < len(phases):
+            alike[encode(phases[depth].identity())].append(index)
+    for group in alike.values():
         if len({runs[index].plan.by_name["prune"].key for index in group}) == 1:
             continue
         same_end: dict[float, list[int]] = defaultdict(list)
         for index in group:
-            same_end[ends_of(runs[index].config)[dimension]].append(index)
-        start = [0.0, *ends_of(runs[group[0]].config).values()][depth]
+            same_end[phases_of(runs[index])[depth].end_percent].append(index)
+        phases = phases_of(runs[group[0]])
+        dimension = phases[depth].dimension
+        start = [0.0, *(phase.end_percent for phase in phases)][depth]
         if max(same_end) > start:
             to = _reach(runs[group[0]], dimension, max(same_end))
             for index in group:
@@ -238,7 +238,12 @@ def _descend(
             _descend(runs, ended, depth + 1, found)
 
 
-def _reach(run: Run, dimension: Dimension, end: float) -> float:
+def phases_of(run: Run) -> Sequence[Phase]:
+    """The dimensions of a run, in its order."""
+    return method_of(run.config.prune).phases(run.config.prune)
+
+
+def _reach(run: Run, dimension: str, end: float) -> float:
     """``end``, or what a finished stage that serves as well has walked to."""
     sweep = SweepConfig(name=run.config.sweep.name, reach={dimension: end})
     wanted = run.planned_as(_in_sweep(run.config, sweep)).plan.by_name[dimension]

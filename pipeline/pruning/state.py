@@ -2,22 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 from pipeline.errors import ConfigError
-
-Unit = Literal["attn", "mlp", "attn_width", "mlp_width"]
-Dimension = Literal["blocks", "mlp_channels", "heads"]
-DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One piece that could go next: a whole block (``width_after`` 0) or the tail of one."""
-
-    unit: Unit
-    layer: int
-    width_after: int
+from pipeline.pruning.units import BlockKind, Candidate, Cut, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,39 +68,56 @@ class PruningState:
         """Removed parameters, in percent of all parameters of the dense model."""
         return (self.shape.total_params - self.params) / self.shape.total_params * 100
 
-    def candidates(self, dimension: Dimension, group_size: int) -> list[Candidate]:
-        """Everything that could go next in a dimension, in the order that decides ties.
+    def widths(self, kind: BlockKind) -> tuple[int, ...]:
+        """Width of each layer's attention or MLP; a removed block keeps the one it had."""
+        return self.attn_widths if kind == "attn" else self.mlp_widths
 
-        ``group_size`` is in channels and has no meaning for blocks.
+    def left(self, kind: BlockKind) -> list[int]:
+        """The layers whose attention or MLP is still there."""
+        removed = self.removed_attn if kind == "attn" else self.removed_mlp
+        return [layer for layer in range(self.shape.layers) if layer not in removed]
+
+    def candidates(self, units: Sequence[Unit], group_size: int | None) -> list[Candidate]:
+        """Everything of these units that could go next, in the order that decides ties.
+
+        ``group_size`` is in channels and has no meaning for what goes as a whole.
         """
-        layers = range(self.shape.layers)
-        if dimension == "blocks":
-            attn = [Candidate("attn", i, 0) for i in layers if i not in self.removed_attn]
-            mlp = [Candidate("mlp", i, 0) for i in layers if i not in self.removed_mlp]
-            return attn + mlp
-        unit: Unit
-        if dimension == "mlp_channels":
-            unit, widths, removed = "mlp_width", self.mlp_widths, self.removed_mlp
-        else:
-            unit, widths, removed = "attn_width", self.attn_widths, self.removed_attn
+        return [candidate for unit in units for candidate in self._candidates_of(unit, group_size)]
+
+    def _candidates_of(self, unit: Unit, group_size: int | None) -> list[Candidate]:
+        if unit.is_whole:
+            layers = {layer for kind in unit.kinds for layer in self.left(kind)}
+            return [Candidate(unit, layer, 0) for layer in sorted(layers)]
+        assert group_size
+        (kind,) = unit.kinds
+        widths = self.widths(kind)
         return [
-            Candidate(unit, i, widths[i] - group_size)
-            for i in layers
-            if i not in removed and widths[i] > group_size
+            Candidate(unit, layer, widths[layer] - group_size)
+            for layer in self.left(kind)
+            if widths[layer] > group_size
         ]
 
     def without(self, candidate: Candidate) -> "PruningState":
         """The state after ``candidate`` went."""
-        layer = candidate.layer
-        match candidate.unit:
-            case "attn":
-                return replace(self, removed_attn=(*self.removed_attn, layer))
-            case "mlp":
-                return replace(self, removed_mlp=(*self.removed_mlp, layer))
-            case "attn_width":
-                return replace(self, attn_widths=_set(self.attn_widths, candidate))
-            case "mlp_width":
-                return replace(self, mlp_widths=_set(self.mlp_widths, candidate))
+        state = self
+        for cut in candidate.cuts:
+            state = state._after(cut)
+        return state
+
+    def _after(self, cut: Cut) -> "PruningState":
+        """With one block gone or narrower; the same where it is gone already."""
+        if cut.layer not in self.left(cut.kind):
+            return self
+        is_attention = cut.kind == "attn"
+        if cut.width_after == 0 and is_attention:
+            return replace(self, removed_attn=(*self.removed_attn, cut.layer))
+        if cut.width_after == 0:
+            return replace(self, removed_mlp=(*self.removed_mlp, cut.layer))
+        widths = self.widths(cut.kind)
+        widths = (*widths[: cut.layer], cut.width_after, *widths[cut.layer + 1 :])
+        return (
+            replace(self, attn_widths=widths) if is_attention else replace(self, mlp_widths=widths)
+        )
 
     def can_become(self, later: "PruningState") -> bool:
         """Whether ``later`` is reached from here by removals alone."""
@@ -176,10 +181,6 @@ class PruningState:
 
 def _kept(widths: Sequence[int], removed: Sequence[int]) -> Iterable[int]:
     return (width for layer, width in enumerate(widths) if layer not in removed)
-
-
-def _set(widths: tuple[int, ...], candidate: Candidate) -> tuple[int, ...]:
-    return (*widths[: candidate.layer], candidate.width_after, *widths[candidate.layer + 1 :])
 
 
 def _read_indices(key: str, value: Any, layers: int, problems: list[str]) -> tuple[int, ...]:

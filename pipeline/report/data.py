@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline.measure.record import Record, TaskScore, average_accuracy
-from pipeline.pruning.state import Dimension, ModelShape, PruningState, Unit
+from pipeline.pruning.state import ModelShape, PruningState
 
 Which = Literal["dense", "pruned"]
 
@@ -16,8 +16,8 @@ class ReportStep:
     """One step of the run, and what a probe measured after it."""
 
     step: int
-    dimension: Dimension
-    unit: Unit
+    dimension: str
+    unit: str
     layer: int
     width_after: int
     importance: float | None
@@ -35,7 +35,7 @@ class ReportStep:
             unit=row["unit"],
             layer=row["layer"],
             width_after=row["width_after"],
-            importance=row["importance"],
+            importance=row.get("importance"),
             ratio_percent=row["ratio_percent"],
             params=row["params"],
             record=record,
@@ -46,7 +46,7 @@ class ReportStep:
 class UnitLoss:
     """The dense model without one unit."""
 
-    unit: Unit
+    unit: str
     layer: int
     width_after: int
     ppl: float | None
@@ -135,7 +135,7 @@ class RunReport:
         evaluation = self.evaluation.get(which)
         return finite(evaluation.ppl) if evaluation else None
 
-    def dense_importance_of(self, dimension: Dimension) -> float | None:
+    def dense_importance_of(self, dimension: str) -> float | None:
         """Calibration perplexity of the dense model on the windows of one dimension."""
         known = (self.dense_importance or {}).get(dimension)
         if known is None and dimension in self.sensitivity:

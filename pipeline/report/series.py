@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Literal
 
 from pipeline.measure.record import Latency, Record
-from pipeline.pruning.state import BlockShape, Dimension, PruningState
+from pipeline.pruning.state import BlockShape, PruningState
 from pipeline.report.comparison import accuracy_text
 from pipeline.report.data import RunReport, Sensitivity, UnitLoss, finite, mean_accuracy
 from pipeline.report.wording import KIND_NAMES, TIMES, number, relative_change
@@ -30,7 +30,7 @@ class Point:
 
     step: int | None
     """None for the dense model."""
-    dimension: Dimension | None
+    dimension: str | None
     ratio_percent: float
     value: float
     error: float | None
@@ -71,7 +71,7 @@ class Chart:
 class Band:
     """A stretch of the ratio that was pruned in one dimension."""
 
-    dimension: Dimension
+    dimension: str
     start_percent: float
     end_percent: float
     first_step: int
@@ -220,7 +220,7 @@ def _importance(report: RunReport) -> Chart | None:
     return _chart("Calibration perplexity", "perplexity", lines, dense)
 
 
-def _windows(report: RunReport, dimension: Dimension | None) -> float | str | None:
+def _windows(report: RunReport, dimension: str | None) -> float | str | None:
     """Stands for the calibration windows of a dimension: no curve joins values on other ones.
 
     Equal perplexities of the dense model come from equal windows.
@@ -293,7 +293,7 @@ def _latency_line(
     return Line(mark, mark, tuple(points))
 
 
-def _measured(report: RunReport) -> Iterator[tuple[int | None, Dimension | None, float, Record]]:
+def _measured(report: RunReport) -> Iterator[tuple[int | None, str | None, float, Record]]:
     """Step, dimension, ratio and record of every state that was measured, dense first."""
     if report.dense:
         yield None, None, 0.0, report.dense

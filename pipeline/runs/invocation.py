@@ -13,18 +13,22 @@ import torch
 import transformers
 
 from pipeline.config.schema import Config
+from pipeline.distributed.ranks import Leader
 from pipeline.errors import LeaseLostError
 from pipeline.files import Json, encode, replace
 from pipeline.measure.record import Record
+from pipeline.methods import method_of
 from pipeline.models.loading import LiveModel, load
 from pipeline.models.prunable import PrunableModel, shape_from_config
 from pipeline.models.source import ModelSource
 from pipeline.plan.plan import Plan
+from pipeline.pruning.records import StepRecord, read_steps
 from pipeline.pruning.state import PruningState
-from pipeline.pruning.trajectory import Guard, Step
+from pipeline.pruning.steps import Step
+from pipeline.pruning.trajectory import Guard
 from pipeline.runs.display import Display
 from pipeline.stages import STAGES
-from pipeline.stages.base import Inputs, StepRow, read_rows
+from pipeline.stages.base import Inputs
 from pipeline.store.provenance import provenance
 from pipeline.store.results import Stage, Store
 from pipeline.store.run_folder import RunFolder
@@ -47,18 +51,19 @@ class Invocation:
         store: Store,
         display: Display,
         tracker: Tracker,
+        leader: Leader | None,
         only: Collection[str] | None = None,
     ) -> None:
         self.config, self.source, self.plan = config, source, plan
         self.folder, self.store = folder, store
         self.display, self.tracker = display, tracker
-        self.only = only
+        self.leader, self.only = leader, only
         self.live = LiveModel(partial(load_dense, config, source))
         self.stages: dict[str, Json] = {}
         self.computed: dict[tuple[str, int], Step] = {}
         self.measured_s: list[float] = []
         self.dense: Record | None = None
-        self.rows: list[StepRow] = []
+        self.steps: list[StepRecord] = []
         self.records: dict[int, Record] = {}
         self.warnings: list[str] = []
 
@@ -76,7 +81,7 @@ class Invocation:
         finally:
             summary = self._summary(error, time.monotonic() - started)
             if not isinstance(error, LeaseLostError):  # else the run's folder is another process's
-                if len(self.rows) >= self.folder.steps_written():
+                if len(self.steps) >= self.folder.steps_written():
                     self._write_steps()
                 self.folder.write_summary(summary)
         return summary
@@ -84,7 +89,7 @@ class Invocation:
     @property
     def steps_computed(self) -> int:
         """Steps of the run that were computed here, not found."""
-        return sum(row.source in self.computed for row in self.rows)
+        return sum(step.source in self.computed for step in self.steps)
 
     def on_dense(self, record: Record) -> None:
         """The dense model was measured: the baseline of every curve."""
@@ -93,18 +98,18 @@ class Invocation:
             total = shape_from_config(self.source.config).total_params
             self.tracker.log(dense_metrics(total, record))
 
-    def on_step(self, row: StepRow, record: Record | None) -> None:
+    def on_step(self, step: StepRecord, record: Record | None) -> None:
         """A step is on disk: show and track it, unless another stage told of it before."""
-        if row.step < len(self.rows):
+        if step.step < len(self.steps):
             return
-        self.rows.append(row)
+        self.steps.append(step)
         if record:
-            self.records[row.step] = record
-        computed = row.source in self.computed
+            self.records[step.step] = record
+        computed = step.source in self.computed
         if computed:
             self._write_steps()
-        self.tracker.log(step_metrics(row, record))
-        self.display.step(row, computed)
+        self.tracker.log(step_metrics(step, record))
+        self.display.step(step, computed)
 
     def on_scored(self, share: float) -> None:
         """Part of a step's scoring is done."""
@@ -171,12 +176,12 @@ class Invocation:
             records = _read_records(folder / "records.jsonl")
             if -1 in records:
                 self.on_dense(records[-1])
-            for row in read_rows(self.store.folder(self.plan.by_name["prune"]) / "steps.jsonl"):
-                self.on_step(row, records.get(row.step))
+            for step in read_steps(self.store.folder(self.plan.by_name["prune"]) / "steps.jsonl"):
+                self.on_step(step, records.get(step.step))
 
     def _write_steps(self) -> None:
-        if self.rows:
-            self.folder.write_steps(self.rows, self.records)
+        if self.steps:
+            self.folder.write_steps(self.steps, self.records)
 
     def _inputs(self, stage: Stage) -> Inputs:
         return Inputs(
@@ -188,32 +193,35 @@ class Invocation:
             records=self.store.records,
             made_by=made_by(self.config.model.device),
             listener=self,
+            leader=self.leader,
         )
 
     def _candidates_scored(self) -> int:
-        return sum(len(step.scored) for step in self.computed.values())
+        return sum(step.evaluations for step in self.computed.values())
 
     def _summary(self, error: BaseException | None, seconds: float) -> Json:
         finished = {stage.name: self.store.finished(stage) or {} for stage in self.plan.stages}
-        last = self.rows[-1] if self.rows else None
+        last = self.steps[-1] if self.steps else None
         dense_ppl = finished.get("score", {}).get("dense_ppl", {})
         return {
             "run": self.folder.path.name,
             "status": "done" if error is None else "failed",
             "error": None if error is None else str(error) or type(error).__name__,
             "target_ratio": self.config.prune.target_ratio,
-            "steps": len(self.rows),
+            "steps": len(self.steps),
             "ratio_percent": last.ratio_percent if last else 0.0,
             "params": last.params if last else None,
             "total_params": finished.get("prune", {}).get("total_params"),
-            "ppl": last.importance if last else None,
+            "ppl": last.decision.perplexity if last else None,
             "dense_ppl": dense_ppl.get(last.dimension) if last else None,
             "evaluation": finished.get("evaluate") or None,
             "shape": asdict(shape_from_config(self.source.config)),
             "measured": {"dense": _json(self.dense), "pruned": _json(self._last_record())},
             "candidates_scored": self._candidates_scored(),
             "candidates_scored_in_full": sum(
-                not s.estimated for step in self.computed.values() for s in step.scored
+                not s.estimated and not s.kept
+                for step in self.computed.values()
+                for s in step.scored
             ),
             "audit": self._audit(),
             "steps_computed": self.steps_computed,
@@ -227,14 +235,14 @@ class Invocation:
 
     def _last_record(self) -> Record | None:
         """What was measured of the state in which the run ended."""
-        return self.records.get(self.rows[-1].step) if self.rows else None
+        return self.records.get(self.steps[-1].step) if self.steps else None
 
     def _audit(self) -> dict[str, int]:
         """How many of the run's steps were checked exhaustively, and decided otherwise."""
-        audited = [row for row in self.rows if row.audited]
+        audited = [step.decision for step in self.steps if step.decision.audited]
         return {
             "steps": len(audited),
-            "decided_otherwise": sum(row.audited != row.chosen for row in audited),
+            "decided_otherwise": sum(step.audited != step.chosen for step in audited),
         }
 
     def _probe_share(self) -> float | None:
@@ -255,7 +263,7 @@ def load_dense(config: Config, source: ModelSource, _state: PruningState) -> Pru
     model = load(
         source, settings.dtype, settings.device, settings.attn_implementation, settings.offload
     )
-    if config.prune.weight_reorder:
+    if method_of(config.prune).weight_reorder(config.prune):
         model.reorder()
     return model
 

@@ -26,10 +26,10 @@ def report_of(invocation: Invocation, summary: Json) -> RunReport:
         device=summary["made_by"]["device"],
         settings=_shown_settings(config),
         dense=invocation.dense,
-        pruned=invocation.records.get(len(invocation.rows) - 1),
+        pruned=invocation.records.get(len(invocation.steps) - 1),
         steps=tuple(
-            ReportStep.from_json(row.to_json(), invocation.records.get(row.step))
-            for row in invocation.rows
+            ReportStep.from_json(step.to_json(), invocation.records.get(step.step))
+            for step in invocation.steps
         ),
         sensitivity=_sensitivity(invocation),
         evaluation=_evaluation(folder / "evaluation.json"),

@@ -7,10 +7,11 @@ from typing import Any
 
 from rich.console import Console
 
+from pipeline.distributed.ranks import Leader
 from pipeline.errors import LeaseLostError
 from pipeline.files import Json, read_json
+from pipeline.methods import all_dimensions
 from pipeline.plan.run import Run
-from pipeline.pruning.state import DIMENSIONS
 from pipeline.report.data import RunReport
 from pipeline.report.page import write_page
 from pipeline.report.picture import write_picture
@@ -28,7 +29,7 @@ from pipeline.tracking.wandb_session import WandbRun
 from pipeline.tracking.wandb_tracker import WandbTracker
 
 PICTURE, PAGE = "report.png", "report.html"
-TRACKED = {*DIMENSIONS, "prune", "probe"}
+TRACKED = {*all_dimensions(), "prune", "probe"}
 """Stages that tell of steps."""
 NOTHING: Mapping[str, Json] = {}
 TRACKER_WAIT_S = 30.0
@@ -36,12 +37,12 @@ TRACKER_POLL_S = 0.5
 CANDIDATE_COLUMNS = ("step", "unit", "layer", "width_after", "ppl")
 
 
-def run_all(run: Run, display: Display, console: Console) -> None:
+def run_all(run: Run, display: Display, console: Console, leader: Leader | None) -> None:
     """Run a plan, then draw and track what came of it. Raises what a stage raises."""
     folder = run.folder
     with _tracking(run, run.plan.by_name, display) as (tracker, _):
         invocation = Invocation(
-            run.config, run.source, run.plan, folder, run.store, display, tracker
+            run.config, run.source, run.plan, folder, run.store, display, tracker, leader
         )
         report = _conclude(invocation, invocation.run(), tracker)
     console.print(comparison_table(report))
@@ -49,14 +50,16 @@ def run_all(run: Run, display: Display, console: Console) -> None:
         console.print(f"{'see' if name else 'done'}: {folder.path / name}", highlight=False)
 
 
-def run_part(run: Run, only: Set[str], display: Display, told: dict[str, Json]) -> None:
+def run_part(
+    run: Run, only: Set[str], display: Display, told: dict[str, Json], leader: Leader | None
+) -> None:
     """Run some stages of a run in this process, and conclude the run if they were the last.
 
     ``told`` gets what was computed, whatever happens. One process at a time tracks the run: the one
     that takes its steps, and at last the one that concludes it.
     """
     with _tracking(run, only, display, wanted=bool(only & TRACKED)) as (tracker, tracks):
-        part = _run_part(run, only, display, tracker, told)
+        part = _run_part(run, only, display, tracker, told, leader)
         is_complete = run.is_complete
         if is_complete and tracks:
             _conclude(*part, tracker)
@@ -75,7 +78,7 @@ def conclude(
     ``before`` and ``only`` are what this process has computed of it, and which stages.
     """
     with _tracking(run, only or run.plan.by_name, display) as (tracker, _):
-        _conclude(*_run_part(run, frozenset(), display, tracker, {}, before), tracker)
+        _conclude(*_run_part(run, frozenset(), display, tracker, {}, None, before), tracker)
 
 
 def needs_conclusion(run: Run) -> bool:
@@ -95,10 +98,11 @@ def _run_part(
     display: Display,
     tracker: Tracker,
     told: dict[str, Json],
+    leader: Leader | None,
     before: Mapping[str, Json] = NOTHING,
 ) -> tuple[Invocation, Json]:
     invocation = Invocation(
-        run.config, run.source, run.plan, run.folder, run.store, display, tracker, only
+        run.config, run.source, run.plan, run.folder, run.store, display, tracker, leader, only
     )
     try:
         summary = invocation.run()
@@ -203,8 +207,8 @@ def _track_outcome(
         "candidates",
         CANDIDATE_COLUMNS,
         [
-            (row.step + 1, s.candidate.unit, s.candidate.layer, s.candidate.width_after, s.ppl)
-            for row in invocation.rows
-            for s in row.scored
+            (step.step + 1, *s.candidate.to_json().values(), s.score)
+            for step in invocation.steps
+            for s in step.decision.scored
         ],
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.config.schema import Config
 from pipeline.files import Json
-from pipeline.pruning.state import DIMENSIONS
+from pipeline.methods import all_dimensions
 from pipeline.stages import calibrate, evaluate, probe, prune, score, shared
 from pipeline.stages.base import Inputs
 
@@ -16,7 +16,7 @@ STAGES: Mapping[str, StageFunction] = {
     "calibrate": calibrate.run,
     "score": score.run,
     "dense": shared.dense,
-    **{dimension: partial(shared.walk, dimension) for dimension in DIMENSIONS},
+    **{dimension: partial(shared.walk, dimension) for dimension in all_dimensions()},
     "prune": prune.run,
     "probe": probe.run,
     "evaluate": evaluate.run,

@@ -10,8 +10,9 @@ from pathlib import Path
 from pipeline.config.schema import Config, ProbeConfig
 from pipeline.files import Json, replace
 from pipeline.models.prunable import shape_from_config
+from pipeline.pruning.records import read_steps
 from pipeline.pruning.state import PruningState
-from pipeline.stages.base import Inputs, read_rows
+from pipeline.stages.base import Inputs
 from pipeline.stages.measuring import Measurements, What
 
 
@@ -23,17 +24,17 @@ def is_due(probe: ProbeConfig, steps: int) -> bool:
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``records.jsonl``: the dense model's record (step -1), then those of the steps."""
     measurements = Measurements(config, inputs, What.of_probe(config))
-    rows = read_rows(inputs.results["prune"] / "steps.jsonl")
+    steps = read_steps(inputs.results["prune"] / "steps.jsonl")
     state = PruningState.dense(shape_from_config(inputs.source.config))
     records = {-1: measurements.of(state)}
     inputs.listener.on_dense(records[-1])
-    for row in rows:
-        state = state.without(row.chosen)
-        last = row.step == len(rows) - 1
-        record = measurements.of(state) if last or is_due(config.probe, row.step + 1) else None
+    for step in steps:
+        state = state.without(step.chosen)
+        last = step.step == len(steps) - 1
+        record = measurements.of(state) if last or is_due(config.probe, step.step + 1) else None
         if record:
-            records[row.step] = record
-        inputs.listener.on_step(row, record)
-    lines = [json.dumps({"step": step, **r.to_json()}) + "\n" for step, r in records.items()]
+            records[step.step] = record
+        inputs.listener.on_step(step, record)
+    lines = [json.dumps({"step": number, **r.to_json()}) + "\n" for number, r in records.items()]
     replace(out_dir / "records.jsonl", "".join(lines))
     return {"records": len(records)}

@@ -1,7 +1,7 @@
-"""Stage score: how sensitive the dense model is to losing each unit, in all three dimensions.
+"""Stage score: how sensitive the dense model is to losing each unit, in every dimension.
 
-These are the first steps of the trajectories that start from the dense model; the one of the blocks
-is the first step of every run, so it is computed once for both.
+These are the first steps of the trajectories that start from the dense model; the one of the first
+dimension is the first step of the run, so it is computed once for both.
 """
 
 from contextlib import closing
@@ -9,8 +9,9 @@ from pathlib import Path
 
 from pipeline.config.schema import Config
 from pipeline.files import Json, encode, replace
+from pipeline.methods import method_of
 from pipeline.models.prunable import shape_from_config
-from pipeline.pruning.state import DIMENSIONS, PruningState
+from pipeline.pruning.state import PruningState
 from pipeline.scoring.one_pass import perplexity
 from pipeline.stages.base import Inputs
 from pipeline.stages.search import Search
@@ -18,14 +19,16 @@ from pipeline.stages.search import Search
 
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``sensitivity.json``: dense perplexity and every unit's, by dimension."""
-    search = Search(config, inputs)
+    search, method = Search(config, inputs), method_of(config.prune)
     dense = PruningState.dense(shape_from_config(inputs.source.config))
     sensitivity = {}
-    for dimension in DIMENSIONS:
-        dense_ppl = perplexity(inputs.live.at(dense), search.calibration.of(dimension))
-        with closing(search.walk(dimension, dense)) as steps:
+    phases = {phase.dimension: phase for phase in method.phases(config.prune)}
+    for dimension in method.dimensions:
+        phase = phases[dimension]
+        dense_ppl = perplexity(inputs.live.at(dense), search.windows(phase))
+        with closing(search.walk(phase, dense)) as steps:
             first = next(steps, None)
-        candidates = first.step.to_json()["candidates"] if first else []
+        candidates = first.decision.scored_json()["candidates"] if first else []
         sensitivity[dimension] = {"dense_ppl": dense_ppl, "candidates": candidates}
     replace(out_dir / "sensitivity.json", encode(sensitivity))
-    return {"dense_ppl": {d: sensitivity[d]["dense_ppl"] for d in DIMENSIONS}}
+    return {"dense_ppl": {d: sensitivity[d]["dense_ppl"] for d in sensitivity}}

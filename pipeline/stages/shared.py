@@ -1,31 +1,34 @@
 """Stages that only sweeps have: what several of their runs need, done before them.
 
-``blocks``, ``mlp_channels`` and ``heads`` walk one dimension as far as any of the runs goes, so
-that each finds its steps on disk; ``dense`` evaluates the dense model.
+Those that are called after a dimension walk it as far as any of the runs goes, so that each finds
+its steps on disk; ``dense`` evaluates the dense model.
 """
 
+from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
 from pipeline.config.schema import Config
 from pipeline.files import Json
+from pipeline.methods import method_of
 from pipeline.models.prunable import shape_from_config
-from pipeline.pruning.state import Dimension, PruningState
+from pipeline.pruning.state import PruningState
 from pipeline.stages.base import Inputs
-from pipeline.stages.descent import descend, ends_of
+from pipeline.stages.descent import descend
 from pipeline.stages.measuring import Measurements, What
 
 
-def walk(dimension: Dimension, config: Config, inputs: Inputs, _out_dir: Path) -> Json:
+def walk(dimension: str, config: Config, inputs: Inputs, _out_dir: Path) -> Json:
     """Walk ``dimension`` to its ``sweep.reach``, after the dimensions before it.
 
     A dimension that runs out of candidates ends earlier.
     """
-    own = ends_of(config)
-    before = list(own)[: list(own).index(dimension)]
-    ends = {each: own[each] for each in before} | {dimension: config.sweep.reach[dimension]}
+    phases = method_of(config.prune).phases(config.prune)
+    before = list(takewhile(lambda phase: phase.dimension != dimension, phases))
+    last = replace(phases[len(before)], end_percent=config.sweep.reach[dimension])
     steps, ratio = 0, 0.0
-    for row, state in descend(config, inputs, ends):
-        steps, ratio = row.step + 1, state.ratio_percent
+    for record, state in descend(config, inputs, [*before, last]):
+        steps, ratio = record.step + 1, state.ratio_percent
     return {"steps": steps, "ratio_percent": ratio}
 
 

@@ -7,10 +7,10 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pipeline.pruning.greedy import thresholds
 
 from pipeline.errors import StageError
 from pipeline.files import encode
-from pipeline.pruning.greedy import thresholds
 from pipeline.pruning.state import DIMENSIONS, BlockShape, Candidate, ModelShape, PruningState
 from pipeline.pruning.trajectory import ScoredCandidate, Step
 
