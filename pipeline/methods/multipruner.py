@@ -9,19 +9,13 @@ from pydantic import AfterValidator, Field
 from pipeline.criteria.base import Criterion
 from pipeline.criteria.perplexity import Perplexity
 from pipeline.methods.base import Method, PruneConfig
-from pipeline.pruning.phases import Phase
-from pipeline.pruning.units import BLOCKS, HEADS, MLP_CHANNELS, Unit
+from pipeline.pruning.phases import STANDARD, Phase
 
 if TYPE_CHECKING:
     from pipeline.models.blocks import Heads
 
 Dimension = Literal["blocks", "mlp_channels", "heads"]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
-UNITS: dict[Dimension, tuple[Unit, ...]] = {
-    "blocks": BLOCKS,
-    "mlp_channels": MLP_CHANNELS,
-    "heads": HEADS,
-}
 
 
 def _is_distribution(value: list[float]) -> list[float]:
@@ -93,7 +87,7 @@ class MultiPruner(Method[MultiPrunerConfig]):
         return tuple(
             Phase(
                 dimension,
-                UNITS[dimension],
+                STANDARD[dimension],
                 end,
                 sizes.get(dimension),
                 "block" if dimension == "blocks" else "width",

@@ -6,8 +6,8 @@ from typing import Any
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.units import BLOCKS, HEADS, MLP_CHANNELS, Candidate, Unit
 
-NAMED_ALONE = {"blocks": BLOCKS, "mlp_channels": MLP_CHANNELS, "heads": HEADS}
-"""Dimensions whose name alone says in keys which units may go."""
+STANDARD = {"blocks": BLOCKS, "mlp_channels": MLP_CHANNELS, "heads": HEADS}
+"""Dimensions of several methods, whose name alone says in keys which units may go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,6 @@ class Phase:
     def identity(self) -> dict[str, Any]:
         """What decides its candidates."""
         identity: dict[str, Any] = {"dimension": self.dimension, "group_size": self.group_size}
-        if NAMED_ALONE.get(self.dimension) != self.units:
+        if STANDARD.get(self.dimension) != self.units:
             identity["units"] = [unit.name for unit in self.units]
         return identity
