@@ -6,23 +6,20 @@ import os
 import shlex
 import stat
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pipeline.distributed.start import over_ranks
+from pipeline.distributed.rendezvous import over_ranks
 from pipeline.errors import ConfigError, PipelineError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.console import Console
 
-    from pipeline.distributed.ranks import Leader
+    from pipeline.config.compose import Combination
     from pipeline.plan.run import Run
-    from pipeline.plan.sweep import Combination, Sweep
+    from pipeline.plan.sweep import Sweep
 
-MULTIRUN = ("-m", "--multirun")
 AGAIN = "everything up to the last step is kept; to go on, type the same again:"
 
 
@@ -32,69 +29,22 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.umask(os.umask(0) | stat.S_IWOTH)
     command = shlex.join(["python", *sys.argv])
-    return report_errors(lambda: over_ranks(partial(compose_and_run, command)), command)
+    return report_errors(lambda: over_ranks(lambda: compose_and_run(command)), command)
 
 
-def compose_and_run(command: str, leader: "Leader | None") -> None:
-    """Have Hydra compose the command line, and run what comes of it. Raises ``PipelineError``.
-
-    ``leader`` has the ranks that share the work, if there are any.
-    """
+def compose_and_run(command: str) -> None:
+    """Have Hydra compose the command line, and run what comes of it. Raises ``PipelineError``."""
+    from pipeline.config.compose import compose_command
     from pipeline.config.overrides import check
 
     checked = check(sys.argv[1:])
-    combinations, is_sweep = compose(checked.arguments, checked.problems)
+    combinations, is_sweep = compose_command(checked.arguments, checked.problems)
     if is_sweep:
-        run_sweep(combinations, checked.problems, command, leader)
+        run_sweep(combinations, checked.problems, command)
     elif combinations:
-        run(combinations[0].raw, checked.problems, leader)
+        run(combinations[0].raw, checked.problems)
     elif checked.problems:
         raise ConfigError(checked.problems)
-
-
-def compose(arguments: list[str], problems: list[str]) -> "tuple[list[Combination], bool]":
-    """Every configuration that Hydra makes of the arguments, and whether they are a sweep.
-
-    Raises ``ConfigError`` for what cannot be composed, with ``problems`` that were found before.
-    """
-    import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import HydraException
-    from hydra.types import RunMode
-    from omegaconf import OmegaConf
-
-    from pipeline.config.overrides import CONF, SEARCH_PATH
-    from pipeline.plan.sweep import Combination
-
-    composed: list[Combination] = []
-    modes: list[RunMode | None] = []
-
-    def task(raw: "DictConfig") -> None:
-        settings = HydraConfig.get()
-        given: Any = OmegaConf.to_container(settings.overrides.task)
-        composed.append(Combination(raw, tuple(given)))
-        modes.append(settings.mode)
-
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of exiting with 1
-    compose_all = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-    with tempfile.TemporaryDirectory() as scratch:
-        # Hydra keeps what was typed for a sweep, unchecked; nobody is to find it
-        flags = [argument for argument in arguments if argument in MULTIRUN]
-        rest = [argument for argument in arguments if argument not in MULTIRUN]
-        if any(argument.startswith(("sweep=", "+sweep=")) for argument in rest):
-            flags = ["--multirun"]  # a chosen sweep is one without the flag, too
-        sys.argv[1:] = [
-            *flags,
-            *rest,
-            f"hydra.sweep.dir={scratch}",
-            "hydra/launcher=plan",
-            SEARCH_PATH,
-        ]
-        try:
-            compose_all(task)()
-        except HydraException as error:
-            raise ConfigError([*problems, str(error)]) from error
-    return composed, RunMode.MULTIRUN in modes
 
 
 def report_errors(work: Callable[[], None], command: str) -> int:
@@ -119,9 +69,9 @@ def report_errors(work: Callable[[], None], command: str) -> int:
     return 0
 
 
-def run(raw: "DictConfig", problems: list[str], leader: "Leader | None" = None) -> None:
+def run(raw: "DictConfig", problems: list[str]) -> None:
     """Validate what Hydra composed, and run it or have it run. Raises ``PipelineError``."""
-    from pipeline.config.schema import from_composed
+    from pipeline.config.compose import from_composed
 
     config = from_composed(raw, problems)
     go_offline(config.cluster.offline)
@@ -130,15 +80,10 @@ def run(raw: "DictConfig", problems: list[str], leader: "Leader | None" = None) 
     from pipeline.plan.run import Run
 
     ready = Run.prepare(config, check(config))
-    carry_out([ready], lambda: run_here(ready, leader))
+    carry_out([ready], lambda: run_here(ready))
 
 
-def run_sweep(
-    combinations: "list[Combination]",
-    problems: list[str],
-    command: str,
-    leader: "Leader | None" = None,
-) -> None:
+def run_sweep(combinations: "list[Combination]", problems: list[str], command: str) -> None:
     """Plan all combinations as one, and run them or have them run. Raises ``PipelineError``."""
     from pipeline.plan import sweep
 
@@ -146,8 +91,7 @@ def run_sweep(
     go_offline(any(config.cluster.offline for config in configs))
 
     planned = sweep.Sweep.of(configs, [each.overrides for each in combinations], command)
-    here = partial(run_here, leader=leader)
-    carry_out(planned.runs, lambda: sweep.run_here(planned, here, screen()), planned)
+    carry_out(planned.runs, lambda: sweep.run_here(planned, run_here, screen()), planned)
 
 
 def carry_out(
@@ -170,7 +114,7 @@ def go_offline(is_offline: bool) -> None:
         os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
 
 
-def run_here(ready: "Run", leader: "Leader | None") -> None:
+def run_here(ready: "Run") -> None:
     """Run a run in this process."""
     from pipeline.runs import session
     from pipeline.runs.display import Quiet, Terminal
@@ -182,7 +126,7 @@ def run_here(ready: "Run", leader: "Leader | None") -> None:
         if console.is_terminal
         else Quiet(console)
     )
-    session.run_all(ready, display, console, leader)
+    session.run_all(ready, display, console)
 
 
 def screen() -> "Console":

@@ -26,8 +26,9 @@ from pipeline.distributed.rendezvous import Ranks
 from pipeline.errors import StageError
 from pipeline.models.loading import LiveModel
 from pipeline.models.prunable import PrunableModel
+from pipeline.pruning.shape import BLOCK_KINDS, BlockKind
 from pipeline.pruning.state import PruningState
-from pipeline.pruning.units import BlockKind, Candidate
+from pipeline.pruning.units import Candidate
 from pipeline.scoring.losses import LocalLosses, Losses, lowered
 from pipeline.scoring.one_pass import LOSS_IN_BLOCKS, Progress
 from pipeline.scoring.perplexity import Windows
@@ -48,9 +49,11 @@ SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 def costs(state: PruningState, candidates: Sequence[Candidate]) -> list[int]:
     """What each candidate costs, in blocks: its own, those above it, and the loss."""
-    left: dict[BlockKind, list[int]] = {kind: state.left(kind) for kind in ("attn", "mlp")}
-    blocks = [
-        (layer, kind) for layer in range(state.shape.layers) for kind in left if layer in left[kind]
+    blocks: list[tuple[int, BlockKind]] = [
+        (layer, kind)
+        for layer in range(len(state.shape.layers))
+        for kind in BLOCK_KINDS
+        if layer in state.left(kind)
     ]
     above = {block: len(blocks) - height for height, block in enumerate(blocks)}
     return [

@@ -3,8 +3,9 @@
 from functools import cache
 from typing import Any
 
-from pipeline.methods.base import Method, PruneConfig
+from pipeline.methods.base import Method
 from pipeline.registry import declared
+from pipeline.settings.core import PruneConfig
 
 
 @cache
@@ -16,8 +17,3 @@ def methods() -> dict[str, Method[Any]]:
 def method_of(settings: PruneConfig) -> Method[Any]:
     """The method that a configuration chooses."""
     return methods()[settings.method]
-
-
-def all_dimensions() -> tuple[str, ...]:
-    """The dimensions of all methods, each once."""
-    return tuple(dict.fromkeys(name for each in methods().values() for name in each.dimensions))

@@ -1,27 +1,15 @@
 """What a method says: what may go, how it is scored, how the next is chosen, how far it goes."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pipeline.criteria.base import Criterion
 from pipeline.pruning.choice import GREEDY, Choice
 from pipeline.pruning.phases import Phase
-from pipeline.settings.section import Section
+from pipeline.settings.core import PruneConfig
 
 if TYPE_CHECKING:
-    from pipeline.models.blocks import Heads
-
-
-class PruneConfig(Section):
-    """What is removed."""
-
-    key: ClassVar[str] = "prune"
-    method: str = "multipruner"
-    """What decides; ``prune=NAME`` sets it with the keys that the method has."""
-    target_ratio: float = Field(gt=0, lt=100, allow_inf_nan=False)
-    """Percent of all parameters to remove, embeddings counted."""
+    from pipeline.models.source import ModelSource
 
 
 S = TypeVar("S", bound=PruneConfig)
@@ -34,8 +22,6 @@ class Method(ABC, Generic[S]):
     """``prune.method``, and the name of its file in ``conf/prune``."""
     section: type[S]
     """Its keys in the configuration."""
-    dimensions: tuple[str, ...]
-    """Names of the dimensions that it may prune, in the order in which they are reported."""
     reach_depends_on: str = "these settings"
     """What to change where the target cannot be reached."""
     choice: Choice = GREEDY
@@ -65,8 +51,8 @@ class Method(ABC, Generic[S]):
         """What people filter runs by."""
         return [self.name]
 
-    def problems(self, settings: S, heads: "Heads", mlp_width: int) -> list[str]:  # noqa: ARG002
-        """What is wrong with the settings for a model of such a layout, one message each."""
+    def problems(self, settings: S, source: "ModelSource") -> list[str]:  # noqa: ARG002
+        """What is wrong with the settings for a model, one message each."""
         return []
 
     def units_recipe(self, settings: S) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pipeline.methods.base import Method, PruneConfig
 from pipeline.pruning.phases import STANDARD, Phase
 
 if TYPE_CHECKING:
-    from pipeline.models.blocks import Heads
+    from pipeline.models.source import ModelSource
 
 Dimension = Literal["blocks", "mlp_channels", "heads"]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
@@ -34,7 +34,7 @@ def _is_order(value: list[Dimension]) -> list[Dimension]:
 
 
 class MultiPrunerConfig(PruneConfig):
-    """What is removed."""
+    """Blocks, MLP channels and heads, one dimension after the other (arXiv 2501.09949)."""
 
     distribution: Annotated[
         list[Annotated[float, Field(allow_inf_nan=False)]], AfterValidator(_is_distribution)
@@ -77,7 +77,6 @@ class MultiPruner(Method[MultiPrunerConfig]):
 
     name = "multipruner"
     section = MultiPrunerConfig
-    dimensions = DIMENSIONS
     reach_depends_on = "this distribution and these group sizes"
 
     def phases(self, settings: MultiPrunerConfig) -> tuple[Phase, ...]:
@@ -120,8 +119,11 @@ class MultiPruner(Method[MultiPrunerConfig]):
         """The search."""
         return [settings.search]
 
-    def problems(self, settings: MultiPrunerConfig, heads: "Heads", mlp_width: int) -> list[str]:
+    def problems(self, settings: MultiPrunerConfig, source: "ModelSource") -> list[str]:
         """Group sizes that do not fit the model."""
+        from pipeline.models.prunable import heads_of
+
+        heads, mlp_width = heads_of(source.config), source.config.intermediate_size
         attn_width = heads.query_heads * heads.head_dim
         problems = []
         if settings.mlp_group_size >= mlp_width:
@@ -129,10 +131,10 @@ class MultiPruner(Method[MultiPrunerConfig]):
                 f"prune.mlp_group_size: {settings.mlp_group_size} is wrong; allowed is a number "
                 f"from 1 to {mlp_width - 1}: this model's MLPs have {mlp_width} channels"
             )
-        if settings.attn_group_size % heads.granule or settings.attn_group_size > attn_width:
+        if settings.attn_group_size % heads.group_width or settings.attn_group_size > attn_width:
             problems.append(
                 f"prune.attn_group_size: {settings.attn_group_size} is wrong; allowed is a "
-                f"multiple of {heads.granule} up to {attn_width}: a key/value head of this model "
+                f"multiple of {heads.group_width} up to {attn_width}: a key/value head of this model "
                 f"serves {heads.query_heads // heads.key_value_heads} query heads of "
                 f"{heads.head_dim} channels"
             )

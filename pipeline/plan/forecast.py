@@ -18,7 +18,8 @@ from pipeline.pruning.state import PruningState
 from pipeline.pruning.steps import Step
 from pipeline.pruning.trajectory import Trajectory
 from pipeline.pruning.units import Candidate
-from pipeline.stages.search import trajectory_identity
+from pipeline.stages.shared import identity
+from pipeline.stages.shared.phases import in_common_order, phases_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +128,12 @@ class _Counted:
         self.windows = run.store.finished(calibrate)
         self.dense = PruningState.dense(shape_from_config(run.source.config))
         self.method = method_of(self.config.prune)
-        self.phases = self.method.phases(self.config.prune)
+        self.phases = phases_of(self.config)
 
     def scorings(self) -> Iterator[Scoring]:
         """Of the sensitivity, and of every step down to the target."""
         if "score" in self.run.plan.by_name:
-            for phase in self.phases:
+            for phase in in_common_order(self.phases):
                 yield from self._first(phase)
         state, guessed = self.dense, False
         for phase in self.phases:
@@ -158,10 +159,10 @@ class _Counted:
     def _trajectory(self, phase: Phase, start: PruningState) -> Trajectory:
         """The trajectory; before calibration, one without steps that has the same name for all."""
         calibration = self.windows[phase.windows]["sha256"] if self.windows else self.calibrate
-        identity = trajectory_identity(
+        wanted = identity.of_trajectory(
             self.config, self.run.plan.weights, calibration, phase, start
         )
-        return self.run.store.trajectories.find(identity)
+        return self.run.store.trajectories.find(wanted)
 
     def _scoring(
         self,
@@ -185,6 +186,7 @@ class _Counted:
 
 def _guess(state: PruningState, candidates: Sequence[Candidate]) -> Candidate:
     """The candidate that is taken to go: attention and MLP blocks in turn, the widest first."""
+
 
     def preference(candidate: Candidate) -> tuple[int, int, int]:
         left = sum(len(state.left(kind)) for kind in candidate.unit.kinds)

@@ -1,40 +1,12 @@
 """The pruning state of a model: which blocks are gone and how wide the others are."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.pruning.units import BlockKind, Candidate, Cut, Unit
-
-
-@dataclass(frozen=True, slots=True)
-class BlockShape:
-    """One attention or MLP block of the dense model, without the layer norms around it."""
-
-    width: int
-    """Query channels (heads x head_dim) of an attention, intermediate channels of an MLP."""
-    granule: int
-    """The fewest channels that can go: those of one key/value head's query heads; 1 for an MLP."""
-    params: int
-    """Parameters of the whole block."""
-    fixed_params: int
-    """Those that do not depend on the width: biases of the output, norms of queries and keys."""
-
-    def params_at(self, width: int) -> int:
-        """Parameters of the block cut to ``width`` channels."""
-        return self.fixed_params + (self.params - self.fixed_params) * width // self.width
-
-
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """What must be known of a dense model to count its parameters in any state."""
-
-    layers: int
-    attn: BlockShape
-    mlp: BlockShape
-    total_params: int
-    """All parameters, embeddings and norms included, a tied embedding once."""
+from pipeline.pruning.shape import BLOCK_KINDS, BLOCK_NAMES, BlockKind, BlockShape, ModelShape
+from pipeline.pruning.units import Candidate, Cut, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +21,8 @@ class PruningState:
 
     @classmethod
     def dense(cls, shape: ModelShape) -> "PruningState":
-        """Nothing removed, every block at full width."""
-        return cls(
-            shape, (), (), (shape.attn.width,) * shape.layers, (shape.mlp.width,) * shape.layers
-        )
-
-    @property
-    def params(self) -> int:
-        """Parameters left. Layer norms stay in the count, as in the reference."""
-        shape = self.shape
-        attn = (shape.attn.params_at(w) for w in _kept(self.attn_widths, self.removed_attn))
-        mlp = (shape.mlp.params_at(w) for w in _kept(self.mlp_widths, self.removed_mlp))
-        outside = shape.total_params - shape.layers * (shape.attn.params + shape.mlp.params)
-        return outside + sum(attn) + sum(mlp)
-
-    @property
-    def ratio_percent(self) -> float:
-        """Removed parameters, in percent of all parameters of the dense model."""
-        return (self.shape.total_params - self.params) / self.shape.total_params * 100
+        """Nothing removed, every block at full width; 0 is the width of one that there is not."""
+        return cls(shape, (), (), shape.widths("attn"), shape.widths("mlp"))
 
     def widths(self, kind: BlockKind) -> tuple[int, ...]:
         """Width of each layer's attention or MLP; a removed block keeps the one it had."""
@@ -75,16 +31,35 @@ class PruningState:
     def left(self, kind: BlockKind) -> list[int]:
         """The layers whose attention or MLP is still there."""
         removed = self.removed_attn if kind == "attn" else self.removed_mlp
-        return [layer for layer in range(self.shape.layers) if layer not in removed]
+        return [i for i, width in enumerate(self.widths(kind)) if width and i not in removed]
+
+    @property
+    def params(self) -> int:
+        """Parameters left. Layer norms stay in the count, as in the reference."""
+        kept = (
+            block.params_at(self.widths(kind)[layer])
+            for kind in BLOCK_KINDS
+            for layer in self.left(kind)
+            if (block := self.shape.block(kind, layer))
+        )
+        return self.shape.params_outside_blocks + sum(kept)
+
+    @property
+    def ratio_percent(self) -> float:
+        """Removed parameters, in percent of all parameters of the dense model."""
+        return (self.shape.total_params - self.params) / self.shape.total_params * 100
 
     def candidates(self, units: Sequence[Unit], group_size: int | None) -> list[Candidate]:
         """Everything of these units that could go next, in the order that decides ties.
 
-        ``group_size`` is in channels and has no meaning for what goes as a whole.
+        ``group_size`` is in channels and has no meaning for what goes as a whole. What the model
+        cannot lose is left out.
         """
         return [candidate for unit in units for candidate in self._candidates_of(unit, group_size)]
 
     def _candidates_of(self, unit: Unit, group_size: int | None) -> list[Candidate]:
+        if any(self.shape.is_barred(name) for name in unit.parts):
+            return []
         if unit.is_whole:
             layers = {layer for kind in unit.kinds for layer in self.left(kind)}
             return [Candidate(unit, layer, 0) for layer in sorted(layers)]
@@ -109,15 +84,15 @@ class PruningState:
         if cut.layer not in self.left(cut.kind):
             return self
         is_attention = cut.kind == "attn"
-        if cut.width_after == 0 and is_attention:
-            return replace(self, removed_attn=(*self.removed_attn, cut.layer))
         if cut.width_after == 0:
+            if is_attention:
+                return replace(self, removed_attn=(*self.removed_attn, cut.layer))
             return replace(self, removed_mlp=(*self.removed_mlp, cut.layer))
-        widths = self.widths(cut.kind)
-        widths = (*widths[: cut.layer], cut.width_after, *widths[cut.layer + 1 :])
-        return (
-            replace(self, attn_widths=widths) if is_attention else replace(self, mlp_widths=widths)
-        )
+        before = self.widths(cut.kind)
+        widths = (*before[: cut.layer], cut.width_after, *before[cut.layer + 1 :])
+        if is_attention:
+            return replace(self, attn_widths=widths)
+        return replace(self, mlp_widths=widths)
 
     def can_become(self, later: "PruningState") -> bool:
         """Whether ``later`` is reached from here by removals alone."""
@@ -161,34 +136,35 @@ class PruningState:
         known = set(cls.dense(shape).to_pruning_config())
         problems = [f"{key}: no such key" for key in config if key not in known]
         removed = {
-            key: _read_indices(key, config.get(key), shape.layers, problems)
-            for key in ("pruned_attn_idx", "pruned_mlp_idx")
+            kind: _read_indices(f"pruned_{kind}_idx", config, shape, kind, problems)
+            for kind in BLOCK_KINDS
         }
         widths = {
-            key: _read_widths(key, config.get(key), shape.layers, block, problems)
-            for key, block in (("pruned_attn_width", shape.attn), ("pruned_mlp_width", shape.mlp))
+            kind: _read_widths(f"pruned_{kind}_width", config, shape, kind, problems)
+            for kind in BLOCK_KINDS
         }
         if problems:
             raise ConfigError(problems)
         return cls(
             shape,
-            removed["pruned_attn_idx"],
-            removed["pruned_mlp_idx"],
-            widths["pruned_attn_width"],
-            widths["pruned_mlp_width"],
+            removed["attn"],
+            removed["mlp"],
+            widths["attn"],
+            widths["mlp"],
         )
 
 
-def _kept(widths: Sequence[int], removed: Sequence[int]) -> Iterable[int]:
-    return (width for layer, width in enumerate(widths) if layer not in removed)
-
-
-def _read_indices(key: str, value: Any, layers: int, problems: list[str]) -> tuple[int, ...]:
+def _read_indices(
+    key: str, config: Mapping[str, Any], shape: ModelShape, kind: BlockKind, problems: list[str]
+) -> tuple[int, ...]:
+    value, layers = config.get(key), len(shape.layers)
     if not isinstance(value, list) or not all(type(i) is int for i in value):
         problems.append(f"{key}: {value!r} is not a list of layer numbers")
         return ()
     if bad := [i for i in value if not 0 <= i < layers]:
         problems.append(f"{key}: layers {bad} do not exist; the model has layers 0 to {layers - 1}")
+    if bad := [i for i in value if 0 <= i < layers and shape.block(kind, i) is None]:
+        problems.append(f"{key}: layers {bad} of the model have no {BLOCK_NAMES[kind]}")
     if len(set(value)) < len(value):
         problems.append(f"{key}: {value} names a layer twice")
     return tuple(value)
@@ -199,8 +175,9 @@ def _is_index(key: Any) -> bool:
 
 
 def _read_widths(
-    key: str, value: Any, layers: int, block: BlockShape, problems: list[str]
+    key: str, config: Mapping[str, Any], shape: ModelShape, kind: BlockKind, problems: list[str]
 ) -> tuple[int, ...]:
+    value, layers = config.get(key), len(shape.layers)
     if not isinstance(value, Mapping) or not all(_is_index(k) for k in value):
         problems.append(f"{key}: not an object from layer number to width")
         return ()
@@ -218,9 +195,17 @@ def _read_widths(
         )
         return ()
     for layer, width in sorted(widths.items()):
-        if type(width) is not int or not 0 < width <= block.width or width % block.granule:
-            problems.append(
-                f"{key}: layer {layer} has {width!r}; allowed is a multiple of {block.granule} "
-                f"from {block.granule} to {block.width}"
-            )
+        if problem := _width_problem(width, shape.block(kind, layer), kind):
+            problems.append(f"{key}: layer {layer} has {width!r}; {problem}")
     return tuple(widths[i] for i in range(layers))
+
+
+def _width_problem(width: Any, block: BlockShape | None, kind: BlockKind) -> str | None:
+    """What is wrong with a width; None where it fits."""
+    if block is None:
+        wrong = type(width) is not int or width != 0
+        return f"allowed is 0: the layer has no {BLOCK_NAMES[kind]}" if wrong else None
+    group = block.group_width
+    if type(width) is not int or not 0 < width <= block.width or width % group:
+        return f"allowed is a multiple of {group} from {group} to {block.width}"
+    return None

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.errors import PipelineError
-
-BlockKind = Literal["attn", "mlp"]
+from pipeline.pruning.shape import BlockKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +20,11 @@ class Unit:
     """Whether those blocks go as a whole; else one group of channels goes off their tail."""
     label: str
     """What a person reads before the number of the layer."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the units that a model must be able to lose for it to go."""
+        return (self.name, *self.kinds) if self.is_whole else (self.name,)
 
 
 ATTN = Unit("attn", ("attn",), is_whole=True, label="attention")

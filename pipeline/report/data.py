@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline.measure.record import Record, TaskScore, average_accuracy
-from pipeline.pruning.state import ModelShape, PruningState
+from pipeline.pruning.shape import ModelShape
+from pipeline.pruning.state import Dimension, PruningState, Unit
 
 Which = Literal["dense", "pruned"]
 
@@ -16,8 +17,8 @@ class ReportStep:
     """One step of the run, and what a probe measured after it."""
 
     step: int
-    dimension: str
-    unit: str
+    dimension: Dimension
+    unit: Unit
     layer: int
     width_after: int
     importance: float | None
@@ -35,7 +36,7 @@ class ReportStep:
             unit=row["unit"],
             layer=row["layer"],
             width_after=row["width_after"],
-            importance=row.get("importance"),
+            importance=row["importance"],
             ratio_percent=row["ratio_percent"],
             params=row["params"],
             record=record,
@@ -46,7 +47,7 @@ class ReportStep:
 class UnitLoss:
     """The dense model without one unit."""
 
-    unit: str
+    unit: Unit
     layer: int
     width_after: int
     ppl: float | None
@@ -135,7 +136,7 @@ class RunReport:
         evaluation = self.evaluation.get(which)
         return finite(evaluation.ppl) if evaluation else None
 
-    def dense_importance_of(self, dimension: str) -> float | None:
+    def dense_importance_of(self, dimension: Dimension) -> float | None:
         """Calibration perplexity of the dense model on the windows of one dimension."""
         known = (self.dense_importance or {}).get(dimension)
         if known is None and dimension in self.sensitivity:

@@ -1,36 +1,28 @@
 """The inline executor: a plan's stages one after the other in this process."""
 
-import json
 import platform
 import time
 from collections.abc import Collection
-from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
-from pipeline.config.schema import Config
-from pipeline.distributed.ranks import Leader
 from pipeline.errors import LeaseLostError
 from pipeline.files import Json, encode, replace
 from pipeline.measure.record import Record
-from pipeline.methods import method_of
 from pipeline.models.loading import LiveModel, load
 from pipeline.models.prunable import PrunableModel, shape_from_config
 from pipeline.models.source import ModelSource
 from pipeline.plan.plan import Plan
-from pipeline.pruning.records import StepRecord, read_steps
 from pipeline.pruning.state import PruningState
-from pipeline.pruning.steps import Step
-from pipeline.pruning.trajectory import Guard
+from pipeline.pruning.trajectory import Guard, Step
 from pipeline.runs.display import Display
-from pipeline.stages import STAGES
-from pipeline.stages.base import Inputs
+from pipeline.settings.core import Config
+from pipeline.stages.base import Inputs, PlannedStage, StepRow
 from pipeline.store.provenance import provenance
-from pipeline.store.results import Stage, Store
+from pipeline.store.results import Store
 from pipeline.store.run_folder import RunFolder
 from pipeline.tracking.metrics import dense_metrics, step_metrics
 from pipeline.tracking.tracker import Tracker
@@ -51,19 +43,18 @@ class Invocation:
         store: Store,
         display: Display,
         tracker: Tracker,
-        leader: Leader | None,
         only: Collection[str] | None = None,
     ) -> None:
         self.config, self.source, self.plan = config, source, plan
         self.folder, self.store = folder, store
         self.display, self.tracker = display, tracker
-        self.leader, self.only = leader, only
+        self.only = only
         self.live = LiveModel(partial(load_dense, config, source))
         self.stages: dict[str, Json] = {}
         self.computed: dict[tuple[str, int], Step] = {}
         self.measured_s: list[float] = []
         self.dense: Record | None = None
-        self.steps: list[StepRecord] = []
+        self.rows: list[StepRow] = []
         self.records: dict[int, Record] = {}
         self.warnings: list[str] = []
 
@@ -81,7 +72,7 @@ class Invocation:
         finally:
             summary = self._summary(error, time.monotonic() - started)
             if not isinstance(error, LeaseLostError):  # else the run's folder is another process's
-                if len(self.steps) >= self.folder.steps_written():
+                if len(self.rows) >= self.folder.steps_written():
                     self._write_steps()
                 self.folder.write_summary(summary)
         return summary
@@ -89,7 +80,7 @@ class Invocation:
     @property
     def steps_computed(self) -> int:
         """Steps of the run that were computed here, not found."""
-        return sum(step.source in self.computed for step in self.steps)
+        return sum(row.source in self.computed for row in self.rows)
 
     def on_dense(self, record: Record) -> None:
         """The dense model was measured: the baseline of every curve."""
@@ -98,18 +89,18 @@ class Invocation:
             total = shape_from_config(self.source.config).total_params
             self.tracker.log(dense_metrics(total, record))
 
-    def on_step(self, step: StepRecord, record: Record | None) -> None:
+    def on_step(self, row: StepRow, record: Record | None) -> None:
         """A step is on disk: show and track it, unless another stage told of it before."""
-        if step.step < len(self.steps):
+        if row.step < len(self.rows):
             return
-        self.steps.append(step)
+        self.rows.append(row)
         if record:
-            self.records[step.step] = record
-        computed = step.source in self.computed
+            self.records[row.step] = record
+        computed = row.source in self.computed
         if computed:
             self._write_steps()
-        self.tracker.log(step_metrics(step, record))
-        self.display.step(step, computed)
+        self.tracker.log(step_metrics(row, record))
+        self.display.step(row, computed)
 
     def on_scored(self, share: float) -> None:
         """Part of a step's scoring is done."""
@@ -133,7 +124,7 @@ class Invocation:
             self.warnings.append(text)
             self.display.warning(text)
 
-    def _finish(self, stage: Stage) -> None:
+    def _finish(self, stage: PlannedStage) -> None:
         entry: dict[str, Any] = {
             "key": stage.key,
             "status": "waiting",
@@ -150,12 +141,13 @@ class Invocation:
         self._take_over(stage)
         self.display.stage_ended(stage.name, entry["status"], entry["seconds"])
 
-    def _compute(self, stage: Stage, guard: Guard, entry: dict[str, Any]) -> None:
+    def _compute(self, stage: PlannedStage, guard: Guard, entry: dict[str, Any]) -> None:
         entry["status"] = "failed"
         started, scored_before = time.monotonic(), self._candidates_scored()
         self.display.stage_started(stage.name)
         try:
-            result = STAGES[stage.name](self.config, self._inputs(stage), self.store.folder(stage))
+            inputs, folder = self._inputs(stage), self.store.folder(stage)
+            result = stage.stage.run(self.config, inputs, folder)
             replace(self.store.folder(stage) / "provenance.json", encode(provenance()))
             self.store.commit(stage, result, guard)
             entry["status"] = "new"
@@ -165,63 +157,53 @@ class Invocation:
             if entry["status"] == "failed":
                 self.display.stage_ended(stage.name, "failed", entry["seconds"])
 
-    def _take_over(self, stage: Stage) -> None:
+    def _take_over(self, stage: PlannedStage) -> None:
         """Bring a finished stage's files and steps into the run, whoever computed them."""
-        folder = self.store.folder(stage)
-        if stage.name == "prune":
-            self.folder.copy_from(folder, "pruning_config.json")
-        if stage.name == "evaluate":
-            self.folder.copy_from(folder, "evaluation.json", "pruning_config.json")
-        if stage.name == "probe" or (stage.name == "prune" and not self.config.probe.every):
-            records = _read_records(folder / "records.jsonl")
-            if -1 in records:
-                self.on_dense(records[-1])
-            for step in read_steps(self.store.folder(self.plan.by_name["prune"]) / "steps.jsonl"):
-                self.on_step(step, records.get(step.step))
+        self.folder.copy_from(self.store.folder(stage), *stage.stage.publishes)
+        if stage.stage.replay:
+            stage.stage.replay(self.config, self._inputs(stage))
 
     def _write_steps(self) -> None:
-        if self.steps:
-            self.folder.write_steps(self.steps, self.records)
+        if self.rows:
+            self.folder.write_steps(self.rows, self.records)
 
-    def _inputs(self, stage: Stage) -> Inputs:
+    def _inputs(self, stage: PlannedStage) -> Inputs:
         return Inputs(
+            stage=stage,
             source=self.source,
             weights=self.plan.weights,
-            results={needed.name: self.store.folder(needed) for needed in stage.needs},
+            results={each.name: self.store.folder(each) for each in (*stage.needs, stage)},
             live=self.live,
             trajectories=self.store.trajectories,
             records=self.store.records,
             made_by=made_by(self.config.model.device),
             listener=self,
-            leader=self.leader,
         )
 
     def _candidates_scored(self) -> int:
-        return sum(step.evaluations for step in self.computed.values())
+        return sum(len(step.scored) for step in self.computed.values())
 
     def _summary(self, error: BaseException | None, seconds: float) -> Json:
         finished = {stage.name: self.store.finished(stage) or {} for stage in self.plan.stages}
-        last = self.steps[-1] if self.steps else None
+        last = self.rows[-1] if self.rows else None
         dense_ppl = finished.get("score", {}).get("dense_ppl", {})
         return {
             "run": self.folder.path.name,
             "status": "done" if error is None else "failed",
             "error": None if error is None else str(error) or type(error).__name__,
             "target_ratio": self.config.prune.target_ratio,
-            "steps": len(self.steps),
+            "steps": len(self.rows),
             "ratio_percent": last.ratio_percent if last else 0.0,
             "params": last.params if last else None,
             "total_params": finished.get("prune", {}).get("total_params"),
-            "ppl": last.decision.perplexity if last else None,
+            "ppl": last.importance if last else None,
             "dense_ppl": dense_ppl.get(last.dimension) if last else None,
             "evaluation": finished.get("evaluate") or None,
-            "shape": asdict(shape_from_config(self.source.config)),
+            "shape": shape_from_config(self.source.config).to_json(),
             "measured": {"dense": _json(self.dense), "pruned": _json(self._last_record())},
             "candidates_scored": self._candidates_scored(),
             "candidates_scored_in_full": sum(
-                not s.estimated and not s.kept
-                for step in self.computed.values()
-                for s in step.scored
+                not s.estimated for step in self.computed.values() for s in step.scored
             ),
             "audit": self._audit(),
             "steps_computed": self.steps_computed,
@@ -235,14 +217,14 @@ class Invocation:
 
     def _last_record(self) -> Record | None:
         """What was measured of the state in which the run ended."""
-        return self.records.get(self.steps[-1].step) if self.steps else None
+        return self.records.get(self.rows[-1].step) if self.rows else None
 
     def _audit(self) -> dict[str, int]:
         """How many of the run's steps were checked exhaustively, and decided otherwise."""
-        audited = [step.decision for step in self.steps if step.decision.audited]
+        audited = [row for row in self.rows if row.audited]
         return {
             "steps": len(audited),
-            "decided_otherwise": sum(step.audited != step.chosen for step in audited),
+            "decided_otherwise": sum(row.audited != row.chosen for row in audited),
         }
 
     def _probe_share(self) -> float | None:
@@ -263,7 +245,7 @@ def load_dense(config: Config, source: ModelSource, _state: PruningState) -> Pru
     model = load(
         source, settings.dtype, settings.device, settings.attn_implementation, settings.offload
     )
-    if method_of(config.prune).weight_reorder(config.prune):
+    if config.prune.weight_reorder:
         model.reorder()
     return model
 
@@ -276,11 +258,3 @@ def made_by(device: str) -> dict[str, Any]:
 
 def _json(record: Record | None) -> Json:
     return record.to_json() if record else None
-
-
-def _read_records(path: Path) -> dict[int, Record]:
-    """A probe stage's records by step; none where the file is not there."""
-    if not path.exists():
-        return {}
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {line["step"]: Record.from_json(line) for line in lines}

@@ -7,10 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from pipeline.distributed.ranks import Leader
 from pipeline.errors import LeaseLostError
 from pipeline.files import Json, read_json
-from pipeline.methods import all_dimensions
 from pipeline.plan.run import Run
 from pipeline.report.data import RunReport
 from pipeline.report.page import write_page
@@ -29,20 +27,18 @@ from pipeline.tracking.wandb_session import WandbRun
 from pipeline.tracking.wandb_tracker import WandbTracker
 
 PICTURE, PAGE = "report.png", "report.html"
-TRACKED = {*all_dimensions(), "prune", "probe"}
-"""Stages that tell of steps."""
 NOTHING: Mapping[str, Json] = {}
 TRACKER_WAIT_S = 30.0
 TRACKER_POLL_S = 0.5
 CANDIDATE_COLUMNS = ("step", "unit", "layer", "width_after", "ppl")
 
 
-def run_all(run: Run, display: Display, console: Console, leader: Leader | None) -> None:
+def run_all(run: Run, display: Display, console: Console) -> None:
     """Run a plan, then draw and track what came of it. Raises what a stage raises."""
     folder = run.folder
     with _tracking(run, run.plan.by_name, display) as (tracker, _):
         invocation = Invocation(
-            run.config, run.source, run.plan, folder, run.store, display, tracker, leader
+            run.config, run.source, run.plan, folder, run.store, display, tracker
         )
         report = _conclude(invocation, invocation.run(), tracker)
     console.print(comparison_table(report))
@@ -50,21 +46,23 @@ def run_all(run: Run, display: Display, console: Console, leader: Leader | None)
         console.print(f"{'see' if name else 'done'}: {folder.path / name}", highlight=False)
 
 
-def run_part(
-    run: Run, only: Set[str], display: Display, told: dict[str, Json], leader: Leader | None
-) -> None:
+def run_part(run: Run, only: Set[str], display: Display, told: dict[str, Json]) -> None:
     """Run some stages of a run in this process, and conclude the run if they were the last.
 
     ``told`` gets what was computed, whatever happens. One process at a time tracks the run: the one
     that takes its steps, and at last the one that concludes it.
     """
-    with _tracking(run, only, display, wanted=bool(only & TRACKED)) as (tracker, tracks):
-        part = _run_part(run, only, display, tracker, told, leader)
+    with _tracking(run, only, display, wanted=_tells_steps(run, only)) as (tracker, tracks):
+        part = _run_part(run, only, display, tracker, told)
         is_complete = run.is_complete
         if is_complete and tracks:
             _conclude(*part, tracker)
     if is_complete and not tracks:
         conclude(run, display, told, only)
+
+
+def _tells_steps(run: Run, names: Collection[str]) -> bool:
+    return any(run.plan.by_name[name].stage.tells_steps for name in names)
 
 
 def conclude(
@@ -78,7 +76,7 @@ def conclude(
     ``before`` and ``only`` are what this process has computed of it, and which stages.
     """
     with _tracking(run, only or run.plan.by_name, display) as (tracker, _):
-        _conclude(*_run_part(run, frozenset(), display, tracker, {}, None, before), tracker)
+        _conclude(*_run_part(run, frozenset(), display, tracker, {}, before), tracker)
 
 
 def needs_conclusion(run: Run) -> bool:
@@ -98,11 +96,10 @@ def _run_part(
     display: Display,
     tracker: Tracker,
     told: dict[str, Json],
-    leader: Leader | None,
     before: Mapping[str, Json] = NOTHING,
 ) -> tuple[Invocation, Json]:
     invocation = Invocation(
-        run.config, run.source, run.plan, run.folder, run.store, display, tracker, leader, only
+        run.config, run.source, run.plan, run.folder, run.store, display, tracker, only
     )
     try:
         summary = invocation.run()
@@ -183,7 +180,7 @@ def open_tracker(run: Run, stages: Collection[str], note: Callable[[str], None])
             entity=settings.entity,
             name=display_name(config, run.source.name),
             group=settings.group or config.sweep.name,
-            job_type=job_type(stages),
+            job_type=job_type([run.plan.by_name[name] for name in stages]),
             tags=tags(config, run.source.name),
             config=mirrored_config(config, folder.path),
             mode=settings.mode,
@@ -207,8 +204,8 @@ def _track_outcome(
         "candidates",
         CANDIDATE_COLUMNS,
         [
-            (step.step + 1, *s.candidate.to_json().values(), s.score)
-            for step in invocation.steps
-            for s in step.decision.scored
+            (row.step + 1, s.candidate.unit, s.candidate.layer, s.candidate.width_after, s.ppl)
+            for row in invocation.rows
+            for s in row.scored
         ],
     )

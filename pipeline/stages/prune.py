@@ -1,33 +1,60 @@
 """Stage prune: walk the dimensions of the method down to the target ratio."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.config.schema import Config
 from pipeline.errors import StageError
 from pipeline.files import Json, encode, replace
 from pipeline.methods import method_of
-from pipeline.models.prunable import shape_from_config
-from pipeline.pruning.records import to_jsonl
+from pipeline.pruning.records import read_steps, to_jsonl
 from pipeline.pruning.state import PruningState
-from pipeline.stages.base import Inputs
-from pipeline.stages.descent import descend
+from pipeline.settings.core import Config
+from pipeline.stages.base import Inputs, PlannedStage, Planning, Recipe, Stage
+from pipeline.stages.probe import ProbeConfig
+from pipeline.stages.shared import identity
+from pipeline.stages.shared.phases import phases_of
+
+
+def decisions_recipe(planning: Planning) -> Recipe:
+    """What decides the steps in every dimension."""
+    return {
+        **identity.of_decisions(planning.config),
+        "model": planning.model,
+        "calibrate": planning.key("calibrate"),
+    }
+
+
+def search_recipe(planning: Planning) -> Recipe:
+    """What decides the steps from any state."""
+    prune = planning.config.prune
+    return decisions_recipe(planning) | method_of(prune).units_recipe(prune)
+
+
+def recipe(planning: Planning) -> Recipe | None:
+    """What decides the steps, and where they end."""
+    if "calibrate" not in planning.planned:
+        return None
+    prune = planning.config.prune
+    return search_recipe(planning) | method_of(prune).target_recipe(prune)
 
 
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``pruning_config.json`` and ``steps.jsonl``. ``StageError``: target out of reach."""
-    method = method_of(config.prune)
+    from pipeline.models.prunable import shape_from_config
+    from pipeline.stages.shared.descent import descend
+
     state = PruningState.dense(shape_from_config(inputs.source.config))
     records = []
-    for record, after in descend(config, inputs, method.phases(config.prune)):
+    for record, after in descend(config, inputs, phases_of(config)):
         records.append(record)
         state = after
     if state.ratio_percent < config.prune.target_ratio:
         reached = math.floor(state.ratio_percent * 100) / 100
         raise StageError(
             f"prune.target_ratio={config.prune.target_ratio:g} cannot be reached: with "
-            f"{method.reach_depends_on} at most {reached:.2f} % can go. The {len(records)} "
-            f"steps are kept; a target up to {reached:.2f} reuses them"
+            f"{method_of(config.prune).reach_depends_on} at most {reached:.2f} % can go. The "
+            f"{len(records)} steps are kept; a target up to {reached:.2f} reuses them"
         )
     replace(out_dir / "steps.jsonl", to_jsonl(records))
     replace(out_dir / "pruning_config.json", encode(state.to_pruning_config()))
@@ -37,3 +64,23 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
         "params": state.params,
         "total_params": state.shape.total_params,
     }
+
+
+def replay(config: Config, inputs: Inputs) -> None:
+    """Tell of the steps, unless ``probe`` tells of them and of what it measured."""
+    if not config.of(ProbeConfig).every:
+        for step in read_steps(inputs.results["prune"] / "steps.jsonl"):
+            inputs.listener.on_step(step, None)
+
+
+def plan(stage: Stage, planning: Planning) -> Iterator[PlannedStage]:
+    """After the dimensions that the run shares with others."""
+    dimensions = [phase.dimension for phase in phases_of(planning.config)]
+    shared = [name for name in dimensions if name in planning.planned]
+    yield from planning.one(stage, [*stage.needs, *shared[-1:]])
+
+
+STAGE = Stage(
+    "prune", 40, recipe, run, needs=("calibrate",), plan=plan,
+    publishes=("pruning_config.json",), tells_steps=True, replay=replay, is_main=True,
+)  # fmt: skip

@@ -1,34 +1,59 @@
 """Stage score: how sensitive the dense model is to losing each unit, in every dimension.
 
-These are the first steps of the trajectories that start from the dense model; the one of the first
-dimension is the first step of the run, so it is computed once for both.
+These are the first steps of the trajectories that start from the dense model; the one of the run's
+first dimension is the first step of the run, too, and computed once for both.
 """
 
 from contextlib import closing
 from pathlib import Path
+from typing import ClassVar
 
-from pipeline.config.schema import Config
 from pipeline.files import Json, encode, replace
-from pipeline.methods import method_of
-from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.state import PruningState
-from pipeline.scoring.one_pass import perplexity
-from pipeline.stages.base import Inputs
-from pipeline.stages.search import Search
+from pipeline.pruning.steps import PERPLEXITY
+from pipeline.settings.core import Config
+from pipeline.settings.section import Section
+from pipeline.stages.base import Inputs, Planning, Recipe, Stage
+from pipeline.stages.prune import search_recipe
+from pipeline.stages.shared.phases import criterion_of, in_common_order, phases_of
+
+
+class ScoreConfig(Section):
+    """The sensitivity of the dense model."""
+
+    key: ClassVar[str] = "score"
+
+    enabled: bool = True
+    """Whether every unit of the dense model is scored in all dimensions before pruning."""
+
+
+def recipe(planning: Planning) -> Recipe | None:
+    """The same as for the first steps of pruning; nothing where scores are no perplexities."""
+    config = planning.config
+    if "calibrate" not in planning.planned or not config.of(ScoreConfig).enabled:
+        return None
+    if criterion_of(config).name != PERPLEXITY:
+        return None
+    return search_recipe(planning)
 
 
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``sensitivity.json``: dense perplexity and every unit's, by dimension."""
-    search, method = Search(config, inputs), method_of(config.prune)
+    from pipeline.models.prunable import shape_from_config
+    from pipeline.scoring.one_pass import perplexity
+    from pipeline.stages.shared.search import Search
+
+    search = Search(config, inputs)
     dense = PruningState.dense(shape_from_config(inputs.source.config))
     sensitivity = {}
-    phases = {phase.dimension: phase for phase in method.phases(config.prune)}
-    for dimension in method.dimensions:
-        phase = phases[dimension]
+    for phase in in_common_order(phases_of(config)):
         dense_ppl = perplexity(inputs.live.at(dense), search.windows(phase))
         with closing(search.walk(phase, dense)) as steps:
             first = next(steps, None)
         candidates = first.decision.scored_json()["candidates"] if first else []
-        sensitivity[dimension] = {"dense_ppl": dense_ppl, "candidates": candidates}
+        sensitivity[phase.dimension] = {"dense_ppl": dense_ppl, "candidates": candidates}
     replace(out_dir / "sensitivity.json", encode(sensitivity))
     return {"dense_ppl": {d: sensitivity[d]["dense_ppl"] for d in sensitivity}}
+
+
+STAGE = Stage("score", 10, recipe, run, needs=("calibrate",), section=ScoreConfig)

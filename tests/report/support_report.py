@@ -6,9 +6,8 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 from pipeline.measure.record import Latency, Memory, Record, TaskScore, Timing
-from pipeline.pruning.phases import STANDARD
-from pipeline.pruning.state import BlockShape, ModelShape, PruningState
-from pipeline.pruning.units import Candidate
+from pipeline.pruning.shape import BlockShape, ModelShape
+from pipeline.pruning.state import Candidate, Dimension, PruningState
 from pipeline.report.data import Evaluation, ReportStep, RunReport, Sensitivity, UnitLoss
 
 TASKS = {"arc_easy": 0.61, "hellaswag": 0.47, "piqa": 0.71}
@@ -23,7 +22,7 @@ def shape(layers: int = 10) -> ModelShape:
     attn = BlockShape(576, 192, 884_736, 0)
     mlp = BlockShape(1536, 1, 2_654_208, 0)
     outside = 28_311_552 + 576 * (2 * layers + 1)
-    return ModelShape(layers, attn, mlp, layers * (attn.params + mlp.params) + outside)
+    return ModelShape.repeated(layers, attn, mlp, layers * (attn.params + mlp.params) + outside)
 
 
 def record(state: PruningState, step: int, tasks: bool = True) -> Record:
@@ -37,7 +36,7 @@ def record(state: PruningState, step: int, tasks: bool = True) -> Record:
         for now in [accuracy - 0.1 * damage + noise * (1 + i) / 2]
     )
     prefill, decode = 182.0 * (share**1.1 + noise), 31.0 * (share**0.8 + noise)
-    kept = state.shape.layers - len(state.removed_attn)
+    kept = len(state.shape.layers) - len(state.removed_attn)
     return Record(
         params=state.params,
         ppl=14.2 * math.exp(damage * 0.9 + noise),
@@ -57,7 +56,7 @@ def record(state: PruningState, step: int, tasks: bool = True) -> Record:
     )
 
 
-def walk(layers: int, counts: dict[str, int], every: int = 3) -> RunReport:
+def walk(layers: int, counts: dict[Dimension, int], every: int = 3) -> RunReport:
     """A run that takes ``counts`` steps in each dimension and probes every few of them."""
     rng = random.Random(7)
     state = PruningState.dense(shape(layers))
@@ -67,7 +66,7 @@ def walk(layers: int, counts: dict[str, int], every: int = 3) -> RunReport:
         ppl = DENSE_IMPORTANCE[dimension] * damage * (1.04 if dimension == "mlp_channels" else 1.0)
         for _ in range(count):
             group = MLP_GROUP if dimension == "mlp_channels" else HEAD_GROUP
-            candidates = state.candidates(STANDARD[dimension], group)
+            candidates = state.candidates(dimension, group)
             chosen = min(candidates, key=lambda c: _harm(c, layers) * rng.uniform(0.5, 1.5))
             state, ppl = (
                 state.without(chosen),
@@ -158,7 +157,7 @@ def broken() -> RunReport:
 
 def _step(
     step: int,
-    dimension: str,
+    dimension: Dimension,
     chosen: Candidate,
     ppl: float,
     state: PruningState,
@@ -167,7 +166,7 @@ def _step(
     return ReportStep(
         step,
         dimension,
-        chosen.unit.name,
+        chosen.unit,
         chosen.layer,
         chosen.width_after,
         ppl,
@@ -181,12 +180,12 @@ def _harm(candidate: Candidate, layers: int) -> float:
     """Layers in the middle matter least, the first most."""
     depth = candidate.layer / (layers - 1)
     harm = 0.05 + (depth - 0.65) ** 2 + (3.0 if candidate.layer == 0 else 0.0)
-    return harm * (1.6 if candidate.unit.name.startswith("mlp") else 1.0)
+    return harm * (1.6 if candidate.unit.startswith("mlp") else 1.0)
 
 
 def _sensitivity(dense: PruningState, rng: random.Random) -> dict[str, Sensitivity]:
     found = {}
-    groups: dict[str, tuple[int, float]] = {
+    groups: dict[Dimension, tuple[int, float]] = {
         "blocks": (0, 0.6),
         "mlp_channels": (MLP_GROUP, 0.05),
         "heads": (HEAD_GROUP, 0.08),
@@ -195,12 +194,12 @@ def _sensitivity(dense: PruningState, rng: random.Random) -> dict[str, Sensitivi
         ppl = DENSE_IMPORTANCE[dimension]
         losses = tuple(
             UnitLoss(
-                c.unit.name,
+                c.unit,
                 c.layer,
                 c.width_after,
-                ppl * (1 + scale * _harm(c, dense.shape.layers) * rng.uniform(0.4, 1.6)),
+                ppl * (1 + scale * _harm(c, len(dense.shape.layers)) * rng.uniform(0.4, 1.6)),
             )
-            for c in dense.candidates(STANDARD[dimension], group)
+            for c in dense.candidates(dimension, group)
         )
         found[dimension] = Sensitivity(ppl, losses)
     return found

@@ -9,8 +9,8 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.files import Json, read_json
 from pipeline.measure.record import Latency, Memory, Record, TaskScore
-from pipeline.pruning.records import read_steps
-from pipeline.pruning.state import BlockShape, ModelShape, PruningState
+from pipeline.pruning.shape import ModelShape
+from pipeline.pruning.state import Candidate, PruningState
 from pipeline.report.data import finite, mean_accuracy
 from pipeline.settings.flat import flat
 
@@ -220,8 +220,7 @@ def _with_pruning(run: ComparedRun, folder: Path, written: Json) -> ComparedRun:
     """With the state it ended in; of an older run, whose shape is not known, without one."""
     if not written:
         return run
-    blocks = {name: BlockShape(**written[name]) for name in ("attn", "mlp")}
-    shape = ModelShape(written["layers"], blocks["attn"], blocks["mlp"], written["total_params"])
+    shape = ModelShape.from_json(written)
     state = _state(folder, shape)
     return replace(
         run,
@@ -237,7 +236,12 @@ def _state(folder: Path, shape: ModelShape) -> PruningState:
     if pruning:
         return PruningState.from_pruning_config(shape, pruning)
     state = PruningState.dense(shape)
-    path = folder / "steps.jsonl"
-    for step in read_steps(path) if path.exists() else ():
-        state = state.without(step.chosen)
+    for row in _steps(folder / "steps.jsonl"):
+        state = state.without(Candidate(row["unit"], row["layer"], row["width_after"]))
     return state
+
+
+def _steps(path: Path) -> list[Mapping[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

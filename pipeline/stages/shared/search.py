@@ -4,10 +4,9 @@ from collections.abc import Generator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from pipeline.config.schema import Config
-from pipeline.criteria.base import CALIBRATION, Criterion, Material
+from pipeline.criteria.base import CALIBRATION, Material
 from pipeline.methods import method_of
-from pipeline.pruning.choice import GREEDY, Scorer
+from pipeline.pruning.choice import Scorer
 from pipeline.pruning.phases import Phase
 from pipeline.pruning.records import StepRecord
 from pipeline.pruning.state import PruningState
@@ -16,49 +15,11 @@ from pipeline.pruning.trajectory import Trajectory
 from pipeline.pruning.units import Candidate
 from pipeline.pruning.walk import walk
 from pipeline.scoring.perplexity import Windows
+from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs
-from pipeline.stages.calibrate import Calibration
-
-DECISION_VERSION = 1
-"""Raised by hand when the same settings would decide differently."""
-
-
-def criterion_of(config: Config) -> Criterion:
-    """What scores the candidates of a run."""
-    return method_of(config.prune).criterion(config.prune)
-
-
-def decisions_identity(config: Config) -> dict[str, Any]:
-    """How a step is decided, beside the model and what the criterion asks for."""
-    choice = method_of(config.prune).choice
-    chosen = {} if choice == GREEDY else {"choice": choice.name}
-    return {
-        "decision_version": DECISION_VERSION,
-        **criterion_of(config).identity(config),
-        **chosen,
-    }
-
-
-def trajectory_identity(
-    config: Config, weights: str, calibration: str, phase: Phase, start: PruningState
-) -> dict[str, Any]:
-    """What a trajectory is found by; ``weights`` and ``calibration`` are digests.
-
-    The calibration counts only where the criterion asks for it.
-    """
-    model = config.model
-    needed = {"calibration": calibration} if CALIBRATION in criterion_of(config).needs else {}
-    return {
-        "weights": weights,
-        **needed,
-        **phase.identity(),
-        "start": start.identity(),
-        "weight_reorder": method_of(config.prune).weight_reorder(config.prune),
-        **decisions_identity(config),
-        "dtype": model.dtype,
-        "device": model.device,
-        "attn_implementation": model.attn_implementation,
-    }
+from pipeline.stages.shared import identity
+from pipeline.stages.shared.calibration import Calibration
+from pipeline.stages.shared.phases import criterion_of
 
 
 class Search:
@@ -97,7 +58,7 @@ class Search:
         """Everything that decides a trajectory's steps, and nothing else."""
         needs_windows = CALIBRATION in self.criterion.needs
         calibration = self._calibration.hashes[phase.windows] if needs_windows else ""
-        return trajectory_identity(self.config, self.inputs.weights, calibration, phase, start)
+        return identity.of_trajectory(self.config, self.inputs.weights, calibration, phase, start)
 
     def scorer(self, phase: Phase) -> Scorer:
         """Scores the steps of one walk."""

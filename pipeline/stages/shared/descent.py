@@ -3,16 +3,16 @@
 from collections.abc import Generator, Sequence
 from contextlib import closing
 
-from pipeline.config.schema import Config
-from pipeline.methods import method_of
 from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.phases import Phase
 from pipeline.pruning.records import StepRecord
 from pipeline.pruning.state import PruningState
+from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs
-from pipeline.stages.measuring import Measurements, What
-from pipeline.stages.probe import is_due
-from pipeline.stages.search import Search
+from pipeline.stages.probe import ProbeConfig, is_due
+from pipeline.stages.shared.measuring import Measurements, What
+from pipeline.stages.shared.phases import phases_of
+from pipeline.stages.shared.search import Search
 
 
 def descend(
@@ -25,9 +25,10 @@ def descend(
     """
     search = Search(config, inputs)
     measurements = Measurements(config, inputs, What.of_probe(config))
-    own = {p.dimension: p.end_percent for p in method_of(config.prune).phases(config.prune)}
+    probe = config.of(ProbeConfig)
+    own = {phase.dimension: phase.end_percent for phase in phases_of(config)}
     state = PruningState.dense(shape_from_config(inputs.source.config))
-    if is_due(config.probe, 0):
+    if is_due(probe, 0):
         inputs.listener.on_dense(measurements.of(state))
     steps_before = 0
     for phase in phases:
@@ -37,7 +38,7 @@ def descend(
                 state = state.without(step.chosen)
                 steps_before = step.step + 1
                 is_last = state.ratio_percent >= config.prune.target_ratio and is_own
-                due = is_due(config.probe, steps_before) or (config.probe.every > 0 and is_last)
+                due = is_due(probe, steps_before) or (probe.every > 0 and is_last)
                 record = measurements.of(state) if due else None
                 if is_own:
                     inputs.listener.on_step(step, record)

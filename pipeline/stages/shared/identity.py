@@ -1,0 +1,56 @@
+"""What decides a result, as plain JSON: the one place where identities are put together.
+
+Never paths, partitions, ranks, batch sizes or library versions.
+"""
+
+from typing import Any
+
+from pipeline.criteria.base import CALIBRATION
+from pipeline.methods import method_of
+from pipeline.pruning.choice import GREEDY
+from pipeline.pruning.phases import Phase
+from pipeline.pruning.state import PruningState
+from pipeline.settings.core import Config
+from pipeline.stages.shared.phases import criterion_of
+
+DECISION_VERSION = 1
+"""Raised by hand when the same settings would decide differently."""
+
+
+def of_model(config: Config, weights: str) -> dict[str, Any]:
+    """The dense model as it is scored and measured; ``weights`` is a digest."""
+    model = config.model
+    return {
+        "weights": weights,
+        "weight_reorder": method_of(config.prune).weight_reorder(config.prune),
+        "dtype": model.dtype,
+        "device": model.device,
+        "attn_implementation": model.attn_implementation,
+    }
+
+
+def of_decisions(config: Config) -> dict[str, Any]:
+    """How a step is decided, beside the model and what the criterion asks for."""
+    choice = method_of(config.prune).choice
+    return {
+        "decision_version": DECISION_VERSION,
+        **criterion_of(config).identity(config),
+        **({} if choice == GREEDY else {"choice": choice.name}),
+    }
+
+
+def of_trajectory(
+    config: Config, weights: str, calibration: str, phase: Phase, start: PruningState
+) -> dict[str, Any]:
+    """What a trajectory is found by; ``weights`` and ``calibration`` are digests.
+
+    The calibration counts where the criterion asks for it.
+    """
+    needed = {"calibration": calibration} if CALIBRATION in criterion_of(config).needs else {}
+    return {
+        **of_model(config, weights),
+        **of_decisions(config),
+        **needed,
+        **phase.identity(),
+        "start": start.identity(),
+    }
