@@ -11,13 +11,14 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.distributed.start import over_ranks
 from pipeline.errors import LeaseLostError, PipelineError, StageError
 from pipeline.executors.slurm import client as slurm
 from pipeline.executors.submission import Submission, Task, now, runs_that_want
 from pipeline.runs.interruption import STOP_SIGNALS, Interrupted, Interruption
+from pipeline.store.summary import Work
 
 if TYPE_CHECKING:
     from pipeline.distributed.ranks import Leader
@@ -34,7 +35,7 @@ class ThisJob:
         self.index = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
         self.restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         self.id = os.environ.get("SLURM_JOB_ID") if "SLURM_PROCID" in os.environ else None
-        self.computed: dict[str, Any] = {}
+        self.work = Work()
         self.interruption = Interruption.watch(submission.intent["patience_s"], self._leave_at_once)
 
     def run(self) -> int:
@@ -84,13 +85,16 @@ class ThisJob:
             is_local = self.submission.intent["cluster"] == "local"
             check_unchanged(run, task, needs_all=not is_local)
             only = set(run.plan.by_name) if is_local else set(task.stages)
-            run_part(run, only, log, self.computed, self.leader)
+            run_part(run, only, log, self._keep, self.leader)
         for path in _others_that_want(run, task):
             with launched_from(path):
                 other = Run.open(path)
                 if needs_conclusion(other):
                     print(f"concluding {path}, which waited for this, too", flush=True)
                     conclude(other, log)
+
+    def _keep(self, work: Work) -> None:
+        self.work = work
 
     def _check(self) -> None:
         """Raise what ends the stage between two steps."""
@@ -137,7 +141,12 @@ class ThisJob:
         return False
 
     def _end(self, outcome: str, error: str | None) -> int:
-        told = {"outcome": outcome, "error": error, "time": now(), **self.computed}
+        told = {
+            "outcome": outcome,
+            "error": error,
+            "time": now(),
+            **self.work.model_dump(mode="json"),
+        }
         self.submission.record("end", self.index, self.restart, told)
         return int(outcome != "done")
 

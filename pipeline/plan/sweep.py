@@ -13,7 +13,7 @@ from rich.console import Console
 from pipeline import files
 from pipeline.config.compose import Combination, from_composed
 from pipeline.errors import ConfigError, LeaseLostError, PipelineError, StageError
-from pipeline.files import Json, encode, read_json
+from pipeline.files import Json, encode
 from pipeline.plan.plan import plan, planning_of
 from pipeline.plan.preflight import Preflight
 from pipeline.plan.run import Run, with_device
@@ -26,6 +26,7 @@ from pipeline.stages.shared.phases import phases_of
 from pipeline.stages.walk import recipe_of
 from pipeline.store.folders import SWEEPS, entries_of
 from pipeline.store.results import Store
+from pipeline.store.summary import Summary
 
 
 def validated(combinations: Sequence[Combination], problems: Sequence[str]) -> list[Config]:
@@ -37,6 +38,8 @@ def validated(combinations: Sequence[Combination], problems: Sequence[str]) -> l
     return _all(checks, [each.overrides for each in combinations], problems)
 
 
+TAKEN_OVER = ("ratio_percent", "ppl", "evaluation", "candidates_scored", "steps_computed")
+"""What a sweep's summary takes of its runs' summaries."""
 T = TypeVar("T")
 
 
@@ -171,16 +174,14 @@ def _summary(sweep: Sweep, errors: Mapping[Path, str]) -> dict[str, Any]:
     """What this invocation did for the runs of the sweep."""
     runs: list[Json] = []
     for path, given in sweep.overrides.items():
-        told = read_json(path / "summary.json") if (path / "summary.json").exists() else {}
-        error = errors.get(path)
+        summary, error = Summary.read(path), errors.get(path)
         runs.append({
             "run": str(path.absolute()),
             "overrides": list(given),
-            "status": "failed" if error else told.get("status"),
+            "status": "failed" if error else summary and summary.status,
             "error": error,
-            **{key: told.get(key) for key in (
-                "ratio_percent", "ppl", "evaluation", "candidates_scored", "steps_computed"
-            )},
+            **dict.fromkeys(TAKEN_OVER),
+            **(summary.model_dump(mode="json", include=set(TAKEN_OVER)) if summary else {}),
         })  # fmt: skip
     return {
         "name": sweep.name,

@@ -45,6 +45,8 @@ class Stage:
     """Whether it tells the listener of the run's steps."""
     replay: "Callable[[Config, Inputs], None] | None" = None
     """Once it is finished, by whomever: tells the listener of the steps in ``inputs.results``."""
+    facts: Callable[[Json], Mapping[str, Json]] | None = None
+    """What the run's summary takes of its result: ``evaluation``, ``dense_ppl`` by dimension."""
     is_main: bool = False
     """Whether a process that does several stages is called after this one."""
     resources: str | None = None

@@ -56,4 +56,7 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     return {"dense_ppl": {d: sensitivity[d]["dense_ppl"] for d in sensitivity}}
 
 
-STAGE = Stage("score", 10, recipe, run, needs=("calibrate",), section=ScoreConfig)
+STAGE = Stage(
+    "score", 10, recipe, run, needs=("calibrate",), section=ScoreConfig,
+    publishes=("sensitivity.json",), facts=lambda result: {"dense_ppl": result["dense_ppl"]},
+)  # fmt: skip
