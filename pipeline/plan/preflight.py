@@ -1,6 +1,5 @@
 """Checks that need the world: files, the model's layout, folders. Writes nothing."""
 
-import math
 import os
 import stat
 from collections.abc import Callable
@@ -11,9 +10,10 @@ from pydantic import BaseModel
 from pipeline.errors import ConfigError
 from pipeline.executors.slurm.resources import problems as cluster_problems
 from pipeline.files import is_file, is_folder, read_json
+from pipeline.methods import method_of
 from pipeline.models.source import ModelSource, locate
 from pipeline.plan.prefetching import missing as not_in_cache
-from pipeline.pruning.state import DIMENSIONS, Dimension, PruningState, Unit
+from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config, ModelConfig
 from pipeline.stages.calibrate import CalibrationConfig
 from pipeline.stages.evaluate import EvaluateConfig
@@ -21,13 +21,6 @@ from pipeline.stages.probe import ProbeConfig
 from pipeline.stages.shared.calibration import prepare, require_tokenizer
 from pipeline.stages.shared.measuring import data_sources, evaluation_protocol, probe_protocol
 from pipeline.store.folders import RUNS
-
-UNITS: dict[Dimension, tuple[Unit, ...]] = {
-    "blocks": ("attn", "mlp"),
-    "mlp_channels": ("mlp_width",),
-    "heads": ("attn_width",),
-}
-"""What each dimension removes."""
 
 
 def check(config: Config) -> ModelSource:
@@ -70,7 +63,7 @@ class Preflight:
                     "cache", lambda: not_in_cache(config, source),
                     *read, config.of(ProbeConfig), config.of(EvaluateConfig),
                 )  # fmt: skip
-            about_model = _groups if prunes else _pruning_config
+            about_model = _method if prunes else _pruning_config
             problems += _collected(lambda: about_model(config, source))
             if prunes and not file_problems:
                 problems += self._once("windows", lambda: _windows(config, source), *read)
@@ -219,34 +212,9 @@ def _pruning_config(config: Config, source: ModelSource) -> list[str]:
     return []
 
 
-def _groups(config: Config, source: ModelSource) -> list[str]:
-    """Group sizes fit the model, and what has a share of the target can be removed from it."""
-    prune, shape = config.prune, source.shape
-    mlp_width, attn_width = max(shape.widths("mlp")), max(shape.widths("attn"))
-    problems = []
-    if prune.mlp_group_size >= mlp_width > 0:
-        problems.append(
-            f"prune.mlp_group_size: {prune.mlp_group_size} is wrong; allowed is a number from "
-            f"1 to {mlp_width - 1}: this model's MLPs have {mlp_width} channels"
-        )
-    heads = {block.channels: None for layer in source.layers if (block := layer.attn)}
-    multiple = math.lcm(*(each.group_width for each in heads))
-    if heads and (prune.attn_group_size % multiple or prune.attn_group_size > attn_width):
-        served = " or ".join(
-            f"{each.queries_per_key} query heads of {each.head_dim} channels" for each in heads
-        )
-        problems.append(
-            f"prune.attn_group_size: {prune.attn_group_size} is wrong; allowed is a multiple of "
-            f"{multiple} up to {attn_width}: a key/value head of this model serves {served}"
-        )
-    for dimension, share in zip(DIMENSIONS, prune.distribution, strict=True):
-        barred = [shape.why_barred(unit) for unit in UNITS[dimension]]
-        if share and all(barred):
-            problems.append(
-                f"prune.distribution: {dimension} has a share of {share:g}, and this model cannot "
-                f"lose any: {barred[0]}; give it a share of 0"
-            )
-    return problems
+def _method(config: Config, source: ModelSource) -> list[str]:
+    """The settings of the method fit the model."""
+    return method_of(config.prune).problems(config.prune, source)
 
 
 def _windows(config: Config, source: ModelSource) -> list[str]:

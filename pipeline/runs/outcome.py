@@ -29,10 +29,10 @@ def report_of(run: Run, listener: RunListener, summary: Summary) -> RunReport:
         device=summary.made_by["device"],
         settings=_shown_settings(config),
         dense=listener.dense,
-        pruned=listener.records.get(len(listener.rows) - 1),
+        pruned=listener.records.get(len(listener.steps) - 1),
         steps=tuple(
-            ReportStep.from_json(row.to_json(), listener.records.get(row.step))
-            for row in listener.rows
+            ReportStep.from_json(step.to_json(), listener.records.get(step.step))
+            for step in listener.steps
         ),
         sensitivity=_sensitivity(folder / "sensitivity.json"),
         evaluation=_evaluation(folder / "evaluation.json"),

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import transformers
 
+from pipeline.distributed.ranks import Leader
 from pipeline.errors import LeaseLostError
 from pipeline.files import Json, encode, replace
 from pipeline.models.loading import LiveModel, load
@@ -21,6 +22,7 @@ from pipeline.runs.display import Display
 from pipeline.runs.listener import RunListener
 from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs, PlannedStage
+from pipeline.stages.shared.phases import is_reordered
 from pipeline.store.provenance import provenance
 from pipeline.store.summary import Audit, Measured, StageSummary, Summary, Work
 from pipeline.tracking.tracker import Tracker
@@ -29,7 +31,8 @@ from pipeline.tracking.tracker import Tracker
 class StageRunner:
     """Runs the stages of a run that are not finished, and sums up what came of them.
 
-    With ``only``, of the stages that are not finished no others are run.
+    With ``only``, of the stages that are not finished no others are run. ``leader`` has the ranks
+    that share the scoring.
     """
 
     def __init__(
@@ -38,13 +41,15 @@ class StageRunner:
         display: Display,
         tracker: Tracker,
         only: Collection[str] | None = None,
+        leader: Leader | None = None,
     ) -> None:
         self.plan, self.config, self.only = run.plan, run.config, only
+        self.leader = leader
         self.store, self.folder, self.display = run.store, run.folder, display
         self.source = run.source
         self.shape = run.source.shape
         self.listener = RunListener(run.folder, self.shape.total_params, display, tracker)
-        lineage = dense_lineage(run.plan.weights, reordered=run.config.prune.weight_reorder)
+        lineage = dense_lineage(run.plan.weights, reordered=is_reordered(run.config))
         self.live = LiveModel(partial(load_dense, run.config, run.source), lineage)
         self.stages: dict[str, StageSummary] = {}
 
@@ -122,6 +127,7 @@ class StageRunner:
             records=self.store.records,
             made_by=made_by(self.config.model.device),
             listener=self.listener,
+            leader=self.leader,
         )
 
     def _summary(self, error: BaseException | None, seconds: float) -> Summary:
@@ -130,17 +136,17 @@ class StageRunner:
             if stage.stage.facts and (result := self.store.finished(stage)) is not None:
                 facts |= stage.stage.facts(result)
         listener = self.listener
-        last = listener.rows[-1] if listener.rows else None
+        last = listener.steps[-1] if listener.steps else None
         return Summary(
             run=self.folder.path.name,
             status="done" if error is None else "failed",
             error=None if error is None else str(error) or type(error).__name__,
             target_ratio=self.config.prune.target_ratio,
-            steps=len(listener.rows),
+            steps=len(listener.steps),
             ratio_percent=last.ratio_percent if last else 0.0,
             params=last.params if last else None,
             total_params=self.shape.total_params,
-            ppl=last.importance if last else None,
+            ppl=last.decision.perplexity if last else None,
             dense_ppl=facts.get("dense_ppl", {}).get(last.dimension) if last else None,
             evaluation=facts.get("evaluation"),
             shape=self.shape,
@@ -159,8 +165,9 @@ class StageRunner:
 
     def _audit(self) -> Audit:
         """How many of the run's steps were checked exhaustively, and decided otherwise."""
-        audited = [row for row in self.listener.rows if row.audited]
-        otherwise = sum(row.audited != row.chosen for row in audited)
+        decisions = [step.decision for step in self.listener.steps]
+        audited = [each for each in decisions if each.audited]
+        otherwise = sum(each.audited != each.chosen for each in audited)
         return Audit(steps=len(audited), decided_otherwise=otherwise)
 
     def _probe_share(self) -> float | None:
@@ -179,7 +186,7 @@ def load_dense(config: Config, source: ModelSource, _variant: Variant) -> Prunab
     model = load(
         source, settings.dtype, settings.device, settings.attn_implementation, settings.offload
     )
-    if config.prune.weight_reorder:
+    if is_reordered(config):
         model.reorder()
     return model
 

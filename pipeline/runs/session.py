@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from pipeline.distributed.ranks import Leader
 from pipeline.errors import LeaseLostError
 from pipeline.plan.run import Run
 from pipeline.report.data import RunReport
@@ -33,11 +34,11 @@ OnWork = Callable[[Work], None]
 """Is given what this process computed, whether or not it came to its end."""
 
 
-def run_all(run: Run, display: Display, console: Console) -> Summary:
+def run_all(run: Run, display: Display, console: Console, leader: Leader | None = None) -> Summary:
     """Run a plan, then draw and track what came of it. Raises what a stage raises."""
     folder = run.folder
     with _tracking(run, run.plan.by_name, display) as (tracker, _):
-        runner = StageRunner(run, display, tracker)
+        runner = StageRunner(run, display, tracker, leader=leader)
         summary = runner.run()
         report = _conclude(run, runner, summary, tracker)
     console.print(comparison_table(report))
@@ -46,7 +47,13 @@ def run_all(run: Run, display: Display, console: Console) -> Summary:
     return summary
 
 
-def run_part(run: Run, only: Collection[str], display: Display, on_work: OnWork) -> None:
+def run_part(
+    run: Run,
+    only: Collection[str],
+    display: Display,
+    on_work: OnWork,
+    leader: Leader | None = None,
+) -> None:
     """Run some stages of a run in this process, and conclude the run if they were the last.
 
     One process at a time tracks the run: the one that takes its steps, and at last the one that
@@ -61,7 +68,7 @@ def run_part(run: Run, only: Collection[str], display: Display, on_work: OnWork)
 
     tells_steps = any(run.plan.by_name[name].stage.tells_steps for name in only)
     with _tracking(run, only, display, wanted=tells_steps) as (tracker, tracks):
-        runner = StageRunner(run, display, tracker, only)
+        runner = StageRunner(run, display, tracker, only, leader)
         summary = _run_among_others(run, runner, keep)
         is_complete = run.is_complete
         if is_complete and tracks:
@@ -194,8 +201,8 @@ def _track_outcome(
         "candidates",
         CANDIDATE_COLUMNS,
         [
-            (row.step + 1, s.candidate.unit, s.candidate.layer, s.candidate.width_after, s.ppl)
-            for row in runner.listener.rows
-            for s in row.scored
+            (step.step + 1, *s.candidate.to_json().values(), s.score)
+            for step in runner.listener.steps
+            for s in step.decision.scored
         ],
     )

@@ -9,7 +9,8 @@ from typing import Any
 from support_report import HEAD_GROUP, MLP_GROUP, record, shape
 
 from pipeline.measure.record import TaskScore
-from pipeline.pruning.state import Dimension, PruningState
+from pipeline.pruning.phases import STANDARD
+from pipeline.pruning.state import PruningState
 
 SETTINGS: dict[str, Any] = {
     "model": {"path": "acme/tiny-1b", "dtype": "float16"},
@@ -28,12 +29,12 @@ def pruned_state(percent: float, distribution: Sequence[float]) -> PruningState:
     """What a run with such shares would end in, without trying anything."""
     state = PruningState.dense(shape(LAYERS))
     limits = [sum(distribution[: i + 1]) / sum(distribution) * percent for i in range(3)]
-    groups: list[tuple[Dimension, int]] = [
+    groups: list[tuple[str, int]] = [
         ("blocks", 0), ("mlp_channels", MLP_GROUP), ("heads", HEAD_GROUP),
     ]  # fmt: skip
     for (dimension, group), limit in zip(groups, limits, strict=True):
         while state.ratio_percent < limit:
-            found = state.candidates(dimension, group)
+            found = state.candidates(STANDARD[dimension], group)
             state = state.without(found[len(found) * 3 // 5])
     return state
 
