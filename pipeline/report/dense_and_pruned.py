@@ -1,4 +1,4 @@
-"""The dense model beside the pruned one, row by row, as text. Table and page show the same rows."""
+"""The dense model beside the pruned one, row by row, as text, for terminal and page."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ class Row:
     """Whether the row is a part of the one above."""
 
 
-def comparison(report: RunReport) -> list[Row]:
+def dense_and_pruned(report: RunReport) -> list[Row]:
     """All rows that there is data for."""
     rows = [
         *_size(report),
