@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.models.prunable import shape_from_config
 from pipeline.plan.run import Run
+from pipeline.pruning.shape import BLOCK_KINDS
 from pipeline.pruning.state import DIMENSIONS, Candidate, Dimension, PruningState
 from pipeline.pruning.trajectory import Step, Trajectory
 from pipeline.stages.calibrate import windows_for
@@ -179,8 +180,5 @@ class _Counted:
 
 def _guess(state: PruningState, candidates: Sequence[Candidate]) -> Candidate:
     """The candidate that is taken to go: attention and MLP blocks in turn, the widest first."""
-    kept = {
-        "attn": state.shape.layers - len(state.removed_attn),
-        "mlp": state.shape.layers - len(state.removed_mlp),
-    }
+    kept: dict[str, int] = {kind: len(state.left(kind)) for kind in BLOCK_KINDS}
     return max(candidates, key=lambda c: (kept.get(c.unit, 0), c.width_after, c.layer))

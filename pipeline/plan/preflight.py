@@ -213,10 +213,10 @@ def _groups(config: Config, source: ModelSource) -> list[str]:
             f"prune.mlp_group_size: {prune.mlp_group_size} is wrong; allowed is a number from "
             f"1 to {mlp_width - 1}: this model's MLPs have {mlp_width} channels"
         )
-    if prune.attn_group_size % heads.granule or prune.attn_group_size > attn_width:
+    if prune.attn_group_size % heads.group_width or prune.attn_group_size > attn_width:
         problems.append(
             f"prune.attn_group_size: {prune.attn_group_size} is wrong; allowed is a multiple of "
-            f"{heads.granule} up to {attn_width}: a key/value head of this model serves "
+            f"{heads.group_width} up to {attn_width}: a key/value head of this model serves "
             f"{heads.query_heads // heads.key_value_heads} query heads of {heads.head_dim} channels"
         )
     return problems

@@ -4,7 +4,6 @@ import json
 import platform
 import time
 from collections.abc import Collection
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -209,7 +208,7 @@ class Invocation:
             "ppl": last.importance if last else None,
             "dense_ppl": dense_ppl.get(last.dimension) if last else None,
             "evaluation": finished.get("evaluate") or None,
-            "shape": asdict(shape_from_config(self.source.config)),
+            "shape": shape_from_config(self.source.config).to_json(),
             "measured": {"dense": _json(self.dense), "pruned": _json(self._last_record())},
             "candidates_scored": self._candidates_scored(),
             "candidates_scored_in_full": sum(

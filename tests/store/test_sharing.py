@@ -28,7 +28,8 @@ from pipeline.errors import LeaseLostError
 from pipeline.files import key_of, publish
 from pipeline.models.prunable import PrunableModel
 from pipeline.pruning.greedy import walk
-from pipeline.pruning.state import BlockShape, Candidate, ModelShape, PruningState
+from pipeline.pruning.shape import BlockShape, ModelShape
+from pipeline.pruning.state import Candidate, PruningState
 from pipeline.pruning.trajectory import Guard, ScoredCandidate, Step, Trajectory, TrajectoryStore
 from pipeline.runs.display import Quiet
 from pipeline.scoring.one_pass import OnePass
@@ -457,7 +458,7 @@ def test_a_weight_file_that_changed_in_place_is_another_model(work: Workplace) -
 # What other processes do meanwhile
 
 
-TWO_LAYERS = ModelShape(2, BlockShape(8, 8, 100, 0), BlockShape(8, 1, 100, 0), 1000)
+TWO_LAYERS = ModelShape.repeated(2, BlockShape(8, 8, 100, 0), BlockShape(8, 1, 100, 0), 1000)
 STEPS = [
     Step.choose([ScoredCandidate(Candidate("attn", layer, 0), 2.0 + layer)]) for layer in range(2)
 ]
