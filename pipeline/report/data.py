@@ -12,7 +12,7 @@ from pipeline.pruning.state import PruningState
 from pipeline.pruning.steps import PERPLEXITY
 from pipeline.pruning.units import Candidate
 
-Which = Literal["dense", "pruned"]
+Side = Literal["dense", "pruned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class RunReport:
     """Calibration perplexity of the dense model by dimension."""
     sensitivity: Mapping[str, Sensitivity] = field(default_factory=dict)
     """By dimension."""
-    evaluation: Mapping[Which, Evaluation] = field(default_factory=dict)
+    evaluation: Mapping[Side, Evaluation] = field(default_factory=dict)
     evaluation_text: str = "WikiText-2"
     """What the evaluation's perplexity was taken on."""
     probe_share: float | None = None
@@ -81,29 +81,29 @@ class RunReport:
         """The dense model."""
         return self.state.shape
 
-    def record_of(self, which: Which) -> Record | None:
+    def record_of(self, side: Side) -> Record | None:
         """What was measured of the dense or of the pruned model.
 
         The probe of the last step measured the final state too.
         """
-        if which == "dense":
+        if side == "dense":
             return self.dense
         return self.pruned or (self.records.get(self.steps[-1].step) if self.steps else None)
 
-    def tasks_of(self, which: Which) -> tuple[TaskScore, ...]:
+    def tasks_of(self, side: Side) -> tuple[TaskScore, ...]:
         """Task scores of the evaluation; of the probe where no model was evaluated.
 
         Both models' scores come from the same of the two, else they could not be compared.
         """
         if any(evaluation.tasks for evaluation in self.evaluation.values()):
-            evaluation = self.evaluation.get(which)
+            evaluation = self.evaluation.get(side)
             return evaluation.tasks if evaluation else ()
-        record = self.record_of(which)
+        record = self.record_of(side)
         return record.tasks if record else ()
 
-    def evaluation_ppl_of(self, which: Which) -> float | None:
+    def evaluation_ppl_of(self, side: Side) -> float | None:
         """Perplexity on the evaluation's text."""
-        evaluation = self.evaluation.get(which)
+        evaluation = self.evaluation.get(side)
         return finite(evaluation.ppl) if evaluation else None
 
     @property

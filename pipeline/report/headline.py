@@ -122,8 +122,8 @@ def _gained(report: RunReport) -> Headline:
 
 
 def _accuracy(report: RunReport) -> list[str]:
-    before, after = (mean_accuracy(report.tasks_of(which)) for which in ("dense", "pruned"))
-    names = [{task.task for task in report.tasks_of(which)} for which in ("dense", "pruned")]
+    before, after = (mean_accuracy(report.tasks_of(side)) for side in ("dense", "pruned"))
+    names = [{task.task for task in report.tasks_of(side)} for side in ("dense", "pruned")]
     if not before or not after or names[0] != names[1]:
         return []
     points = signed((after[0] - before[0]) * 100)
@@ -141,7 +141,7 @@ def _calibration(report: RunReport) -> tuple[float | None, float | None]:
 def _pair(
     report: RunReport, value: Callable[[Record], float | None]
 ) -> tuple[float | None, float | None]:
-    before, after = (report.record_of(which) for which in ("dense", "pruned"))
+    before, after = (report.record_of(side) for side in ("dense", "pruned"))
     return (
         finite(value(before)) if before else None,
         finite(value(after)) if after else None,

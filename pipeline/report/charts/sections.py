@@ -13,7 +13,7 @@ LAYERS = Section(
     foot="The model reads from left to right. Percent: channels left.",
 )
 ALONG_RUN = Section(
-    name="along",
+    name="along-run",
     title="Along the way",
     order=20,
     columns=2,
@@ -33,7 +33,7 @@ SENSITIVITY = Section(
     "needed.",
 )
 OVER_REMOVED = Section(
-    name="removed",
+    name="over-removed",
     title="Against what was removed",
     order=10,
     columns=3,
@@ -42,7 +42,7 @@ OVER_REMOVED = Section(
     picture_height=240,
 )
 OVER_LATENCY = Section(
-    name="latency",
+    name="over-latency",
     title="Against measured latency",
     order=20,
     columns=2,

@@ -43,6 +43,15 @@ def svg_element(drawing: Drawing) -> str:
     )
 
 
+def svg_icon(drawing: Drawing) -> str:
+    """A small element among words."""
+    size = f'width="{_short(drawing.width)}" height="{_short(drawing.height)}"'
+    return (
+        f'<svg class="key" {size} aria-hidden="true">'
+        f"{''.join(_markup(shape, False) for shape in drawing.shapes)}</svg>"
+    )
+
+
 def _root(drawing: Drawing) -> str:
     return (
         f'viewBox="0 0 {_short(drawing.width)} {_short(drawing.height)}" '

@@ -1,11 +1,7 @@
-"""The comparison as one HTML file that needs nothing else."""
+"""Several runs as one HTML file that needs nothing else."""
 
-from dataclasses import asdict
-from typing import Any
-
-from pipeline.report import colours
+from pipeline.report.charts import figures_of_comparison
 from pipeline.report.compare.comparison import Comparison
-from pipeline.report.compare.figures import published_names
 from pipeline.report.compare.groups import differing_keys, value_text
 from pipeline.report.compare.records import ComparedRun
 from pipeline.report.compare.table import (
@@ -15,18 +11,17 @@ from pipeline.report.compare.table import (
     published_rows,
     rows,
 )
-from pipeline.report.html import render, resource, unless_secret
+from pipeline.report.pages.figures import shown
+from pipeline.report.pages.html import render, unless_secret
 
 
-def render_comparison(comparison: Comparison) -> str:
+def comparison_page(comparison: Comparison) -> str:
     """The page's HTML. Everything that comes from the runs is escaped."""
-    own, shared = "pipeline.report.compare", "pipeline.report"
     keys = differing_keys(comparison.runs)
     return render(
-        "compare/comparison.html.j2",
-        resource(shared, "page.css") + resource(own, "comparison.css"),
-        resource(shared, "drawing.js") + resource(own, "comparison.js"),
+        "comparison.html.j2",
         comparison=comparison,
+        sections=shown(figures_of_comparison(comparison)),
         columns=COLUMNS,
         rows=rows(comparison.runs),
         keys=keys,
@@ -34,32 +29,8 @@ def render_comparison(comparison: Comparison) -> str:
         published_columns=PUBLISHED_COLUMNS,
         published_rows=published_rows(comparison.runs, comparison.published),
         protocols_differ=protocols_differ(comparison.runs),
-        published_names=published_names(comparison.charts),
-        group_colours=_colours(comparison),
-        data=_drawn(comparison),
     )
 
 
 def _values(run: ComparedRun, keys: list[str]) -> list[str]:
     return [unless_secret(key, value_text(key, run.settings.get(key))) for key in keys]
-
-
-def _colours(comparison: Comparison) -> list[str]:
-    known = colours.GROUPS
-    return [known[place % len(known)] for place in range(len(comparison.groups))]
-
-
-def _drawn(comparison: Comparison) -> dict[str, Any]:
-    """What comparison.js draws."""
-    return {
-        "charts": [asdict(chart) for chart in comparison.charts],
-        "trade_offs": [asdict(chart) for chart in comparison.trade_offs],
-        "maps": [asdict(each) for each in comparison.maps],
-        "colours": {
-            "groups": _colours(comparison),
-            "shades": len(colours.GROUPS),
-            "published": colours.PUBLISHED,
-            "dimensions": colours.DIMENSIONS,
-            "tints": colours.TINTS,
-        },
-    }

@@ -1,30 +1,13 @@
 "use strict";
-// What the charts of every page are drawn with, from the JSON beside it. Text goes in as text nodes only, so that
-// nothing in the data can become markup.
+// What a page does. It draws nothing: every figure is in the page, and this moves and shows parts of it.
 
 window.addEventListener("error", (event) => {
   document.documentElement.dataset.error = event.message;
 });
 
-const data = JSON.parse(document.getElementById("data").textContent);
-const SVG = document.getElementById("definitions").namespaceURI;
 const tip = document.getElementById("tip");
 
-// --- elements ---------------------------------------------------------------------------------
-
-function make(tag, attributes = {}, text = null) {
-  const element = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  if (text !== null) element.textContent = text;
-  return element;
-}
-
-function canvas(holder, width, height) {
-  const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, height });
-  holder.replaceChildren(svg);
-  const add = (tag, attributes, text) => svg.appendChild(make(tag, attributes, text));
-  return { svg, add };
-}
+// --- pointing ---------------------------------------------------------------------------------
 
 function showTip(event, text) {
   tip.textContent = text;
@@ -41,74 +24,65 @@ function hideTip() {
   tip.hidden = true;
 }
 
-// --- scales -----------------------------------------------------------------------------------
-
-function linear([from, to], [start, end]) {
-  return (value) => start + ((value - from) / (to - from || 1)) * (end - start);
+function followPointer(svg) {
+  const marks = [...svg.querySelectorAll("[data-x]")];
+  const halo = svg.querySelector(".halo");
+  svg.addEventListener("pointermove", (event) => {
+    const target = marks.length ? nearest(svg, marks, event) : event.target.closest("[data-tip]");
+    if (target) showTip(event, target.dataset.tip);
+    else hideTip();
+    if (halo) moveHalo(halo, target);
+  });
+  svg.addEventListener("pointerleave", () => {
+    hideTip();
+    if (halo) halo.parentNode.setAttribute("visibility", "hidden");
+  });
 }
 
-function logarithmic([from, to], range) {
-  const scale = linear([Math.log(from), Math.log(to)], range);
-  return (value) => scale(Math.log(value));
+function nearest(svg, marks, event) {
+  const box = svg.getBoundingClientRect();
+  const scale = svg.viewBox.baseVal.width / box.width;
+  const x = (event.clientX - box.left) * scale;
+  const y = (event.clientY - box.top) * scale;
+  const alongX = svg.dataset.nearest === "x";
+  const distance = ({ dataset }) => Math.hypot(dataset.x - x, alongX ? 0 : dataset.y - y);
+  return marks.reduce((best, mark) => (distance(mark) < distance(best) ? mark : best));
 }
 
-function linearTicks([from, to], wanted) {
-  const rough = (to - from) / wanted || 1;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * [1, 2, 2.5, 5, 10].find((factor) => factor * power >= rough * 0.999);
-  const ticks = [];
-  for (let i = Math.ceil(from / step - 1e-9); i * step <= to + step * 1e-9; i++) ticks.push(i * step);
-  return ticks;
+function moveHalo(halo, { dataset }) {
+  halo.setAttribute("cx", dataset.x);
+  halo.setAttribute("cy", dataset.y);
+  halo.parentNode.setAttribute("visibility", "visible");
 }
 
-function logarithmicTicks([from, to]) {
-  const ticks = [];
-  const factors = to / from > 1000 ? [1] : [1, 2, 5];
-  for (let power = 10 ** Math.floor(Math.log10(from)); power <= to; power *= 10) {
-    ticks.push(...factors.map((f) => f * power).filter((tick) => tick >= from && tick <= to));
+// --- the slider over the steps ----------------------------------------------------------------
+
+function showStep(slider) {
+  const states = JSON.parse(slider.dataset.states);
+  const count = Number(slider.value);
+  document.getElementById("scrub-text").textContent = states[count].text;
+  for (const state of document.querySelectorAll("[data-from]")) {
+    const { from, to } = state.dataset;
+    const isShown = Number(from) <= count && (to === "" || count < Number(to));
+    state.setAttribute("visibility", isShown ? "visible" : "hidden");
+    if (isShown) state.parentNode.dataset.tip = state.dataset.tip;
   }
-  return ticks;
-}
-
-function tickText(value) {
-  return Number(value.toPrecision(6)).toLocaleString("en", { maximumFractionDigits: 6 });
-}
-
-function extent(values, spare, isLogarithmic) {
-  const from = Math.min(...values);
-  const to = Math.max(...values);
-  if (isLogarithmic) return [from * (from / to) ** spare, to * (to / from) ** spare];
-  const room = (to - from || Math.abs(to) || 1) * spare;
-  return [from - room, to + room];
-}
-
-// --- axes and marks ---------------------------------------------------------------------------
-
-const EDGE = { left: 54, right: 14, top: 8, bottom: 36 };
-
-function drawAxes(add, x, y, xTicks, yTicks, width, height) {
-  const bottom = height - EDGE.bottom;
-  for (const tick of yTicks) {
-    add("line", { x1: EDGE.left, x2: width - EDGE.right, y1: y(tick), y2: y(tick), stroke: "#94a3b8", "stroke-opacity": 0.3 });
-    add("text", { x: EDGE.left - 8, y: y(tick) + 4, "text-anchor": "end" }, tickText(tick));
+  for (const cursor of document.querySelectorAll(".along-run .cursor")) {
+    const x = Number(cursor.dataset.origin) + states[count].ratio * Number(cursor.dataset.perUnit);
+    cursor.setAttribute("transform", `translate(${x},0)`);
+    cursor.setAttribute("visibility", count < states.length - 1 ? "visible" : "hidden");
   }
-  for (const tick of xTicks) add("text", { x: x(tick), y: bottom + 16, "text-anchor": "middle" }, tickText(tick));
-  add("line", { x1: EDGE.left, x2: width - EDGE.right, y1: bottom, y2: bottom, stroke: "#94a3b8" });
 }
 
-function drawLevel(add, x1, x2, y) {
-  add("line", { class: "level", x1, x2, y1: y, y2: y, stroke: "var(--muted)", "stroke-width": 1.5, "stroke-dasharray": "5 4" });
-}
+// --- relative and plain values ----------------------------------------------------------------
 
-function drawMark(add, square, x, y, radius, colour) {
-  const look = { class: "mark", fill: colour, stroke: "#fff", "stroke-width": radius > 2 ? 1 : 0 };
-  if (square) return add("rect", { ...look, x: x - radius, y: y - radius, width: 2 * radius, height: 2 * radius });
-  return add("circle", { ...look, cx: x, cy: y, r: radius });
-}
-
-// A block that lost something is never said to be whole, nor one that is left to be gone.
-function percentOf(share) {
-  return Math.min(99, Math.max(1, Math.round(share * 100)));
+function showScale(scale) {
+  for (const button of document.querySelectorAll(".scales button")) {
+    button.setAttribute("aria-pressed", button.dataset.scale === scale);
+  }
+  for (const name of ["relative", "absolute"]) {
+    for (const figure of document.querySelectorAll(`.scale-${name}`)) figure.hidden = name !== scale;
+  }
 }
 
 // --- tables that can be sorted ----------------------------------------------------------------
@@ -137,11 +111,17 @@ function makeSortable(table) {
   });
 }
 
-function redrawWhenResized(drawAll) {
-  let drawnWidth = window.innerWidth;
-  window.addEventListener("resize", () => {
-    if (window.innerWidth === drawnWidth) return;
-    drawnWidth = window.innerWidth;
-    window.requestAnimationFrame(drawAll);
-  });
+// --- all --------------------------------------------------------------------------------------
+
+document.querySelectorAll(".chart svg").forEach(followPointer);
+document.querySelectorAll(".sortable").forEach(makeSortable);
+for (const button of document.querySelectorAll(".scales button")) {
+  button.addEventListener("click", () => showScale(button.dataset.scale));
 }
+const slider = document.getElementById("scrub");
+if (slider) {
+  slider.closest("label").hidden = false;
+  slider.addEventListener("input", () => showStep(slider));
+  showStep(slider);
+}
+document.documentElement.dataset.ready = "yes";
