@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pipeline.config.schema import Config
+from pipeline.config.schema import schema
 
 PAGE = ROOT / "docs" / "configuration.md"
 HEAD = """# Every configuration key
@@ -23,7 +23,7 @@ HEAD = """# Every configuration key
 Given on the command line as `KEY=VALUE`, e.g. `python launch.py prune.target_ratio=15`. A group is
 chosen as `GROUP=OPTION`; what an option sets is in `conf/GROUP/OPTION.yaml`, and a key given on the
 command line wins. `+paper=MODEL` has the paper's settings of a model. Written from
-`pipeline/config/schema.py` by `python scripts/configuration_page.py`.
+the sections of `pipeline/settings/` and of the stages by `python scripts/configuration_page.py`.
 """
 
 TABLE = "\n| key | allowed | meaning |\n| --- | --- | --- |\n"
@@ -32,7 +32,7 @@ TABLE = "\n| key | allowed | meaning |\n| --- | --- | --- |\n"
 def page() -> str:
     """The page's text."""
     parts = [HEAD]
-    for name, field in Config.model_fields.items():
+    for name, field in schema().model_fields.items():
         section = field.annotation
         if not is_section(section):
             parts.append(f"\n## {name}\n{TABLE}{row(name, field)}")

@@ -9,7 +9,8 @@ from pipeline.executors.status import StageStatus, of_run, places
 from pipeline.files import read_json
 from pipeline.plan.run import Run, launched_from, settings_of
 from pipeline.settings.flat import EXECUTION_KEYS, flat
-from pipeline.store.results import Stage, Store
+from pipeline.stages.base import PlannedStage
+from pipeline.store.results import Store
 
 
 def explain(path: Path) -> Iterator[str]:
@@ -30,7 +31,7 @@ def explain(path: Path) -> Iterator[str]:
                 yield from _nearest(run.store, stage)
 
 
-def _line(store: Store, stage: Stage, status: StageStatus) -> str:
+def _line(store: Store, stage: PlannedStage, status: StageStatus) -> str:
     where = f" (job {status.job_id})" if status.job_id else ""
     if status.state == "done":
         try:
@@ -86,7 +87,7 @@ def _differing(start: str, there: Mapping[str, Any], here: Mapping[str, Any]) ->
             yield f"{start}{key}: {there.get(key)!r} there, {here.get(key)!r} here"
 
 
-def _nearest(store: Store, stage: Stage) -> Iterator[str]:
+def _nearest(store: Store, stage: PlannedStage) -> Iterator[str]:
     """In what this stage differs from the finished one of its kind that is most like it."""
     ours = flat(stage.recipe)
     nearest: tuple[int, str, list[str]] | None = None

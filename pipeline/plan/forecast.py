@@ -15,9 +15,10 @@ from pipeline.plan.run import Run
 from pipeline.pruning.shape import BLOCK_KINDS
 from pipeline.pruning.state import DIMENSIONS, Candidate, Dimension, PruningState
 from pipeline.pruning.trajectory import Step, Trajectory
-from pipeline.stages.calibrate import windows_for
-from pipeline.stages.descent import ends_of
-from pipeline.stages.search import group_size_of, trajectory_identity
+from pipeline.stages.score import ScoreConfig
+from pipeline.stages.shared import identity
+from pipeline.stages.shared.calibration import windows_for
+from pipeline.stages.shared.phases import ends_of, group_size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ class _Counted:
 
     def scorings(self) -> Iterator[Scoring]:
         """Of the sensitivity, and of every step down to the target."""
-        if self.config.score.enabled:
+        if self.config.of(ScoreConfig).enabled:
             for dimension in DIMENSIONS:
                 yield from self._first(dimension)
         state, guessed = self.dense, False
@@ -153,10 +154,10 @@ class _Counted:
         """The trajectory; before calibration, one without steps that has the same name for all."""
         kind = windows_for(dimension)
         calibration = self.windows[kind]["sha256"] if self.windows else self.calibrate
-        identity = trajectory_identity(
+        wanted = identity.of_trajectory(
             self.config, self.run.plan.weights, calibration, dimension, start
         )
-        return self.run.store.trajectories.find(identity)
+        return self.run.store.trajectories.find(wanted)
 
     def _scoring(
         self,

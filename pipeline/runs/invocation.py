@@ -1,17 +1,14 @@
 """The inline executor: a plan's stages one after the other in this process."""
 
-import json
 import platform
 import time
 from collections.abc import Collection
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
-from pipeline.config.schema import Config
 from pipeline.errors import LeaseLostError
 from pipeline.files import Json, encode, replace
 from pipeline.measure.record import Record
@@ -22,10 +19,10 @@ from pipeline.plan.plan import Plan
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.trajectory import Guard, Step
 from pipeline.runs.display import Display
-from pipeline.stages import STAGES
-from pipeline.stages.base import Inputs, StepRow, read_rows
+from pipeline.settings.core import Config
+from pipeline.stages.base import Inputs, PlannedStage, StepRow
 from pipeline.store.provenance import provenance
-from pipeline.store.results import Stage, Store
+from pipeline.store.results import Store
 from pipeline.store.run_folder import RunFolder
 from pipeline.tracking.metrics import dense_metrics, step_metrics
 from pipeline.tracking.tracker import Tracker
@@ -127,7 +124,7 @@ class Invocation:
             self.warnings.append(text)
             self.display.warning(text)
 
-    def _finish(self, stage: Stage) -> None:
+    def _finish(self, stage: PlannedStage) -> None:
         entry: dict[str, Any] = {
             "key": stage.key,
             "status": "waiting",
@@ -144,12 +141,13 @@ class Invocation:
         self._take_over(stage)
         self.display.stage_ended(stage.name, entry["status"], entry["seconds"])
 
-    def _compute(self, stage: Stage, guard: Guard, entry: dict[str, Any]) -> None:
+    def _compute(self, stage: PlannedStage, guard: Guard, entry: dict[str, Any]) -> None:
         entry["status"] = "failed"
         started, scored_before = time.monotonic(), self._candidates_scored()
         self.display.stage_started(stage.name)
         try:
-            result = STAGES[stage.name](self.config, self._inputs(stage), self.store.folder(stage))
+            inputs, folder = self._inputs(stage), self.store.folder(stage)
+            result = stage.stage.run(self.config, inputs, folder)
             replace(self.store.folder(stage) / "provenance.json", encode(provenance()))
             self.store.commit(stage, result, guard)
             entry["status"] = "new"
@@ -159,29 +157,22 @@ class Invocation:
             if entry["status"] == "failed":
                 self.display.stage_ended(stage.name, "failed", entry["seconds"])
 
-    def _take_over(self, stage: Stage) -> None:
+    def _take_over(self, stage: PlannedStage) -> None:
         """Bring a finished stage's files and steps into the run, whoever computed them."""
-        folder = self.store.folder(stage)
-        if stage.name == "prune":
-            self.folder.copy_from(folder, "pruning_config.json")
-        if stage.name == "evaluate":
-            self.folder.copy_from(folder, "evaluation.json", "pruning_config.json")
-        if stage.name == "probe" or (stage.name == "prune" and not self.config.probe.every):
-            records = _read_records(folder / "records.jsonl")
-            if -1 in records:
-                self.on_dense(records[-1])
-            for row in read_rows(self.store.folder(self.plan.by_name["prune"]) / "steps.jsonl"):
-                self.on_step(row, records.get(row.step))
+        self.folder.copy_from(self.store.folder(stage), *stage.stage.publishes)
+        if stage.stage.replay:
+            stage.stage.replay(self.config, self._inputs(stage))
 
     def _write_steps(self) -> None:
         if self.rows:
             self.folder.write_steps(self.rows, self.records)
 
-    def _inputs(self, stage: Stage) -> Inputs:
+    def _inputs(self, stage: PlannedStage) -> Inputs:
         return Inputs(
+            stage=stage,
             source=self.source,
             weights=self.plan.weights,
-            results={needed.name: self.store.folder(needed) for needed in stage.needs},
+            results={each.name: self.store.folder(each) for each in (*stage.needs, stage)},
             live=self.live,
             trajectories=self.store.trajectories,
             records=self.store.records,
@@ -267,11 +258,3 @@ def made_by(device: str) -> dict[str, Any]:
 
 def _json(record: Record | None) -> Json:
     return record.to_json() if record else None
-
-
-def _read_records(path: Path) -> dict[int, Record]:
-    """A probe stage's records by step; none where the file is not there."""
-    if not path.exists():
-        return {}
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {line["step"]: Record.from_json(line) for line in lines}

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any, get_args
 
-from pipeline.config.schema import Config
 from pipeline.files import Json, read_json
 from pipeline.measure.record import Record
 from pipeline.measure.text import WIKITEXT2
@@ -11,6 +10,8 @@ from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.state import PruningState
 from pipeline.report.data import Evaluation, ReportStep, RunReport, Sensitivity, Which
 from pipeline.runs.invocation import Invocation
+from pipeline.settings.core import Config
+from pipeline.stages.evaluate import EvaluateConfig
 
 
 def report_of(invocation: Invocation, summary: Json) -> RunReport:
@@ -33,7 +34,7 @@ def report_of(invocation: Invocation, summary: Json) -> RunReport:
         ),
         sensitivity=_sensitivity(invocation),
         evaluation=_evaluation(folder / "evaluation.json"),
-        evaluation_text=_text_name(config.evaluate.text),
+        evaluation_text=_text_name(config.of(EvaluateConfig).text),
         probe_share=summary["probe_share"],
         counts={
             "steps": summary["steps"],

@@ -10,7 +10,6 @@ from rich.console import Console
 from pipeline.errors import LeaseLostError
 from pipeline.files import Json, read_json
 from pipeline.plan.run import Run
-from pipeline.pruning.state import DIMENSIONS
 from pipeline.report.data import RunReport
 from pipeline.report.page import write_page
 from pipeline.report.picture import write_picture
@@ -28,8 +27,6 @@ from pipeline.tracking.wandb_session import WandbRun
 from pipeline.tracking.wandb_tracker import WandbTracker
 
 PICTURE, PAGE = "report.png", "report.html"
-TRACKED = {*DIMENSIONS, "prune", "probe"}
-"""Stages that tell of steps."""
 NOTHING: Mapping[str, Json] = {}
 TRACKER_WAIT_S = 30.0
 TRACKER_POLL_S = 0.5
@@ -55,13 +52,17 @@ def run_part(run: Run, only: Set[str], display: Display, told: dict[str, Json]) 
     ``told`` gets what was computed, whatever happens. One process at a time tracks the run: the one
     that takes its steps, and at last the one that concludes it.
     """
-    with _tracking(run, only, display, wanted=bool(only & TRACKED)) as (tracker, tracks):
+    with _tracking(run, only, display, wanted=_tells_steps(run, only)) as (tracker, tracks):
         part = _run_part(run, only, display, tracker, told)
         is_complete = run.is_complete
         if is_complete and tracks:
             _conclude(*part, tracker)
     if is_complete and not tracks:
         conclude(run, display, told, only)
+
+
+def _tells_steps(run: Run, names: Collection[str]) -> bool:
+    return any(run.plan.by_name[name].stage.tells_steps for name in names)
 
 
 def conclude(
@@ -179,7 +180,7 @@ def open_tracker(run: Run, stages: Collection[str], note: Callable[[str], None])
             entity=settings.entity,
             name=display_name(config, run.source.name),
             group=settings.group or config.sweep.name,
-            job_type=job_type(stages),
+            job_type=job_type([run.plan.by_name[name] for name in stages]),
             tags=tags(config, run.source.name),
             config=mirrored_config(config, folder.path),
             mode=settings.mode,

@@ -34,8 +34,10 @@ from pipeline.pruning.trajectory import Guard, ScoredCandidate, Step, Trajectory
 from pipeline.runs.display import Quiet
 from pipeline.scoring.one_pass import OnePass
 from pipeline.scoring.perplexity import Windows
+from pipeline.stages import prune
+from pipeline.stages.base import PlannedStage
 from pipeline.store.leases import holder_of, lease
-from pipeline.store.results import Stage, Store
+from pipeline.store.results import Store
 
 REPO = Path(__file__).parents[2]
 VOCABULARY, EOS = 41, 2
@@ -655,13 +657,13 @@ def test_a_stage_is_not_marked_as_finished_without_the_lease(tmp_path: Path) -> 
     def lost() -> None:
         raise LeaseLostError("another process has taken over")
 
-    stage, store = Stage("prune", {"target_ratio": 20.0}), Store(tmp_path)
+    stage, store = PlannedStage(prune.STAGE, "prune", {"target_ratio": 20.0}), Store(tmp_path)
     with pytest.raises(LeaseLostError):
         store.commit(stage, {"steps": 1}, lost)
     assert store.finished(stage) is None
 
 
 def test_the_first_result_of_a_stage_stands(tmp_path: Path) -> None:
-    stage, store = Stage("prune", {"target_ratio": 20.0}), Store(tmp_path)
+    stage, store = PlannedStage(prune.STAGE, "prune", {"target_ratio": 20.0}), Store(tmp_path)
     assert store.commit(stage, {"steps": 1}, lambda: None) == {"steps": 1}
     assert store.commit(stage, {"steps": 2}, lambda: None) == {"steps": 1}

@@ -9,8 +9,8 @@ from functools import cache
 from itertools import chain
 from pathlib import Path
 
-from pipeline.config.schema import ClusterConfig, StageResources, StagesResources
 from pipeline.executors.slurm.client import ask
+from pipeline.settings.core import ClusterConfig, StageResources
 
 DAY_MIN = 24 * 60
 OURS = {
@@ -239,7 +239,7 @@ def _problems(settings: str) -> tuple[str, ...]:
         )
     accounting = Accounting.read()
     found: list[str] = []
-    for stage in StagesResources.model_fields:
+    for stage in type(config.stages).model_fields:
         own = {name for name, value in getattr(config.stages, stage) if value not in (None, {})}
         for name, problem in _stage_problems(cluster, accounting, config.of_stage(stage)):
             section = f"cluster.stages.{stage}" if name in own else "cluster"
