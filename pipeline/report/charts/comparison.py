@@ -122,7 +122,9 @@ def place_of(protocol: str, protocols: list[str]) -> int:
 
 def interval(value: Value) -> Spans:
     """One standard error down and up."""
-    return None if value.stderr is None else (value.value - value.stderr, value.value + value.stderr)
+    return (
+        None if value.stderr is None else (value.value - value.stderr, value.value + value.stderr)
+    )
 
 
 def _lines(

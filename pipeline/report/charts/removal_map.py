@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from pipeline.pruning.records import StepRecord
 from pipeline.pruning.shape import BLOCK_KINDS, BLOCK_NAMES, BlockKind, BlockShape
 from pipeline.pruning.state import PruningState
 from pipeline.report import colours
@@ -12,7 +11,6 @@ from pipeline.report.compare.comparison import Comparison
 from pipeline.report.data import RunReport
 
 CUT_NAMES: dict[BlockKind, str] = {"attn": "attention heads", "mlp": "MLP channels"}
-KEPT_KEY = Key("kept", area=Area(colours.KEPT, colours.KEPT))
 LOWEST_ROW, HIGHEST_ROW = 0.28, 0.6
 """Share of the height of the attention's row, however few or many parameters it has."""
 
@@ -28,7 +26,7 @@ def of_run(report: RunReport) -> Iterator[LayerMap]:
             Cell(row, layer, tuple(_states(report, kind, layer, shape)))
             for layer, row, kind, shape in _blocks(report.state)
         ),
-        keys=_keys("block removed, with its step", hatched=True),
+        keys=_keys("kept (%: channels left)", "block removed, with its step", hatched=True),
     )
 
 
@@ -51,7 +49,7 @@ def of_comparison(comparison: Comparison) -> Iterator[LayerMap]:
                 ),
                 compact=True,
                 own_keys=(Key("", marker=Marker(colours.group(place), "square")),),
-                keys=_keys("block removed", hatched=False),
+                keys=_keys("kept", "block removed", hatched=False),
             )
 
 
@@ -70,31 +68,32 @@ def _rows(state: PruningState) -> dict[str, float]:
     return {BLOCK_NAMES["attn"]: share, BLOCK_NAMES["mlp"]: 1 - share}
 
 
-def _keys(gone: str, *, hatched: bool) -> tuple[Key, ...]:
+def _keys(kept: str, gone: str, *, hatched: bool) -> tuple[Key, ...]:
     solid = colours.tint(colours.GONE) if hatched else colours.GONE
     cuts = [
         Key(f"{CUT_NAMES[kind]} removed", area=Area(colours.tint(colour), colour, hatched))
         for kind, colour in ((kind, colours.kind(kind)) for kind in reversed(BLOCK_KINDS))
     ]
-    return (KEPT_KEY, Key(gone, area=Area(solid, colours.GONE, hatched)), *cuts)
+    grey = Area(colours.KEPT, colours.KEPT)
+    return (Key(kept, area=grey), Key(gone, area=Area(solid, colours.GONE, hatched)), *cuts)
 
 
 def _states(
     report: RunReport, kind: BlockKind, layer: int, shape: BlockShape
 ) -> Iterator[CellState]:
     """The block at the start and after every step that took something of it."""
-    widths: list[tuple[int, int, StepRecord | None]] = [(0, shape.width, None)]
+    widths: list[tuple[int, int, int | None]] = [(0, shape.width, None)]
     for taken, step in enumerate(report.steps, 1):
         for cut in step.chosen.cuts:
             is_here = (cut.kind, cut.layer) == (kind, layer)
             if is_here and cut.width_after < widths[-1][1]:
-                widths.append((taken, cut.width_after, step))
+                widths.append((taken, cut.width_after, step.step))
     if not report.steps:
         yield _end_state(report.state, kind, layer, shape)
         return
     ends = [start for start, _, _ in widths[1:]]
-    for (start, width, step), end in zip(widths, [*ends, None], strict=True):
-        yield _state(kind, layer, shape, width, step and step.step, start, end)
+    for (start, width, number), end in zip(widths, [*ends, None], strict=True):
+        yield _state(kind, layer, shape, width, number, start, end)
 
 
 def _end_state(state: PruningState, kind: BlockKind, layer: int, shape: BlockShape) -> CellState:

@@ -24,6 +24,7 @@ from pipeline.report.data import RunReport, finite
 from pipeline.report.wording import dimension_name, number, removal
 
 REMOVED_AXIS = "parameters removed (%)"
+PLAIN_STROKE, PLAIN_MARKER = Stroke(colours.PLAIN_LINE), Marker(colours.PLAIN_LINE)
 DENSE_KEY = Key("dense model", Stroke(colours.MUTED, "dashed"))
 
 
@@ -47,8 +48,8 @@ class Curve:
     readings: tuple[Reading, ...]
     name: str = ""
     """Shown where a chart has curves of several names."""
-    stroke: Stroke = Stroke(colours.PLAIN_LINE)
-    marker: Marker = Marker(colours.PLAIN_LINE)
+    stroke: Stroke = PLAIN_STROKE
+    marker: Marker = PLAIN_MARKER
 
 
 def probed(report: RunReport, reading: Callable[[Record], Reading | None]) -> tuple[Reading, ...]:

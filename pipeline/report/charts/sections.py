@@ -10,7 +10,7 @@ LAYERS = Section(
     height=204,
     picture_columns=1,
     picture_height=196,
-    foot="The model reads from left to right. Percent: channels left.",
+    foot="The model reads from left to right.",
 )
 ALONG_RUN = Section(
     name="along-run",
@@ -29,8 +29,7 @@ SENSITIVITY = Section(
     height=230,
     picture_columns=0,
     picture_height=216,
-    lead="Calibration perplexity of the dense model without one unit: the higher, the more it is "
-    "needed.",
+    lead="Calibration perplexity without one unit: the higher, the more it is needed.",
 )
 OVER_REMOVED = Section(
     name="over-removed",
@@ -60,5 +59,6 @@ RUN_LAYERS = Section(
     height=54,
     picture_columns=4,
     picture_height=76,
-    foot="Upper row attention, lower row MLP; layers from left to right, from input to output.",
+    lead="Upper row attention, lower row MLP.",
+    foot="Layers from left to right, from input to output.",
 )

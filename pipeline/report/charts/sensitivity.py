@@ -34,7 +34,7 @@ def of_run(report: RunReport) -> Iterator[Chart]:
 def _chart(report: RunReport, sensitivity: Sensitivity, dimension: str) -> Chart:
     limit, base = outlier_limit(sensitivity), base_of(sensitivity)
     markers = dict.fromkeys(_marker(loss.candidate) for loss in sensitivity.losses)
-    named = {marker: "" for marker in markers}
+    named = dict.fromkeys(markers, "")
     for loss in sensitivity.losses:
         named[_marker(loss.candidate)] = _kind_name(loss.candidate)
     dense = finite(sensitivity.dense_ppl)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pipeline.report.compare.groups import Group, groups
 from pipeline.report.compare.quantities import (
     ACCURACY,
     DECODE,
@@ -15,7 +16,6 @@ from pipeline.report.compare.quantities import (
     percent_of_dense,
     value_text,
 )
-from pipeline.report.compare.groups import Group, groups
 from pipeline.report.compare.records import ComparedRun, Value
 from pipeline.report.wording import TIMES, number, relative_change, signed
 
@@ -100,7 +100,9 @@ def notes(runs: Sequence[ComparedRun]) -> list[str]:
     quality = ACCURACY if any(_entries(runs, ACCURACY)) else PERPLEXITY
     entries = list(_entries(runs, quality))
     if not entries:
-        sentences.append("No finished run measured accuracy or perplexity: nothing says which is best.")
+        sentences.append(
+            "No finished run measured accuracy or perplexity: nothing says which is best."
+        )
     elif len({entry.value.protocol for entry in entries}) > 1:
         sentences.append(
             f"{quality.title} was not measured alike in all runs: no line joins different "

@@ -9,6 +9,14 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.report.compare.groups import Group, differing_keys, groups
+from pipeline.report.compare.published import (
+    Published,
+    PublishedPoint,
+    is_model,
+    measures_accuracy_alike,
+    measures_ppl_alike,
+)
 from pipeline.report.compare.quantities import (
     ACCURACY,
     CACHE,
@@ -21,14 +29,6 @@ from pipeline.report.compare.quantities import (
     Quantity,
     percent_of_dense,
     value_text,
-)
-from pipeline.report.compare.groups import Group, differing_keys, groups
-from pipeline.report.compare.published import (
-    Published,
-    PublishedPoint,
-    is_model,
-    measures_accuracy_alike,
-    measures_ppl_alike,
 )
 from pipeline.report.compare.records import ComparedRun, Measured
 from pipeline.report.dense_and_pruned import BYTES_PER_MB

@@ -19,20 +19,23 @@ from pipeline.report.drawing.shapes import (
 
 NARROWEST = 30.0
 """Of a layer, so that its text fits."""
-WIDEST = 118.0
-NAMES_WIDTH, LAYER_NUMBERS = 74.0, 22.0
+WIDEST, LOWEST = 118.0, 150.0
+NAMES_WIDTH, LAYER_NUMBERS, NUMBER_WIDTH = 74.0, 22.0, 20.0
 GAP = 6.0
 TEXT_INSIDE = 18.0
 """What is left of a block holds text from this height on; below it, the text stands above."""
-SMALL_TEXT = 11.0
+SMALL_TEXT, SMALLEST_TEXT = 11.0, 8.0
 
 
-def rows_of_layers(figure: LayerMap, width: float) -> int:
-    """In how many rows the layers are set, so that the text of every cell fits."""
+def rows_of_layers(figure: LayerMap, width: float, height: float = math.inf) -> int:
+    """In how many rows the layers are set, so that the text of every cell fits.
+
+    Fewer, with less text, where ``height`` has no room for so many.
+    """
     if figure.compact:
         return 1
     in_row = max(4, int((width - NAMES_WIDTH) / NARROWEST))
-    return math.ceil(figure.columns / in_row)
+    return min(math.ceil(figure.columns / in_row), max(1, int(min(height / LOWEST, 1e6))))
 
 
 def draw_map(figure: LayerMap, width: float, height: float) -> Drawing:
@@ -42,12 +45,13 @@ def draw_map(figure: LayerMap, width: float, height: float) -> Drawing:
 
 
 def _full(figure: LayerMap, width: float, height: float) -> Iterator[Shape]:
-    rows = rows_of_layers(figure, width)
+    rows = rows_of_layers(figure, width, height)
     in_row = math.ceil(figure.columns / rows)
     pitch = min((width - NAMES_WIDTH) / in_row, WIDEST)
     row_height = height / rows
     inner = row_height - LAYER_NUMBERS - GAP * (len(figure.rows) - 1) - (8 if rows > 1 else 0)
-    tops, heights = [], []
+    tops: list[float] = []
+    heights: list[float] = []
     for share in figure.rows.values():
         tops.append(sum(heights) + GAP * len(heights))
         heights.append(inner * share)
@@ -62,7 +66,7 @@ def _full(figure: LayerMap, width: float, height: float) -> Iterator[Shape]:
         row, place = divmod(cell.column, in_row)
         x, down = NAMES_WIDTH + place * pitch, row * row_height
         yield _cell(cell, (x, down + tops[cell.row]), cell_width, heights[cell.row])
-    for column in range(figure.columns):
+    for column in range(0, figure.columns, math.ceil(NUMBER_WIDTH / pitch)):
         row, place = divmod(column, in_row)
         x, y = NAMES_WIDTH + place * pitch + cell_width / 2, row * row_height + bottom + 15
         yield Text(x, y, str(column), colours.MUTED, "middle", SMALL_TEXT)
@@ -124,16 +128,24 @@ def _state(state: CellState, width: float, height: float) -> Iterator[Shape]:
     if state.is_gone:
         strokes = (((0.0, 0.0), (width, height)), ((0.0, height), (width, 0.0)))
         yield Path(strokes, Look(stroke=lost, width=1.6), attributes={"class": "cross"})
-    if not state.text:
+    size = _text_size(state.text, width)
+    if not state.text or size < SMALLEST_TEXT:
         return
     if not state.is_gone and kept >= TEXT_INSIDE:
-        yield _label(state.text, width / 2, height - kept / 2, "#ffffff")
+        yield _label(state.text, width / 2, height - kept / 2, "#ffffff", size)
         return
     middle = height / 2 if state.is_gone else max(9.0, height - kept - 10)
-    wide = text_width(state.text, SMALL_TEXT, bold=True) + 5
-    yield rectangle(width / 2 - wide / 2, middle - 7.5, wide, 15, Look("#ffffff"))
-    yield _label(state.text, width / 2, middle, colours.INK)
+    wide = min(width, text_width(state.text, size, bold=True) + 5)
+    tall = size + 4
+    yield rectangle(width / 2 - wide / 2, middle - tall / 2, wide, tall, Look("#ffffff"))
+    yield _label(state.text, width / 2, middle, colours.INK, size)
 
 
-def _label(text: str, x: float, y: float, colour: str) -> Text:
-    return Text(x, y + 4, text, colour, "middle", SMALL_TEXT, bold=True)
+def _text_size(text: str, width: float) -> float:
+    """As large as the cell is wide enough for."""
+    wanted = text_width(text, SMALL_TEXT, bold=True)
+    return SMALL_TEXT * min(1.0, (width + 2) / max(1.0, wanted))
+
+
+def _label(text: str, x: float, y: float, colour: str, size: float) -> Text:
+    return Text(x, y + size * 0.36, text, colour, "middle", size, bold=True)

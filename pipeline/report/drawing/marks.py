@@ -24,6 +24,8 @@ DASHES: dict[Dash, tuple[float, ...]] = {
     "dash-dotted": (8, 3, 2, 3),
 }
 SAMPLE_WIDTH, SAMPLE_HEIGHT = 22.0, 14.0
+KEY_GAP = 16.0
+"""Between two entries of a legend."""
 
 
 def marker(
@@ -83,7 +85,7 @@ def sample(key: Key) -> Drawing:
 
 def key_width(key: Key) -> float:
     """Of the sample, the words, and the room to the next entry."""
-    return SAMPLE_WIDTH + 6 + text_width(key.label) + 16
+    return SAMPLE_WIDTH + 6 + text_width(key.label) + KEY_GAP
 
 
 def key_shapes(key: Key, x: float, y: float) -> Group:

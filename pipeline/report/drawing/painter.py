@@ -55,7 +55,7 @@ class Painter:
 
         self.renderer = renderer
         self.figure = artist.figure
-        scale = renderer.points_to_pixels(1)
+        scale = float(renderer.points_to_pixels(1.0))  # type: ignore[arg-type]
         # The first row of a drawing is its top, that of a figure its bottom.
         self.transform = Affine2D().scale(scale, -scale).translate(0, drawing.height * scale)
 

@@ -21,7 +21,7 @@ from pipeline.report.drawing.shapes import (
 
 RIGHT, TOP, BOTTOM = 14.0, 8.0, 36.0
 """From the edges of the sheet to the axes."""
-X_TICK_ROOM, Y_TICK_ROOM = 52.0, 44.0
+X_TICK_ROOM, WHOLE_TICK_ROOM, Y_TICK_ROOM = 52.0, 30.0, 30.0
 HALF_STEP = 0.6
 CROWDED_POINTS = 60
 SIDE_BY_SIDE = 0.38
@@ -82,13 +82,13 @@ def _y_ticks(chart: Chart, y: Scale) -> list[float]:
     return y.ticks(max(2, min(6, int((y.start - y.end) / Y_TICK_ROOM))), chart.y.whole)
 
 
-def _axes(
-    chart: Chart, x: Scale, y: Scale, width: float, height: float
-) -> Iterator[Shape]:
+def _axes(chart: Chart, x: Scale, y: Scale, width: float, height: float) -> Iterator[Shape]:
     for tick in _y_ticks(chart, y):
         yield line(x.start, y(tick), x.end, y(tick), GUIDE)
         yield Text(x.start - 8, y(tick) + 4, tick_text(tick), colours.MUTED, "end")
-    for tick in x.ticks(max(2, min(8, int((x.end - x.start) / X_TICK_ROOM))), chart.x.whole):
+    room = WHOLE_TICK_ROOM if chart.x.whole else X_TICK_ROOM
+    most = 40 if chart.x.whole else 8
+    for tick in x.ticks(max(2, min(most, int((x.end - x.start) / room))), chart.x.whole):
         yield Text(x(tick), y.start + 16, tick_text(tick), colours.MUTED, "middle")
     yield line(x.start, y.start, x.end, y.start, AXIS)
     yield Text((x.start + width) / 2, height - 4, chart.x.title, colours.MUTED, "middle")

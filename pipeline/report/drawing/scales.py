@@ -31,8 +31,7 @@ class Scale:
         """Round values between ``low`` and ``high``, about as many as ``wanted``."""
         if self.logarithmic:
             return list(_logarithmic_ticks(self.low, self.high))
-        ticks = list(_linear_ticks(self.low, self.high, wanted))
-        return [tick for tick in ticks if float(tick).is_integer()] if whole else ticks
+        return list(_linear_ticks(self.low, self.high, wanted, whole))
 
 
 def extent(values: Sequence[float], logarithmic: bool) -> tuple[float, float]:
@@ -45,10 +44,12 @@ def extent(values: Sequence[float], logarithmic: bool) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _linear_ticks(low: float, high: float, wanted: int) -> Iterator[float]:
+def _linear_ticks(low: float, high: float, wanted: int, whole: bool) -> Iterator[float]:
     rough = (high - low) / wanted or 1
+    rough = max(1.0, rough) if whole else rough
     power = 10 ** math.floor(math.log10(rough))
-    step = power * next(f for f in (1, 2, 2.5, 5, 10) if f * power >= rough * 0.999)
+    factors = (1, 2, 5, 10) if whole else (1, 2, 2.5, 5, 10)
+    step = power * next(factor for factor in factors if factor * power >= rough * 0.999)
     for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1):
         yield number * step
 

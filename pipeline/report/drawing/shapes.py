@@ -89,7 +89,12 @@ def line(x1: float, y1: float, x2: float, y2: float, look: Look, **data: str) ->
 
 
 def rectangle(
-    x: float, y: float, width: float, height: float, look: Look, attributes: Attributes | None = None
+    x: float,
+    y: float,
+    width: float,
+    height: float,
+    look: Look,
+    attributes: Attributes | None = None,
 ) -> Path:
     """A rectangle."""
     corners = ((x, y), (x + width, y), (x + width, y + height), (x, y + height))

@@ -114,7 +114,9 @@ def _attributes(attributes: Attributes) -> str:
 
 
 def _escaped(text: str) -> str:
-    return escape(UNPRINTABLE.sub("", text)).replace("\n", "&#10;")
+    """Without what XML has no place for; several spaces stay several."""
+    spaced = UNPRINTABLE.sub("", text).replace("  ", "\u00a0 ")
+    return escape(spaced).replace("\n", "&#10;")
 
 
 def _short(value: float) -> str:

@@ -7,7 +7,7 @@ from pipeline.report import colours
 from pipeline.report.charts import by_section
 from pipeline.report.charts.base import Figure, Key, Section
 from pipeline.report.drawing import draw
-from pipeline.report.drawing.marks import key_shapes, key_width
+from pipeline.report.drawing.marks import KEY_GAP, key_shapes, key_width
 from pipeline.report.drawing.painter import pdf, png
 from pipeline.report.drawing.shapes import (
     Drawing,
@@ -27,6 +27,7 @@ WIDTH_PX = 1600
 EDGE, GUTTER = 14.0, 24.0
 HEADING, CAPTION, NOTE = 24.0, 18.0, 14.0
 NAME_SIZE, ABOUT_SIZE, LINE_SIZE = 22.0, 14.0, 15.0
+HEADING_SIZE, CAPTION_SIZE = 14.0, 13.0
 KEY_ROW = 18.0
 FORMATS: dict[str, Callable[[Drawing], str | bytes]] = {
     "png": lambda drawing: png(drawing, WIDTH_PX),
@@ -66,12 +67,12 @@ def title_block(name: str, about: str, height: float, lines: Sequence[str] = ())
     """A name in large letters, what it is about, and lines below."""
     room = WIDTH - 2 * EDGE
     shapes: list[Shape] = [
-        Text(EDGE, 24, shortened(name, room, NAME_SIZE, bold=True), colours.INK, size=NAME_SIZE,
+        Text(EDGE, 22, shortened(name, room, NAME_SIZE, bold=True), colours.INK, size=NAME_SIZE,
              bold=True),
-        Text(EDGE, 46, shortened(about, room, ABOUT_SIZE), colours.MUTED, size=ABOUT_SIZE),
+        Text(EDGE, 42, shortened(about, room, ABOUT_SIZE), colours.MUTED, size=ABOUT_SIZE),
     ]  # fmt: skip
     for row, text in enumerate(lines):
-        shapes.append(Text(EDGE, 68 + row * 19, text, colours.INK, size=LINE_SIZE))
+        shapes.append(Text(EDGE, 62 + row * 19, text, colours.INK, size=LINE_SIZE))
     return Block(height, tuple(shapes))
 
 
@@ -81,24 +82,24 @@ def _section(section: Section, figures: list[Figure]) -> Block:
     heading, down = _heading(section, keys)
     shapes = list(heading)
     for row in _rows(section, figures):
-        shapes += [
-            Group(tuple(_captioned(figure, width, section.picture_height)), place=(left, down))
-            for figure, left, width in row
-        ]
+        two_lines = any(_caption_width(figure) > width for figure, _, width in row)
+        for figure, left, width in row:
+            parts = _captioned(figure, width, section.picture_height, two_lines)
+            shapes.append(Group(tuple(parts), place=(left, down)))
         down += section.picture_height
     return Block(down, tuple(shapes))
 
 
 def _heading(section: Section, keys: Sequence[Key]) -> tuple[list[Shape], float]:
     """The title with the legend beside it, or below where it is too long; and its height."""
-    title = Text(EDGE, 16, section.title, colours.INK, size=14, bold=True)
-    free = WIDTH - 2 * EDGE - text_width(section.title, 14, bold=True) - 24
+    left = EDGE + text_width(section.title, HEADING_SIZE, bold=True) + 12
     short = [Key(shortened(key.label, 420), key.stroke, key.marker, key.area) for key in keys]
-    whole = sum(map(key_width, short))
-    shapes: list[Shape] = [title]
-    if whole <= free:
-        shapes += _keys_from(short, WIDTH - EDGE - whole + 16, 16)
-        return shapes, HEADING
+    free = WIDTH - EDGE - left - sum(map(key_width, short)) + KEY_GAP
+    shapes: list[Shape] = [Text(EDGE, 16, section.title, colours.INK, size=HEADING_SIZE, bold=True)]
+    if text_width(section.lead) <= max(free, 0):
+        shapes.append(Text(left, 16, section.lead, colours.MUTED))
+    if free >= 0:
+        return [*shapes, *_keys_from(short, left + free, 16)], HEADING
     down = HEADING
     for row in _key_rows(short):
         shapes += _keys_from(row, EDGE, down + 12)
@@ -141,12 +142,12 @@ def _rows(section: Section, figures: list[Figure]) -> Iterator[list[tuple[Figure
         yield placed
 
 
-def _captioned(figure: Figure, width: float, height: float) -> Iterator[Shape]:
+def _captioned(figure: Figure, width: float, height: float, two_lines: bool) -> Iterator[Shape]:
     """The figure between its title and its notes."""
     top = 0.0
     if figure.title:
-        top = CAPTION
-        yield from _caption(figure, width)
+        top = CAPTION + (NOTE if two_lines else 0)
+        yield from _caption(figure, width, two_lines)
     notes = [note for note in figure.notes if note]
     inside = height - top - NOTE * len(notes) - 8
     yield Group(draw(figure, width, inside).shapes, place=(0.0, top))
@@ -155,18 +156,22 @@ def _captioned(figure: Figure, width: float, height: float) -> Iterator[Shape]:
         yield Text(0, y, shortened(note, width), colours.MUTED)
 
 
-def _caption(figure: Figure, width: float) -> Iterator[Shape]:
-    own = sum(map(key_width, figure.own_keys))
-    left = 0.0
+def _caption_width(figure: Figure) -> float:
+    """Of title, subtitle and legend in one line."""
+    words = text_width(figure.title, CAPTION_SIZE, bold=True) + 8 + text_width(figure.subtitle)
+    return words + sum(map(key_width, figure.own_keys))
+
+
+def _caption(figure: Figure, width: float, two_lines: bool) -> Iterator[Shape]:
+    """Title and subtitle, in one line or two; legend on the right."""
+    own, left = sum(map(key_width, figure.own_keys)) - KEY_GAP, 0.0
     if any(not key.label for key in figure.own_keys):  # a mark before the title
         yield from _keys_from(figure.own_keys, -6, 13)
         left = 20.0
     else:
-        yield from _keys_from(figure.own_keys, width - own + 16, 13)
-    title = shortened(figure.title, width - left - 60, 13, bold=True)
-    yield Text(left, 13, title, colours.INK, size=13, bold=True)
-    left += text_width(title, 13, bold=True) + 8
-    free = width - left - (own if left < width - own else 0)
-    subtitle = shortened(figure.subtitle, free)
-    if len(subtitle) > 1:
-        yield Text(left, 13, subtitle, colours.MUTED)
+        yield from _keys_from(figure.own_keys, width - own, 13)
+    title = shortened(figure.title, width - left - 60, CAPTION_SIZE, bold=True)
+    yield Text(left, 13, title, colours.INK, size=CAPTION_SIZE, bold=True)
+    after = left + text_width(title, CAPTION_SIZE, bold=True) + 8
+    x, y = (left, 13 + NOTE) if two_lines else (after, 13.0)
+    yield Text(x, y, shortened(figure.subtitle, width - x), colours.MUTED)
