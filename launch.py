@@ -7,9 +7,10 @@ import shlex
 import stat
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from pipeline.distributed.rendezvous import over_ranks
+from pipeline.distributed.start import over_ranks
 from pipeline.errors import ConfigError, PipelineError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.config.compose import Combination
+    from pipeline.distributed.ranks import Leader
     from pipeline.plan.run import Run
     from pipeline.plan.sweep import Sweep
 
@@ -29,20 +31,23 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.umask(os.umask(0) | stat.S_IWOTH)
     command = shlex.join(["python", *sys.argv])
-    return report_errors(lambda: over_ranks(lambda: compose_and_run(command)), command)
+    return report_errors(lambda: over_ranks(partial(compose_and_run, command)), command)
 
 
-def compose_and_run(command: str) -> None:
-    """Have Hydra compose the command line, and run what comes of it. Raises ``PipelineError``."""
+def compose_and_run(command: str, leader: "Leader | None") -> None:
+    """Have Hydra compose the command line, and run what comes of it. Raises ``PipelineError``.
+
+    ``leader`` has the ranks that share the scoring.
+    """
     from pipeline.config.compose import compose_command
     from pipeline.config.overrides import check
 
     checked = check(sys.argv[1:])
     combinations, is_sweep = compose_command(checked.arguments, checked.problems)
     if is_sweep:
-        run_sweep(combinations, checked.problems, command)
+        run_sweep(combinations, checked.problems, command, leader)
     elif combinations:
-        run(combinations[0].raw, checked.problems)
+        run(combinations[0].raw, checked.problems, leader)
     elif checked.problems:
         raise ConfigError(checked.problems)
 
@@ -69,7 +74,7 @@ def report_errors(work: Callable[[], None], command: str) -> int:
     return 0
 
 
-def run(raw: "DictConfig", problems: list[str]) -> None:
+def run(raw: "DictConfig", problems: list[str], leader: "Leader | None" = None) -> None:
     """Validate what Hydra composed, and run it or have it run. Raises ``PipelineError``."""
     from pipeline.config.compose import from_composed
 
@@ -80,10 +85,15 @@ def run(raw: "DictConfig", problems: list[str]) -> None:
     from pipeline.plan.run import Run
 
     ready = Run.prepare(config, check(config))
-    carry_out([ready], lambda: run_here(ready))
+    carry_out([ready], lambda: run_here(ready, leader))
 
 
-def run_sweep(combinations: "list[Combination]", problems: list[str], command: str) -> None:
+def run_sweep(
+    combinations: "list[Combination]",
+    problems: list[str],
+    command: str,
+    leader: "Leader | None" = None,
+) -> None:
     """Plan all combinations as one, and run them or have them run. Raises ``PipelineError``."""
     from pipeline.plan import sweep
 
@@ -91,7 +101,8 @@ def run_sweep(combinations: "list[Combination]", problems: list[str], command: s
     go_offline(any(config.cluster.offline for config in configs))
 
     planned = sweep.Sweep.of(configs, [each.overrides for each in combinations], command)
-    carry_out(planned.runs, lambda: sweep.run_here(planned, run_here, screen()), planned)
+    here = partial(run_here, leader=leader)
+    carry_out(planned.runs, lambda: sweep.run_here(planned, here, screen()), planned)
 
 
 def carry_out(
@@ -114,7 +125,7 @@ def go_offline(is_offline: bool) -> None:
         os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
 
 
-def run_here(ready: "Run") -> None:
+def run_here(ready: "Run", leader: "Leader | None") -> None:
     """Run a run in this process."""
     from pipeline.runs import session
     from pipeline.runs.display import Quiet, Terminal
@@ -126,7 +137,7 @@ def run_here(ready: "Run") -> None:
         if console.is_terminal
         else Quiet(console)
     )
-    session.run_all(ready, display, console)
+    session.run_all(ready, display, console, leader)
 
 
 def screen() -> "Console":

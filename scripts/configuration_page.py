@@ -16,6 +16,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pipeline.config.schema import schema
+from pipeline.methods import methods
+from pipeline.methods.base import Method
+from pipeline.settings.core import PruneConfig
 
 PAGE = ROOT / "docs" / "configuration.md"
 HEAD = """# Every configuration key
@@ -23,7 +26,7 @@ HEAD = """# Every configuration key
 Given on the command line as `KEY=VALUE`, e.g. `python launch.py prune.target_ratio=15`. A group is
 chosen as `GROUP=OPTION`; what an option sets is in `conf/GROUP/OPTION.yaml`, and a key given on the
 command line wins. `+paper=MODEL` has the paper's settings of a model. Written from
-the sections of `pipeline/settings/` and of the stages by `python scripts/configuration_page.py`.
+the sections of `pipeline/settings/`, of the stages and of the methods by `python scripts/configuration_page.py`.
 """
 
 TABLE = "\n| key | allowed | meaning |\n| --- | --- | --- |\n"
@@ -42,11 +45,14 @@ def page() -> str:
         if options:
             parts.append(f"\nOptions: {', '.join(f'`{name}={option}`' for option in options)}\n")
         parts.append(TABLE)
+        base = PruneConfig if issubclass(section, PruneConfig) else section
         parts += [
             row(f"{name}.{key}", entry)
-            for key, entry in section.model_fields.items()
+            for key, entry in base.model_fields.items()
             if not is_section(entry.annotation)
         ]
+        if base is PruneConfig:
+            parts += map(of_method, methods().values())
         for key, entry in section.model_fields.items():
             if is_section(entry.annotation):
                 inner = entry.annotation.model_fields
@@ -56,6 +62,17 @@ def page() -> str:
                     f"one of {', '.join(inner)}; KEY one of {', '.join(first.model_fields)} |\n"
                 )
     return "".join(parts)
+
+
+def of_method(method: Method[Any]) -> str:
+    """The keys that a method has besides those of all methods."""
+    own = {
+        key: entry
+        for key, entry in method.section.model_fields.items()
+        if key not in PruneConfig.model_fields
+    }
+    rows = "".join(row(f"prune.{key}", entry) for key, entry in own.items())
+    return f"\n### prune={method.name}\n\n{method.section.__doc__}\n" + (TABLE + rows if own else "")
 
 
 def is_section(annotation: Any) -> bool:

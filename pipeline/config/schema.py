@@ -1,4 +1,4 @@
-"""The whole schema, put together from the sections of settings and of the stages.
+"""The whole schema, put together from the sections of settings, stages and methods.
 
 Everything that can be said about a value alone is checked here.
 """
@@ -12,7 +12,15 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, create_m
 
 from pipeline.errors import ConfigError
 from pipeline.files import Json
-from pipeline.settings.core import ClusterConfig, Config, StageResources, needs_no_cluster
+from pipeline.methods import methods
+from pipeline.settings.core import (
+    DEFAULT_METHOD,
+    ClusterConfig,
+    Config,
+    PruneConfig,
+    StageResources,
+    needs_no_cluster,
+)
 from pipeline.settings.messages import message
 from pipeline.settings.secrets import secret_problems, without_secrets
 from pipeline.settings.section import Section
@@ -20,11 +28,12 @@ from pipeline.stages import stages
 
 
 @cache
-def schema() -> type[Config]:
-    """The configuration with every section."""
+def schema(method: str = DEFAULT_METHOD) -> type[Config]:
+    """The configuration with every section; ``prune`` has the keys of a method."""
     owned: dict[str, Any] = {
         stage.section.key: _field(stage.section) for stage in stages() if stage.section
     }
+    owned["prune"] = _field(methods()[method].section)
     cluster: Any = _with_stages(ClusterConfig)
     owned["cluster"] = (Annotated[cluster, AfterValidator(needs_no_cluster)], ...)
     return create_model("Config", __base__=Config, __doc__=Config.__doc__, **owned)
@@ -51,11 +60,17 @@ def _with_stages(cluster: type[ClusterConfig]) -> type[ClusterConfig]:
     return create_model(cluster.__name__, __base__=cluster, __doc__=cluster.__doc__, **changed)
 
 
-def known_keys(section: type[BaseModel] | None = None, prefix: str = "") -> Iterator[str]:
-    """Every key of the schema, dotted; sections alone do not count."""
-    for name, field in (section or schema()).model_fields.items():
+@cache
+def known_keys() -> tuple[str, ...]:
+    """Every key, dotted, whatever the method; sections alone do not count."""
+    keys = (key for method in methods() for key in _keys_of(schema(method), ""))
+    return tuple(dict.fromkeys(keys))
+
+
+def _keys_of(section: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from known_keys(field.annotation, f"{prefix}{name}.")
+            yield from _keys_of(field.annotation, f"{prefix}{name}.")
         else:
             yield prefix + name
 
@@ -69,7 +84,7 @@ def is_known(key: str) -> bool:
 @cache
 def _mappings() -> frozenset[str]:
     """Keys whose value is a mapping with names of the user's own."""
-    return frozenset(_keys_of_mappings(schema(), ""))
+    return frozenset(key for method in methods() for key in _keys_of_mappings(schema(method), ""))
 
 
 def _keys_of_mappings(section: type[BaseModel], prefix: str) -> Iterator[str]:
@@ -100,20 +115,36 @@ def _likeness(key: str, known: str) -> float:
 def validate(raw: Mapping[str, Json]) -> Config:
     """Turn composed values into a ``Config``, or raise ``ConfigError`` with every problem."""
     problems = [*secret_problems(raw), *_between_keys(raw), *_mixed_where_it_cannot_be(raw)]
+    method = _method_of(raw)
+    known = method if method in methods() else DEFAULT_METHOD
     try:
-        config = schema().model_validate(raw)
+        config = schema(known).model_validate(raw)
     except ValidationError as error:
-        problems += [_message(detail) for detail in error.errors()]
+        details = error.errors()
+        if method != known:  # its keys are not known either
+            details = [detail for detail in details if detail["loc"][0] != PruneConfig.key]
+        problems += [_message(detail) for detail in details]
+    if method != known:
+        problems.append(f"prune.method: {method!r} is not there; allowed: {', '.join(methods())}")
     if problems:
         raise ConfigError([without_secrets(problem) for problem in problems])
     return config
 
 
+def _method_of(raw: Mapping[str, Json]) -> str:
+    """The name of the method; the default where it is not given or no text."""
+    section = raw.get(PruneConfig.key)
+    name = section.get("method", DEFAULT_METHOD) if isinstance(section, Mapping) else None
+    return name if isinstance(name, str) else DEFAULT_METHOD
+
+
 def _between_keys(raw: Mapping[str, Json]) -> Iterator[str]:
-    for stage in stages():
-        given = raw.get(stage.section.key) if stage.section else None
-        if stage.section and isinstance(given, Mapping):
-            yield from stage.section.problems(given)
+    sections = [stage.section for stage in stages() if stage.section]
+    sections += [m.section for name, m in methods().items() if name == _method_of(raw)]
+    for section in sections:
+        given = raw.get(section.key)
+        if isinstance(given, Mapping):
+            yield from section.problems(given)
 
 
 def _mixed_where_it_cannot_be(raw: Mapping[str, Json]) -> Iterator[str]:

@@ -11,15 +11,17 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pipeline.distributed.rendezvous import over_ranks
+from pipeline.distributed.start import over_ranks
 from pipeline.errors import LeaseLostError, PipelineError, StageError
 from pipeline.executors.slurm import client as slurm
 from pipeline.executors.submission import Submission, Task, now, runs_that_want
 from pipeline.runs.interruption import STOP_SIGNALS, Interrupted, Interruption
+from pipeline.store.summary import Work
 
 if TYPE_CHECKING:
+    from pipeline.distributed.ranks import Leader
     from pipeline.plan.run import Run
 
 KILLED_WITHIN_S = 120.0
@@ -28,12 +30,12 @@ KILLED_WITHIN_S = 120.0
 class ThisJob:
     """The job that this process is."""
 
-    def __init__(self, submission: Submission) -> None:
-        self.submission = submission
+    def __init__(self, submission: Submission, leader: "Leader | None") -> None:
+        self.submission, self.leader = submission, leader
         self.index = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
         self.restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         self.id = os.environ.get("SLURM_JOB_ID") if "SLURM_PROCID" in os.environ else None
-        self.computed: dict[str, Any] = {}
+        self.work = Work()
         self.interruption = Interruption.watch(submission.intent["patience_s"], self._leave_at_once)
 
     def run(self) -> int:
@@ -83,7 +85,7 @@ class ThisJob:
             is_local = self.submission.intent["cluster"] == "local"
             check_unchanged(run, task, needs_all=not is_local)
             only = set(run.plan.by_name) if is_local else set(task.stages)
-            run_part(run, only, log, self.computed)
+            run_part(run, only, log, self._keep, self.leader)
         for path in _others_that_want(run, task):
             with launched_from(path):
                 other = Run.open(path)
@@ -91,12 +93,14 @@ class ThisJob:
                     print(f"concluding {path}, which waited for this, too", flush=True)
                     conclude(other, log)
 
+    def _keep(self, work: Work) -> None:
+        self.work = work
+
     def _check(self) -> None:
         """Raise what ends the stage between two steps."""
-        from pipeline.distributed.ranks import require_all
-
         # first: SLURM asks a job to stop whose rank has died, and that is no reason to requeue it
-        require_all()
+        if self.leader:
+            self.leader.check()
         self.interruption.check()
 
     def _leave_at_once(self) -> None:
@@ -137,7 +141,12 @@ class ThisJob:
         return False
 
     def _end(self, outcome: str, error: str | None) -> int:
-        told = {"outcome": outcome, "error": error, "time": now(), **self.computed}
+        told = {
+            "outcome": outcome,
+            "error": error,
+            "time": now(),
+            **self.work.model_dump(mode="json"),
+        }
         self.submission.record("end", self.index, self.restart, told)
         return int(outcome != "done")
 
@@ -168,16 +177,14 @@ def main() -> int:
     """Run this job, or this process's part of it."""
     # before any thread is started, those of the ranks' exchange among them
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    outcomes: list[int] = []
     try:
-        over_ranks(lambda: outcomes.append(run_submission()))
+        return over_ranks(run_submission)
     except StageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return outcomes[0]
 
 
-def run_submission() -> int:
+def run_submission(leader: "Leader | None" = None) -> int:
     """Run what this process is told to by its folder; the exit status."""
     submission = Submission(Path(sys.argv[1]))
     entry = submission.folder.stat()
@@ -187,7 +194,7 @@ def run_submission() -> int:
     if submission.intent["offline"]:
         os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_MODE="offline")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return ThisJob(submission).run()
+    return ThisJob(submission, leader).run()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from pipeline.errors import ConfigError
 from pipeline.executors.slurm.resources import problems as cluster_problems
 from pipeline.files import is_file, is_folder, read_json
-from pipeline.models.prunable import heads_of, shape_from_config
+from pipeline.methods import method_of
+from pipeline.models.prunable import shape_from_config
 from pipeline.models.source import ModelSource, locate
 from pipeline.plan.prefetching import missing as not_in_cache
 from pipeline.pruning.state import PruningState
@@ -63,7 +64,7 @@ class Preflight:
                     "cache", lambda: not_in_cache(config, source),
                     *read, config.of(ProbeConfig), config.of(EvaluateConfig),
                 )  # fmt: skip
-            about_model = _groups if prunes else _pruning_config
+            about_model = _method if prunes else _pruning_config
             problems += _collected(lambda: about_model(config, source))
             if prunes and not file_problems:
                 problems += self._once("windows", lambda: _windows(config, source), *read)
@@ -212,22 +213,9 @@ def _pruning_config(config: Config, source: ModelSource) -> list[str]:
     return []
 
 
-def _groups(config: Config, source: ModelSource) -> list[str]:
-    prune, heads = config.prune, heads_of(source.config)
-    attn_width, mlp_width = heads.query_heads * heads.head_dim, source.config.intermediate_size
-    problems = []
-    if prune.mlp_group_size >= mlp_width:
-        problems.append(
-            f"prune.mlp_group_size: {prune.mlp_group_size} is wrong; allowed is a number from "
-            f"1 to {mlp_width - 1}: this model's MLPs have {mlp_width} channels"
-        )
-    if prune.attn_group_size % heads.group_width or prune.attn_group_size > attn_width:
-        problems.append(
-            f"prune.attn_group_size: {prune.attn_group_size} is wrong; allowed is a multiple of "
-            f"{heads.group_width} up to {attn_width}: a key/value head of this model serves "
-            f"{heads.query_heads // heads.key_value_heads} query heads of {heads.head_dim} channels"
-        )
-    return problems
+def _method(config: Config, source: ModelSource) -> list[str]:
+    """The settings of the method fit the model."""
+    return method_of(config.prune).problems(config.prune, source)
 
 
 def _windows(config: Config, source: ModelSource) -> list[str]:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from pipeline.models.loading import LiveModel
-from pipeline.pruning.state import Candidate, PruningState
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import Candidate
 from pipeline.scoring.one_pass import OnePass, Progress
 from pipeline.scoring.perplexity import Windows
 

@@ -99,4 +99,5 @@ def _pruning_config(config: Config, inputs: Inputs) -> Path:
 STAGE = Stage(
     "evaluate", 60, recipe, run, needs=("prune", "dense"), section=EvaluateConfig,
     publishes=("evaluation.json", "pruning_config.json"),
+    facts=lambda result: {"evaluation": result},
 )  # fmt: skip

@@ -12,10 +12,11 @@ from pydantic import Field
 
 from pipeline.files import Json, replace
 from pipeline.measure.record import Record
+from pipeline.pruning.records import read_steps
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.settings.section import Section
-from pipeline.stages.base import Inputs, Planning, Recipe, Stage, read_rows
+from pipeline.stages.base import Inputs, Planning, Recipe, Stage
 
 
 class ProbeConfig(Section):
@@ -78,20 +79,19 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     from pipeline.stages.shared.measuring import Measurements, What
 
     measurements = Measurements(config, inputs, What.of_probe(config))
-    rows = read_rows(inputs.results["prune"] / "steps.jsonl")
+    steps = read_steps(inputs.results["prune"] / "steps.jsonl")
     state = PruningState.dense(shape_from_config(inputs.source.config))
     records = {-1: measurements.of(state)}
     inputs.listener.on_dense(records[-1])
-    for row in rows:
-        state = state.without(row.chosen)
-        last = row.step == len(rows) - 1
-        record = (
-            measurements.of(state) if last or is_due(config.of(ProbeConfig), row.step + 1) else None
-        )
+    for step in steps:
+        state = state.without(step.chosen)
+        is_last = step.step == len(steps) - 1
+        due = is_last or is_due(config.of(ProbeConfig), step.step + 1)
+        record = measurements.of(state) if due else None
         if record:
-            records[row.step] = record
-        inputs.listener.on_step(row, record)
-    lines = [json.dumps({"step": step, **r.to_json()}) + "\n" for step, r in records.items()]
+            records[step.step] = record
+        inputs.listener.on_step(step, record)
+    lines = [json.dumps({"step": number, **r.to_json()}) + "\n" for number, r in records.items()]
     replace(out_dir / "records.jsonl", "".join(lines))
     return {"records": len(records)}
 
@@ -101,8 +101,8 @@ def replay(_config: Config, inputs: Inputs) -> None:
     lines = (inputs.results["probe"] / "records.jsonl").read_text(encoding="utf-8").splitlines()
     records = {line["step"]: Record.from_json(line) for line in map(json.loads, lines)}
     inputs.listener.on_dense(records[-1])
-    for row in read_rows(inputs.results["prune"] / "steps.jsonl"):
-        inputs.listener.on_step(row, records.get(row.step))
+    for step in read_steps(inputs.results["prune"] / "steps.jsonl"):
+        inputs.listener.on_step(step, records.get(step.step))
 
 
 STAGE = Stage(

@@ -14,7 +14,6 @@ from pipeline.data.datasets import cut_windows, dataset_rows, draw, read_tokens
 from pipeline.errors import ConfigError
 from pipeline.files import Json, encode, read_json, replace
 from pipeline.models.source import ModelSource
-from pipeline.pruning.state import Dimension
 from pipeline.scoring.perplexity import Windows
 
 if TYPE_CHECKING:
@@ -40,18 +39,9 @@ class Calibration:
         block, width = (Windows(tokens[kind], facts["eos_id"]) for kind in ("block", "width"))
         return cls(block, width, {kind: facts[kind]["sha256"] for kind in ("block", "width")})
 
-    def of(self, dimension: Dimension) -> Windows:
-        """The windows on which a dimension is scored."""
-        return {"block": self.block, "width": self.width}[windows_for(dimension)]
-
-    def hash_of(self, dimension: Dimension) -> str:
-        """What stands for those windows in keys."""
-        return self.hashes[windows_for(dimension)]
-
-
-def windows_for(dimension: Dimension) -> str:
-    """Which of the two kinds of windows a dimension is scored on."""
-    return "block" if dimension == "blocks" else "width"
+    def of(self, kind: str) -> Windows:
+        """The windows for blocks, or those for widths."""
+        return {"block": self.block, "width": self.width}[kind]
 
 
 def write(out_dir: Path, windows: Mapping[str, Tensor], eos_id: int | None) -> Json:

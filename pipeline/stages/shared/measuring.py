@@ -13,6 +13,7 @@ from pipeline.measure.latency import LatencySettings, measure_latency
 from pipeline.measure.memory import measure_memory
 from pipeline.measure.record import Record
 from pipeline.measure.text import missing_text, text_file, text_rows, text_windows
+from pipeline.methods import method_of
 from pipeline.models.prunable import PrunableModel
 from pipeline.pruning.state import PruningState
 from pipeline.scoring.one_pass import perplexity
@@ -139,7 +140,7 @@ class Measurements:
         model = self.config.model
         return {
             "weights": self.inputs.weights,
-            "weight_reorder": self.config.prune.weight_reorder,
+            "weight_reorder": method_of(self.config.prune).weight_reorder(self.config.prune),
             "state": state.identity(),
             "dtype": model.dtype,
             "attn_implementation": model.attn_implementation,
