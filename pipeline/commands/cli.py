@@ -179,13 +179,13 @@ def _compare(parsed: argparse.Namespace) -> None:
     from rich.console import Console
 
     from pipeline.commands.comparing import gather
-    from pipeline.report.compare.comparison import write
-    from pipeline.report.compare.table import comparison_table
+    from pipeline.report.output import write_comparison
+    from pipeline.report.compare.table import runs_table
 
     comparison, folder = gather(parsed.target, parsed.out)
-    written = write(comparison, folder)
+    written = write_comparison(comparison, folder)
     console = Console() if sys.stdout.isatty() else Console(width=200)
-    console.print(comparison_table(comparison.name, comparison.runs))
+    console.print(runs_table(comparison.name, comparison.runs))
     for answer in comparison.answers:
         console.print(
             f"{answer.question}: {answer.text}", soft_wrap=True, markup=False, emoji=False

@@ -1,11 +1,11 @@
-"""The dense model beside the pruned one, row by row, as text. Table and page show the same rows."""
+"""The dense model beside the pruned one, row by row, as text, for terminal and page."""
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pipeline.measure.record import Latency, Record, TaskScore
-from pipeline.report.data import RunReport, Which, finite, mean_accuracy
+from pipeline.report.data import RunReport, Side, finite, mean_accuracy
 from pipeline.report.wording import NOTHING, TIMES, number, relative_change, signed
 
 BYTES_PER_MB = 1e6
@@ -27,7 +27,7 @@ class Row:
     """Whether the row is a part of the one above."""
 
 
-def comparison(report: RunReport) -> list[Row]:
+def dense_and_pruned(report: RunReport) -> list[Row]:
     """All rows that there is data for."""
     rows = [
         *_size(report),
@@ -57,7 +57,7 @@ def _perplexity(report: RunReport) -> Row | None:
 
 
 def _evaluation_text(report: RunReport) -> Row | None:
-    before, after = (report.evaluation_ppl_of(which) for which in ("dense", "pruned"))
+    before, after = (report.evaluation_ppl_of(side) for side in ("dense", "pruned"))
     return _row(f"Perplexity ({report.evaluation_text})", before, after, digits=2)
 
 
@@ -110,7 +110,7 @@ def _accuracy_row(
 
 
 def _latency(report: RunReport) -> Iterator[Row | None]:
-    before, after = (_latency_of(report, which) for which in ("dense", "pruned"))
+    before, after = (_latency_of(report, side) for side in ("dense", "pruned"))
     shown = after or before
     if shown is None:
         return
@@ -135,8 +135,8 @@ def _latency(report: RunReport) -> Iterator[Row | None]:
         )
 
 
-def _latency_of(report: RunReport, which: Which) -> Latency | None:
-    record = report.record_of(which)
+def _latency_of(report: RunReport, side: Side) -> Latency | None:
+    record = report.record_of(side)
     return record.latency if record else None
 
 
@@ -166,8 +166,8 @@ def _memory(report: RunReport) -> Iterator[Row | None]:
         yield _row(label, _of(report, "dense", value), _of(report, "pruned", value), digits=digits)
 
 
-def _of(report: RunReport, which: Which, value: Callable[[Record], float | None]) -> float | None:
-    record = report.record_of(which)
+def _of(report: RunReport, side: Side, value: Callable[[Record], float | None]) -> float | None:
+    record = report.record_of(side)
     return finite(value(record)) if record else None
 
 

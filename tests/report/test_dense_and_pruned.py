@@ -5,20 +5,20 @@ from rich.console import Console
 from support_report import bare, broken, full
 
 from pipeline.measure.record import Record
-from pipeline.report.comparison import Row, comparison
 from pipeline.report.data import Evaluation, RunReport
+from pipeline.report.dense_and_pruned import Row, dense_and_pruned
 from pipeline.report.headline import headlines
-from pipeline.report.table import comparison_table
+from pipeline.report.table import dense_and_pruned_table
 from pipeline.report.wording import MINUS, NOTHING, TIMES, number, relative_change
 
 
 def rows_of(report: RunReport) -> dict[str, Row]:
-    return {row.label: row for row in comparison(report)}
+    return {row.label: row for row in dense_and_pruned(report)}
 
 
 def terminal_text(report: RunReport, width: int = 110) -> str:
     console = Console(width=width, file=io.StringIO())
-    console.print(comparison_table(report))
+    console.print(dense_and_pruned_table(report))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -90,13 +90,13 @@ def test_probes_stand_in_for_an_evaluation() -> None:
 
 def test_the_probe_of_the_last_step_stands_in_for_the_pruned_model() -> None:
     report = full()
-    assert report.steps[-1].record
-    assert report.pruned != report.steps[-1].record
-    assert replace(report, pruned=None).record_of("pruned") == report.steps[-1].record
+    assert report.records[29]
+    assert report.pruned != report.records[29]
+    assert replace(report, pruned=None).record_of("pruned") == report.records[29]
 
 
 def test_rows_without_data_are_left_out() -> None:
-    assert [row.label for row in comparison(bare())] == ["Parameters", "Removed"]
+    assert [row.label for row in dense_and_pruned(bare())] == ["Parameters", "Removed"]
     assert "Weights" not in terminal_text(bare())
 
 
@@ -115,7 +115,7 @@ def test_an_unchanged_quantity_is_neither_better_nor_worse() -> None:
 def test_the_terminal_table_shows_all_rows_unwrapped() -> None:
     lines = terminal_text(full()).splitlines()
     assert any("63,713,088" in line and f"{MINUS}19.0 %" in line for line in lines)
-    assert len(lines) == len(comparison(full())) + 5
+    assert len(lines) == len(dense_and_pruned(full())) + 5
 
 
 def test_a_name_is_not_read_as_markup() -> None:
@@ -128,16 +128,16 @@ def test_headlines_say_what_was_removed_what_it_cost_and_what_it_gained() -> Non
     removed, cost, gained = headlines(full())
     assert removed.value == "19.0 %"
     assert "whole blocks gone: 4 attention, 1 MLP" in removed.details
-    assert (cost.value, cost.what) == ("+102 %", "held-out perplexity")
-    assert (gained.value, gained.what) == (f"1.23{TIMES}", "prefill speed")
+    assert (cost.value, cost.quantity) == ("+102 %", "held-out perplexity")
+    assert (gained.value, gained.quantity) == (f"1.23{TIMES}", "prefill speed")
 
 
 def test_headlines_fall_back_to_what_is_known() -> None:
     _, cost, gained = headlines(bare())
-    assert (cost.value, cost.what) == ("", "not measured")
-    assert (gained.value, gained.what) == ("", "not measured")
+    assert (cost.value, cost.quantity) == ("", "not measured")
+    assert (gained.value, gained.quantity) == ("", "not measured")
     known = replace(bare(), dense_importance={"heads": 10.0})
-    assert headlines(known)[1].what == "calibration perplexity"
+    assert headlines(known)[1].quantity == "calibration perplexity"
 
 
 def test_numbers_are_written_for_people() -> None:
@@ -152,4 +152,4 @@ def test_numbers_are_written_for_people() -> None:
 def test_a_record_without_anything_is_a_record() -> None:
     nothing = Record(1, None, (), None, None, 0.0, {})
     report = replace(bare(), dense=nothing, pruned=nothing)
-    assert [row.label for row in comparison(report)] == ["Parameters", "Removed"]
+    assert [row.label for row in dense_and_pruned(report)] == ["Parameters", "Removed"]

@@ -6,27 +6,31 @@ import re
 from importlib import resources
 
 from pipeline.report import colours
+from pipeline.report.drawing.svg import svg_icon
 
 SECRET_KEY = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)
 """A page is handed around; settings with such names are not shown, whatever they hold."""
+SCRIPT, STYLE = "page.js", "page.css"
 
 
-def render(template: str, style: str, script: str, **values: object) -> str:
-    """Fill in a template below ``pipeline.report``. Every value is escaped."""
+def render(template: str, **values: object) -> str:
+    """Fill in a template of this folder. Every value is escaped, but for what is drawn."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("pipeline.report", ""),
+        loader=PackageLoader("pipeline.report.pages", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    script = resource(SCRIPT)
     return environment.get_template(template).render(
         **values,
         colours=colours,
-        style=style,
+        icon=svg_icon,
+        style=resource(STYLE),
         script=script,
         # The browser runs this script and no other, even if something were not escaped.
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -38,6 +42,6 @@ def unless_secret(key: str, text: str) -> str:
     return "not shown" if SECRET_KEY.search(key) else text
 
 
-def resource(package: str, name: str) -> str:
-    """The text of a file beside the modules of ``package``."""
-    return resources.files(package).joinpath(name).read_text(encoding="utf-8")
+def resource(name: str) -> str:
+    """The text of a file of this folder."""
+    return resources.files("pipeline.report.pages").joinpath(name).read_text(encoding="utf-8")
