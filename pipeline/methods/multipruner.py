@@ -8,8 +8,9 @@ from pydantic import AfterValidator, Field
 
 from pipeline.criteria.base import Criterion
 from pipeline.criteria.perplexity import Perplexity
-from pipeline.methods.base import Method, PruneConfig
+from pipeline.methods.base import Method
 from pipeline.pruning.phases import STANDARD, Phase
+from pipeline.settings.core import PruneConfig
 
 if TYPE_CHECKING:
     from pipeline.models.source import ModelSource
@@ -134,8 +135,8 @@ class MultiPruner(Method[MultiPrunerConfig]):
         if settings.attn_group_size % heads.group_width or settings.attn_group_size > attn_width:
             problems.append(
                 f"prune.attn_group_size: {settings.attn_group_size} is wrong; allowed is a "
-                f"multiple of {heads.group_width} up to {attn_width}: a key/value head of this model "
-                f"serves {heads.query_heads // heads.key_value_heads} query heads of "
+                f"multiple of {heads.group_width} up to {attn_width}: a key/value head of this "
+                f"model serves {heads.query_heads // heads.key_value_heads} query heads of "
                 f"{heads.head_dim} channels"
             )
         return problems

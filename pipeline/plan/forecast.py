@@ -187,7 +187,6 @@ class _Counted:
 def _guess(state: PruningState, candidates: Sequence[Candidate]) -> Candidate:
     """The candidate that is taken to go: attention and MLP blocks in turn, the widest first."""
 
-
     def preference(candidate: Candidate) -> tuple[int, int, int]:
         left = sum(len(state.left(kind)) for kind in candidate.unit.kinds)
         return left if candidate.unit.is_whole else 0, candidate.width_after, candidate.layer

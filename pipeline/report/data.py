@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pipeline.measure.record import Record, TaskScore, average_accuracy
 from pipeline.pruning.shape import ModelShape
-from pipeline.pruning.state import Dimension, PruningState, Unit
+from pipeline.pruning.state import PruningState
 
 Which = Literal["dense", "pruned"]
 
@@ -17,12 +17,12 @@ class ReportStep:
     """One step of the run, and what a probe measured after it."""
 
     step: int
-    dimension: Dimension
-    unit: Unit
+    dimension: str
+    unit: str
     layer: int
     width_after: int
     importance: float | None
-    """Calibration perplexity after the step."""
+    """Calibration perplexity after the step; None under another criterion."""
     ratio_percent: float
     params: int
     record: Record | None = None
@@ -36,7 +36,7 @@ class ReportStep:
             unit=row["unit"],
             layer=row["layer"],
             width_after=row["width_after"],
-            importance=row["importance"],
+            importance=row.get("importance"),
             ratio_percent=row["ratio_percent"],
             params=row["params"],
             record=record,
@@ -47,7 +47,7 @@ class ReportStep:
 class UnitLoss:
     """The dense model without one unit."""
 
-    unit: Unit
+    unit: str
     layer: int
     width_after: int
     ppl: float | None
@@ -136,7 +136,7 @@ class RunReport:
         evaluation = self.evaluation.get(which)
         return finite(evaluation.ppl) if evaluation else None
 
-    def dense_importance_of(self, dimension: Dimension) -> float | None:
+    def dense_importance_of(self, dimension: str) -> float | None:
         """Calibration perplexity of the dense model on the windows of one dimension."""
         known = (self.dense_importance or {}).get(dimension)
         if known is None and dimension in self.sensitivity:

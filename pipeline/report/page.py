@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files
-from pipeline.pruning.shape import BLOCK_KINDS, BlockKind
+from pipeline.pruning.shape import BLOCK_KINDS
+from pipeline.pruning.units import UNITS
 from pipeline.report import colours
 from pipeline.report.comparison import accuracy_text, comparison
 from pipeline.report.data import ReportStep, RunReport, finite, mean_accuracy
@@ -152,7 +153,7 @@ def _step_row(report: RunReport, step: ReportStep) -> list[Value]:
 
 
 def _removal(report: RunReport, step: ReportStep) -> str:
-    kind: BlockKind = "attn" if step.unit.startswith("attn") else "mlp"
+    kind = UNITS[step.unit].kinds[0]
     return removal(step, report.shape.widths(kind)[step.layer])
 
 

@@ -8,7 +8,8 @@ from typing import Literal
 
 from pipeline.measure.record import Latency, Record
 from pipeline.pruning.shape import BLOCK_KINDS, BlockKind
-from pipeline.pruning.state import Dimension, PruningState
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import UNITS
 from pipeline.report.comparison import accuracy_text
 from pipeline.report.data import RunReport, Sensitivity, UnitLoss, finite, mean_accuracy
 from pipeline.report.wording import KIND_NAMES, TIMES, number, relative_change
@@ -31,7 +32,7 @@ class Point:
 
     step: int | None
     """None for the dense model."""
-    dimension: Dimension | None
+    dimension: str | None
     ratio_percent: float
     value: float
     error: float | None
@@ -72,7 +73,7 @@ class Chart:
 class Band:
     """A stretch of the ratio that was pruned in one dimension."""
 
-    dimension: Dimension
+    dimension: str
     start_percent: float
     end_percent: float
     first_step: int
@@ -116,7 +117,10 @@ def charts(report: RunReport) -> list[Chart]:
 
 def cells(report: RunReport) -> list[Cell]:
     """Attention and MLP of every layer, from the input on."""
-    return cells_of(report.state, {(step.unit, step.layer): step.step for step in report.steps})
+    lost_at = {
+        (part, step.layer): step.step for step in report.steps for part in UNITS[step.unit].parts
+    }
+    return cells_of(report.state, lost_at)
 
 
 def cells_of(state: PruningState, taken: Mapping[tuple[str, int], int] | None = None) -> list[Cell]:
@@ -218,7 +222,7 @@ def _importance(report: RunReport) -> Chart | None:
     return _chart("Calibration perplexity", "perplexity", lines, dense)
 
 
-def _windows(report: RunReport, dimension: Dimension | None) -> float | str | None:
+def _windows(report: RunReport, dimension: str | None) -> float | str | None:
     """Stands for the calibration windows of a dimension: no curve joins values on other ones.
 
     Equal perplexities of the dense model come from equal windows.
@@ -291,7 +295,7 @@ def _latency_line(
     return Line(mark, mark, tuple(points))
 
 
-def _measured(report: RunReport) -> Iterator[tuple[int | None, Dimension | None, float, Record]]:
+def _measured(report: RunReport) -> Iterator[tuple[int | None, str | None, float, Record]]:
     """Step, dimension, ratio and record of every state that was measured, dense first."""
     if report.dense:
         yield None, None, 0.0, report.dense

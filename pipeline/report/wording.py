@@ -1,5 +1,6 @@
 """Names and numbers as a person reads them."""
 
+from pipeline.pruning.units import UNITS
 from pipeline.report.data import ReportStep, UnitLoss, finite
 
 DIMENSION_NAMES = {"blocks": "Blocks", "mlp_channels": "MLP channels", "heads": "Attention heads"}
@@ -52,7 +53,10 @@ def short_count(value: float) -> str:
 
 def removal(step: ReportStep | UnitLoss, dense_width: int) -> str:
     """What a step took, in words."""
-    kind = KIND_NAMES[step.unit.removesuffix("_width")]
-    if step.width_after == 0:
+    unit = UNITS[step.unit]
+    if len(unit.kinds) > 1:
+        return f"{unit.label} {step.layer}"
+    kind = KIND_NAMES[unit.kinds[0]]
+    if unit.is_whole:
         return f"{kind} block of layer {step.layer}"
     return f"{kind} of layer {step.layer} to {step.width_after:,} of {dense_width:,} channels"

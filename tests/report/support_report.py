@@ -6,8 +6,10 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 from pipeline.measure.record import Latency, Memory, Record, TaskScore, Timing
+from pipeline.pruning.phases import STANDARD
 from pipeline.pruning.shape import BlockShape, ModelShape
-from pipeline.pruning.state import Candidate, Dimension, PruningState
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import Candidate
 from pipeline.report.data import Evaluation, ReportStep, RunReport, Sensitivity, UnitLoss
 
 TASKS = {"arc_easy": 0.61, "hellaswag": 0.47, "piqa": 0.71}
@@ -56,7 +58,7 @@ def record(state: PruningState, step: int, tasks: bool = True) -> Record:
     )
 
 
-def walk(layers: int, counts: dict[Dimension, int], every: int = 3) -> RunReport:
+def walk(layers: int, counts: dict[str, int], every: int = 3) -> RunReport:
     """A run that takes ``counts`` steps in each dimension and probes every few of them."""
     rng = random.Random(7)
     state = PruningState.dense(shape(layers))
@@ -66,7 +68,7 @@ def walk(layers: int, counts: dict[Dimension, int], every: int = 3) -> RunReport
         ppl = DENSE_IMPORTANCE[dimension] * damage * (1.04 if dimension == "mlp_channels" else 1.0)
         for _ in range(count):
             group = MLP_GROUP if dimension == "mlp_channels" else HEAD_GROUP
-            candidates = state.candidates(dimension, group)
+            candidates = state.candidates(STANDARD[dimension], group)
             chosen = min(candidates, key=lambda c: _harm(c, layers) * rng.uniform(0.5, 1.5))
             state, ppl = (
                 state.without(chosen),
@@ -157,7 +159,7 @@ def broken() -> RunReport:
 
 def _step(
     step: int,
-    dimension: Dimension,
+    dimension: str,
     chosen: Candidate,
     ppl: float,
     state: PruningState,
@@ -166,7 +168,7 @@ def _step(
     return ReportStep(
         step,
         dimension,
-        chosen.unit,
+        chosen.unit.name,
         chosen.layer,
         chosen.width_after,
         ppl,
@@ -180,12 +182,12 @@ def _harm(candidate: Candidate, layers: int) -> float:
     """Layers in the middle matter least, the first most."""
     depth = candidate.layer / (layers - 1)
     harm = 0.05 + (depth - 0.65) ** 2 + (3.0 if candidate.layer == 0 else 0.0)
-    return harm * (1.6 if candidate.unit.startswith("mlp") else 1.0)
+    return harm * (1.6 if candidate.unit.name.startswith("mlp") else 1.0)
 
 
 def _sensitivity(dense: PruningState, rng: random.Random) -> dict[str, Sensitivity]:
     found = {}
-    groups: dict[Dimension, tuple[int, float]] = {
+    groups: dict[str, tuple[int, float]] = {
         "blocks": (0, 0.6),
         "mlp_channels": (MLP_GROUP, 0.05),
         "heads": (HEAD_GROUP, 0.08),
@@ -194,12 +196,12 @@ def _sensitivity(dense: PruningState, rng: random.Random) -> dict[str, Sensitivi
         ppl = DENSE_IMPORTANCE[dimension]
         losses = tuple(
             UnitLoss(
-                c.unit,
+                c.unit.name,
                 c.layer,
                 c.width_after,
                 ppl * (1 + scale * _harm(c, len(dense.shape.layers)) * rng.uniform(0.4, 1.6)),
             )
-            for c in dense.candidates(dimension, group)
+            for c in dense.candidates(STANDARD[dimension], group)
         )
         found[dimension] = Sensitivity(ppl, losses)
     return found

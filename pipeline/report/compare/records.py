@@ -9,8 +9,9 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.files import Json, read_json
 from pipeline.measure.record import Latency, Memory, Record, TaskScore
+from pipeline.pruning.records import read_steps
 from pipeline.pruning.shape import ModelShape
-from pipeline.pruning.state import Candidate, PruningState
+from pipeline.pruning.state import PruningState
 from pipeline.report.data import finite, mean_accuracy
 from pipeline.settings.flat import flat
 
@@ -236,12 +237,7 @@ def _state(folder: Path, shape: ModelShape) -> PruningState:
     if pruning:
         return PruningState.from_pruning_config(shape, pruning)
     state = PruningState.dense(shape)
-    for row in _steps(folder / "steps.jsonl"):
-        state = state.without(Candidate(row["unit"], row["layer"], row["width_after"]))
+    path = folder / "steps.jsonl"
+    for step in read_steps(path) if path.exists() else ():
+        state = state.without(step.chosen)
     return state
-
-
-def _steps(path: Path) -> list[Mapping[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
