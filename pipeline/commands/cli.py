@@ -179,8 +179,8 @@ def _compare(parsed: argparse.Namespace) -> None:
     from rich.console import Console
 
     from pipeline.commands.comparing import gather
-    from pipeline.report.output import write_comparison
     from pipeline.report.compare.table import runs_table
+    from pipeline.report.output import write_comparison
 
     comparison, folder = gather(parsed.target, parsed.out)
     written = write_comparison(comparison, folder)

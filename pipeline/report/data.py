@@ -20,8 +20,8 @@ class UnitLoss:
     """The dense model without one unit."""
 
     candidate: Candidate
-    ppl: float | None
-    """None where it is no number."""
+    score: float | None
+    """Of the criterion, e.g. perplexity. None where it is no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,23 @@ class Sensitivity:
     """How the dense model takes the loss of each unit of one dimension."""
 
     dense_ppl: float | None
+    """None where it is not known, or the scores are no perplexities."""
     losses: tuple[UnitLoss, ...]
+    score_name: str = PERPLEXITY
+    """What the scores are called."""
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "Sensitivity":
         """From one dimension's entry in ``sensitivity.json``."""
-        losses = tuple(UnitLoss(Candidate.from_json(c), c["ppl"]) for c in entry["candidates"])
-        return cls(entry["dense_ppl"], losses)
+        candidates = entry["candidates"]
+        is_perplexity = all("ppl" in candidate for candidate in candidates)
+        losses = tuple(
+            UnitLoss(Candidate.from_json(candidate), candidate["ppl" if is_perplexity else "score"])
+            for candidate in candidates
+        )
+        if is_perplexity:
+            return cls(entry["dense_ppl"], losses)
+        return cls(None, losses, "score")
 
 
 @dataclass(frozen=True, slots=True)

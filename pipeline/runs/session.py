@@ -10,9 +10,8 @@ from pipeline.distributed.ranks import Leader
 from pipeline.errors import LeaseLostError
 from pipeline.plan.run import Run
 from pipeline.report.data import RunReport
-from pipeline.report.page import write_page
-from pipeline.report.picture import write_picture
-from pipeline.report.table import comparison_table
+from pipeline.report.output import write_report
+from pipeline.report.table import dense_and_pruned_table
 from pipeline.runs.display import Display
 from pipeline.runs.interruption import Interrupted
 from pipeline.runs.naming import display_name, job_type, mirrored_config, tags
@@ -43,7 +42,7 @@ def run_all(
         runner = StageRunner(run, display, tracker, leader=leader)
         summary = runner.run()
         report = _conclude(run, runner, summary, tracker)
-    console.print(comparison_table(report))
+    console.print(dense_and_pruned_table(report))
     for name in ("", PICTURE, PAGE):
         console.print(f"{'see' if name else 'done'}: {folder.path / name}", highlight=False)
     return summary
@@ -158,8 +157,7 @@ def _conclude(run: Run, runner: StageRunner, summary: Summary, tracker: Tracker)
     """Draw and track what came of a run whose stages are all finished."""
     folder = run.folder.path
     report = report_of(run, runner.listener, summary)
-    write_picture(report, folder / PICTURE)
-    write_page(report, folder / PAGE)
+    write_report(report, folder)
     _track_outcome(tracker, runner, summary, report)
     tracker.picture("report", folder / PICTURE)
     return report

@@ -155,7 +155,7 @@ def broken() -> RunReport:
     }
     blocks = report.sensitivity["blocks"]
     refused = tuple(
-        replace(loss, ppl=(None, nan, 1e5)[i]) if i < 3 else loss
+        replace(loss, score=(None, nan, 1e5)[i]) if i < 3 else loss
         for i, loss in enumerate(blocks.losses)
     )
     score = TaskScore("piqa", 0, nan, nan, None, None)

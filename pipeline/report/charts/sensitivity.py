@@ -32,40 +32,38 @@ def of_run(report: RunReport) -> Iterator[Chart]:
 
 
 def _chart(report: RunReport, sensitivity: Sensitivity, dimension: str) -> Chart:
-    limit, base = outlier_limit(sensitivity), base_of(sensitivity)
-    markers = dict.fromkeys(_marker(loss.candidate) for loss in sensitivity.losses)
-    named = dict.fromkeys(markers, "")
-    for loss in sensitivity.losses:
-        named[_marker(loss.candidate)] = _kind_name(loss.candidate)
+    candidates = [loss.candidate for loss in sensitivity.losses]
+    names = {_marker(candidate): _kind_name(candidate) for candidate in candidates}
     dense = finite(sensitivity.dense_ppl)
     return Chart(
         section=SENSITIVITY,
         title=dimension_name(dimension),
         x=Axis("layer", whole=True),
-        y=Axis("perplexity"),
-        stems=tuple(_stem(report, loss, base, limit) for loss in sensitivity.losses),
+        y=Axis(sensitivity.score_name),
+        stems=tuple(_stem(report, sensitivity, loss) for loss in sensitivity.losses),
         levels=() if dense is None else (Level(dense),),
-        notes=(note(sensitivity, limit),),
+        notes=(note(sensitivity, outlier_limit(sensitivity)),),
         keys=(
-            *(Key(name, marker=marker) for marker, name in named.items()),
+            *(Key(name, marker=marker) for marker, name in names.items()),
             HOLLOW_KEY,
             DENSE_KEY,
         ),
-        weight=SEVERAL_KINDS if len(markers) > 1 else ONE_KIND,
+        weight=SEVERAL_KINDS if len(names) > 1 else ONE_KIND,
     )
 
 
-def _stem(report: RunReport, loss: UnitLoss, base: float, limit: float | None) -> Stem:
-    ppl, candidate = finite(loss.ppl), loss.candidate
-    off_scale = ppl is not None and limit is not None and ppl > limit
+def _stem(report: RunReport, sensitivity: Sensitivity, loss: UnitLoss) -> Stem:
+    base, limit = base_of(sensitivity), outlier_limit(sensitivity)
+    score, candidate = finite(loss.score), loss.candidate
+    off_scale = score is not None and limit is not None and score > limit
     marker = replace(_marker(candidate), hollow=is_taken(report, candidate))
-    value = "no number" if ppl is None else number(ppl, 3)
+    value = "no number" if score is None else number(score, 3)
     missing = block_of(candidate) if candidate.unit.is_whole else (
         f"first cut of the {_kind_name(candidate)}"
     )  # fmt: skip
-    tip = f"layer {candidate.layer}, without the {missing}\nperplexity {value}"
+    tip = f"layer {candidate.layer}, without the {missing}\n{sensitivity.score_name} {value}"
     tip += "\nthe run took from it" if marker.hollow else ""
-    return Stem(candidate.layer, base, limit if off_scale else ppl, marker, tip, off_scale)
+    return Stem(candidate.layer, base, limit if off_scale else score, marker, tip, off_scale)
 
 
 def _marker(candidate: Candidate) -> Marker:
@@ -99,23 +97,24 @@ def base_of(sensitivity: Sensitivity) -> float:
 
 
 def _known(sensitivity: Sensitivity) -> list[float]:
-    return sorted(ppl for loss in sensitivity.losses if (ppl := finite(loss.ppl)) is not None)
+    scores = (finite(loss.score) for loss in sensitivity.losses)
+    return sorted(score for score in scores if score is not None)
 
 
 def note(sensitivity: Sensitivity, limit: float | None) -> str:
     """What an axis that ends at ``limit`` does not show."""
     notes = []
     beyond = [
-        (ppl, loss.candidate)
+        (score, loss.candidate)
         for loss in sensitivity.losses
-        if limit is not None and (ppl := finite(loss.ppl)) is not None and ppl > limit
+        if limit is not None and (score := finite(loss.score)) is not None and score > limit
     ]
     if beyond:
         worst = sorted(beyond, key=lambda pair: -pair[0])
-        named = [f"{_unit_name(unit)}: {number(ppl)}" for ppl, unit in worst[:NAMED_OUTLIERS]]
+        named = [f"{_unit_name(unit)}: {number(score)}" for score, unit in worst[:NAMED_OUTLIERS]]
         more = f", {len(beyond) - len(named)} more" if len(beyond) > len(named) else ""
         notes.append(f"▲ off the scale: {', '.join(named)}{more}")
-    if any(finite(loss.ppl) is None for loss in sensitivity.losses):
+    if any(finite(loss.score) is None for loss in sensitivity.losses):
         notes.append(f"{TIMES} no number")
     return "   ".join(notes)
 
