@@ -10,7 +10,14 @@ from pipeline.report.charts.base import Axis, Chart, Key, Level, Marker, Shape, 
 from pipeline.report.charts.run import DENSE_KEY
 from pipeline.report.charts.sections import SENSITIVITY
 from pipeline.report.data import RunReport, Sensitivity, UnitLoss, finite
-from pipeline.report.wording import DIMENSION_NAMES, TIMES, block_of, dimension_name, number
+from pipeline.report.wording import (
+    DIMENSION_NAMES,
+    TIMES,
+    block_of,
+    dimension_name,
+    number,
+    score_text,
+)
 
 ORDINARY_SHARE, ORDINARY_SPREAD = 0.85, 1.5
 """Sensitivities up to this quantile are ordinary; the axis ends at this multiple of the highest."""
@@ -57,7 +64,7 @@ def _stem(report: RunReport, sensitivity: Sensitivity, loss: UnitLoss) -> Stem:
     score, candidate = finite(loss.score), loss.candidate
     off_scale = score is not None and limit is not None and score > limit
     marker = replace(_marker(candidate), hollow=is_taken(report, candidate))
-    value = "no number" if score is None else number(score, 3)
+    value = "no number" if score is None else score_text(score, sensitivity.score_name)
     missing = block_of(candidate) if candidate.unit.is_whole else (
         f"first cut of the {_kind_name(candidate)}"
     )  # fmt: skip

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 ROOM = 0.06
 """Left free on both sides of the values, as a share of their range."""
+SMALLEST = 1e-4
+"""Smaller values have an exponent."""
 LONG_RANGE = 1000
 """Axes over so many times have ticks at the powers of ten only."""
 
@@ -62,6 +64,8 @@ def _logarithmic_ticks(low: float, high: float) -> Iterator[float]:
 
 def tick_text(value: float) -> str:
     """With thousands separators and as few digits as it needs."""
+    if value and abs(value) < SMALLEST:
+        return f"{value:.3g}".replace("-", "−")  # noqa: RUF001 (as wide as a plus sign)
     rounded = float(f"{value:.6g}")
     text = f"{rounded:,.6f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text.replace("-", "−")  # noqa: RUF001 (as wide as a plus sign)
