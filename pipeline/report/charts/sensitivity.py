@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from pipeline.pruning.shape import BLOCK_NAMES
+from pipeline.pruning.steps import PERPLEXITY
 from pipeline.pruning.units import Candidate
 from pipeline.report import colours
 from pipeline.report.charts.base import Axis, Chart, Key, Level, Marker, Shape, Source, Stem
@@ -24,6 +25,9 @@ ORDINARY_SHARE, ORDINARY_SPREAD = 0.85, 1.5
 NAMED_OUTLIERS = 2
 SHAPES: dict[str, Shape] = {"attn": "circle", "mlp": "square"}
 HOLLOW_KEY = Key("hollow: the run took from it", marker=Marker(colours.MUTED, hollow=True))
+OTHER_SCORES = replace(
+    SENSITIVITY, lead="The score of every unit: the higher, the more it is needed."
+)
 ONE_KIND, SEVERAL_KINDS = 1.3, 2.0
 """Widths of charts."""
 
@@ -43,7 +47,7 @@ def _chart(report: RunReport, sensitivity: Sensitivity, dimension: str) -> Chart
     names = {_marker(candidate): _kind_name(candidate) for candidate in candidates}
     dense = finite(sensitivity.dense_ppl)
     return Chart(
-        section=SENSITIVITY,
+        section=SENSITIVITY if sensitivity.score_name == PERPLEXITY else OTHER_SCORES,
         title=dimension_name(dimension),
         x=Axis("layer", whole=True),
         y=Axis(sensitivity.score_name),
