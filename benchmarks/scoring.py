@@ -33,6 +33,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pipeline.scoring.strategy import Search, Strategy, strategy
+
 from pipeline.models.blocks import Context
 from pipeline.models.loading import DTYPES, LiveModel, load, resolve_device
 from pipeline.models.prunable import PrunableModel
@@ -41,7 +43,6 @@ from pipeline.pruning.state import Candidate, PruningState
 from pipeline.pruning.trajectory import Step
 from pipeline.scoring.losses import LocalLosses
 from pipeline.scoring.perplexity import Windows
-from pipeline.scoring.strategy import Search, Strategy, strategy
 
 BUILTIN = Path(__file__).resolve().parents[1] / "pipeline" / "builtin" / "stories-5m"
 LLAMA2_7B = LlamaConfig(

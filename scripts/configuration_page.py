@@ -26,7 +26,8 @@ HEAD = """# Every configuration key
 Given on the command line as `KEY=VALUE`, e.g. `python launch.py prune.target_ratio=15`. A group is
 chosen as `GROUP=OPTION`; what an option sets is in `conf/GROUP/OPTION.yaml`, and a key given on the
 command line wins. `+paper=MODEL` has the paper's settings of a model. Written from
-the sections of `pipeline/settings/`, of the stages and of the methods by `python scripts/configuration_page.py`.
+the sections of `pipeline/settings/`, of the stages and of the methods by
+`python scripts/configuration_page.py`.
 """
 
 TABLE = "\n| key | allowed | meaning |\n| --- | --- | --- |\n"
@@ -72,7 +73,8 @@ def of_method(method: Method[Any]) -> str:
         if key not in PruneConfig.model_fields
     }
     rows = "".join(row(f"prune.{key}", entry) for key, entry in own.items())
-    return f"\n### prune={method.name}\n\n{method.section.__doc__}\n" + (TABLE + rows if own else "")
+    head = f"\n### prune={method.name}\n\n{method.section.__doc__}\n"
+    return head + (TABLE + rows if own else "")
 
 
 def is_section(annotation: Any) -> bool:

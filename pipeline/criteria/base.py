@@ -13,10 +13,10 @@ from pipeline.pruning.steps import ScoredCandidate
 from pipeline.pruning.units import Candidate
 
 if TYPE_CHECKING:
-    from pipeline.config.schema import Config
     from pipeline.distributed.ranks import Leader
     from pipeline.models.loading import LiveModel
     from pipeline.scoring.perplexity import Windows
+    from pipeline.settings.core import Config
 
 T = TypeVar("T")
 

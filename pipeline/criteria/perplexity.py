@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from pipeline.config.schema import Config
     from pipeline.distributed.ranks import Leader
     from pipeline.models.loading import LiveModel
     from pipeline.scoring.losses import Losses
     from pipeline.scoring.perplexity import Windows
+    from pipeline.settings.core import Config
 
 Search = Literal["exhaustive", "race"]
 Precision = Literal["model", "mixed"]

@@ -25,7 +25,6 @@ from torch import Tensor
 from pipeline.distributed.rendezvous import Ranks
 from pipeline.errors import StageError
 from pipeline.models.loading import LiveModel
-from pipeline.models.prunable import PrunableModel
 from pipeline.pruning.shape import BLOCK_KINDS, BlockKind
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.units import Candidate
@@ -318,8 +317,8 @@ def _serve(group: Group) -> NoReturn:
 class _Open:
     """Be ready to score with a model."""
 
-    load: bytes
-    """Pickled, so that equal ones are recognised."""
+    live: bytes
+    """A live model without what is in memory; pickled, so that equal ones are recognised."""
     cast_to: torch.dtype | None
     memory_fraction: float
     keep: bool
@@ -353,8 +352,7 @@ class _Served:
         if opened.cast_to:
             live = lowered(served[None].losses.live, opened.cast_to)
         else:
-            load: Callable[[PruningState], PrunableModel] = pickle.loads(opened.load)  # noqa: S301
-            live = LiveModel(load)
+            live = pickle.loads(opened.live)  # noqa: S301
         return cls(opened, LocalLosses(live, opened.memory_fraction, keep=opened.keep))
 
 

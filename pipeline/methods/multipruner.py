@@ -8,8 +8,9 @@ from pydantic import AfterValidator, Field
 
 from pipeline.criteria.base import Criterion
 from pipeline.criteria.perplexity import Perplexity
-from pipeline.methods.base import Method, PruneConfig
+from pipeline.methods.base import Method
 from pipeline.pruning.phases import STANDARD, Phase
+from pipeline.settings.core import PruneConfig
 
 if TYPE_CHECKING:
     from pipeline.models.source import ModelSource
@@ -120,24 +121,33 @@ class MultiPruner(Method[MultiPrunerConfig]):
         return [settings.search]
 
     def problems(self, settings: MultiPrunerConfig, source: "ModelSource") -> list[str]:
-        """Group sizes that do not fit the model."""
-        from pipeline.models.prunable import heads_of
-
-        heads, mlp_width = heads_of(source.config), source.config.intermediate_size
-        attn_width = heads.query_heads * heads.head_dim
+        """Group sizes fit the model, and what has a share of the target can be removed from it."""
+        shape = source.shape
+        mlp_width, attn_width = max(shape.widths("mlp")), max(shape.widths("attn"))
         problems = []
-        if settings.mlp_group_size >= mlp_width:
+        if settings.mlp_group_size >= mlp_width > 0:
             problems.append(
                 f"prune.mlp_group_size: {settings.mlp_group_size} is wrong; allowed is a number "
                 f"from 1 to {mlp_width - 1}: this model's MLPs have {mlp_width} channels"
             )
-        if settings.attn_group_size % heads.group_width or settings.attn_group_size > attn_width:
+        heads = {block.channels: None for layer in source.layers if (block := layer.attn)}
+        multiple = math.lcm(*(each.group_width for each in heads))
+        if heads and (settings.attn_group_size % multiple or settings.attn_group_size > attn_width):
+            served = " or ".join(
+                f"{each.queries_per_key} query heads of {each.head_dim} channels" for each in heads
+            )
             problems.append(
                 f"prune.attn_group_size: {settings.attn_group_size} is wrong; allowed is a "
-                f"multiple of {heads.group_width} up to {attn_width}: a key/value head of this model "
-                f"serves {heads.query_heads // heads.key_value_heads} query heads of "
-                f"{heads.head_dim} channels"
+                f"multiple of {multiple} up to {attn_width}: a key/value head of this model "
+                f"serves {served}"
             )
+        for dimension, share in zip(DIMENSIONS, settings.distribution, strict=True):
+            barred = [shape.why_barred(unit.name) for unit in STANDARD[dimension]]
+            if share and all(barred):
+                problems.append(
+                    f"prune.distribution: {dimension} has a share of {share:g}, and this model "
+                    f"cannot lose any: {barred[0]}; give it a share of 0"
+                )
         return problems
 
     def units_recipe(self, settings: MultiPrunerConfig) -> dict[str, Any]:

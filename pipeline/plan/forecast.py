@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.methods import method_of
-from pipeline.models.prunable import shape_from_config
 from pipeline.plan.run import Run
 from pipeline.pruning.phases import Phase
 from pipeline.pruning.state import PruningState
@@ -126,7 +125,7 @@ class _Counted:
         calibrate = run.plan.by_name["calibrate"]
         self.calibrate = calibrate.key
         self.windows = run.store.finished(calibrate)
-        self.dense = PruningState.dense(shape_from_config(run.source.config))
+        self.dense = PruningState.dense(run.source.shape)
         self.method = method_of(self.config.prune)
         self.phases = phases_of(self.config)
 
@@ -186,7 +185,6 @@ class _Counted:
 
 def _guess(state: PruningState, candidates: Sequence[Candidate]) -> Candidate:
     """The candidate that is taken to go: attention and MLP blocks in turn, the widest first."""
-
 
     def preference(candidate: Candidate) -> tuple[int, int, int]:
         left = sum(len(state.left(kind)) for kind in candidate.unit.kinds)

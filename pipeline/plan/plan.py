@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from pipeline.models.loading import weights_digest
+from pipeline.models.digests import weights_digest
 from pipeline.models.source import ModelSource
 from pipeline.settings.core import Config
 from pipeline.stages import stages
@@ -35,7 +35,7 @@ class Plan:
 
 def planning_of(config: Config, source: ModelSource, store: Store) -> Planning:
     """What stages are planned from: hashes files, loads no model."""
-    return Planning(config, source, weights_digest(source, store.digests), store.digests.of)
+    return Planning(config, source, weights_digest(source, store.digests.of), store.digests.of)
 
 
 def plan(planning: Planning) -> Plan:

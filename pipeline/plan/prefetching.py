@@ -43,9 +43,10 @@ def needed(config: Config, source: ModelSource) -> Iterator[tuple[str, Callable[
     from pipeline.data.datasets import dataset_rows
     from pipeline.measure.accuracy import TaskSet
     from pipeline.measure.text import text_file, text_rows
-    from pipeline.stages.shared.measuring import sources
+    from pipeline.stages.shared.measuring import data_sources
 
-    data_dir, task_files = sources(config)
+    sources = data_sources(config)
+    data_dir, task_files = sources.data_dir, sources.task_files
     calibration, evaluate, probe = (
         config.of(CalibrationConfig),
         config.of(EvaluateConfig),

@@ -11,7 +11,6 @@ from pipeline.errors import ConfigError
 from pipeline.executors.slurm.resources import problems as cluster_problems
 from pipeline.files import is_file, is_folder, read_json
 from pipeline.methods import method_of
-from pipeline.models.prunable import shape_from_config
 from pipeline.models.source import ModelSource, locate
 from pipeline.plan.prefetching import missing as not_in_cache
 from pipeline.pruning.state import PruningState
@@ -20,7 +19,7 @@ from pipeline.stages.calibrate import CalibrationConfig
 from pipeline.stages.evaluate import EvaluateConfig
 from pipeline.stages.probe import ProbeConfig
 from pipeline.stages.shared.calibration import prepare, require_tokenizer
-from pipeline.stages.shared.measuring import What
+from pipeline.stages.shared.measuring import data_sources, evaluation_protocol, probe_protocol
 from pipeline.store.folders import RUNS
 
 
@@ -162,10 +161,10 @@ def _calibration_file(config: Config) -> list[str]:
 
 def _measured_files(config: Config) -> list[str]:
     """Every local file that probe and evaluate read is there, and every task is known."""
-    evaluate = config.of(EvaluateConfig)
-    problems = What.of_evaluation(config).missing(config, "evaluate")
+    evaluate, sources = config.of(EvaluateConfig), data_sources(config)
+    problems = evaluation_protocol(config).missing(sources, "evaluate")
     if config.of(ProbeConfig).every:
-        problems += What.of_probe(config).missing(config, "probe")
+        problems += probe_protocol(config).missing(sources, "probe")
     given = evaluate.pruning_config
     if given is not None and not is_file(given):
         problems.append(f"evaluate.pruning_config: {given} does not exist")
@@ -185,7 +184,7 @@ def _measurements(config: Config, source: ModelSource) -> list[str]:
             f"model.path: {source.folder} has no tokenizer, and probe or evaluate read text; add "
             "its files there, or choose probe=none evaluate=none"
         )
-    context = getattr(source.config, "max_position_embeddings", None)
+    context = source.context_length
     lengths = {
         "probe.prompt_tokens + probe.output_tokens": (
             probe.prompt_tokens + probe.output_tokens if probe.every and probe.latency else 0
@@ -209,7 +208,7 @@ def _pruning_config(config: Config, source: ModelSource) -> list[str]:
             given = read_json(path)
         except ValueError as error:
             return [f"evaluate.pruning_config: {path} is not a JSON file: {error}"]
-        PruningState.from_pruning_config(shape_from_config(source.config), given)
+        PruningState.from_pruning_config(source.shape, given)
     return []
 
 
@@ -220,7 +219,7 @@ def _method(config: Config, source: ModelSource) -> list[str]:
 
 def _windows(config: Config, source: ModelSource) -> list[str]:
     """The context length; and, for a local file, that it gives the windows asked for."""
-    context = getattr(source.config, "max_position_embeddings", None)
+    context = source.context_length
     require_tokenizer(config.of(CalibrationConfig), source)
     key, length = "calibration.seqlen", config.of(CalibrationConfig).seqlen
     if config.of(CalibrationConfig).path is not None:

@@ -58,7 +58,7 @@ class PruningState:
         return [candidate for unit in units for candidate in self._candidates_of(unit, group_size)]
 
     def _candidates_of(self, unit: Unit, group_size: int | None) -> list[Candidate]:
-        if any(self.shape.is_barred(name) for name in unit.parts):
+        if any(self.shape.why_barred(name) for name in unit.parts):
             return []
         if unit.is_whole:
             layers = {layer for kind in unit.kinds for layer in self.left(kind)}
@@ -165,6 +165,8 @@ def _read_indices(
         problems.append(f"{key}: layers {bad} do not exist; the model has layers 0 to {layers - 1}")
     if bad := [i for i in value if 0 <= i < layers and shape.block(kind, i) is None]:
         problems.append(f"{key}: layers {bad} of the model have no {BLOCK_NAMES[kind]}")
+    if value and (why_barred := shape.why_barred(kind)):
+        problems.append(f"{key}: {value} cannot be removed: {why_barred}")
     if len(set(value)) < len(value):
         problems.append(f"{key}: {value} names a layer twice")
     return tuple(value)
@@ -195,7 +197,11 @@ def _read_widths(
         )
         return ()
     for layer, width in sorted(widths.items()):
-        if problem := _width_problem(width, shape.block(kind, layer), kind):
+        problem = _width_problem(width, shape.block(kind, layer), kind)
+        why_barred = shape.why_barred(f"{kind}_width")
+        if not problem and why_barred and width != shape.widths(kind)[layer]:
+            problem = f"allowed is {shape.widths(kind)[layer]}: {why_barred}"
+        if problem:
             problems.append(f"{key}: layer {layer} has {width!r}; {problem}")
     return tuple(widths[i] for i in range(layers))
 

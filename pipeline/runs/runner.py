@@ -12,17 +12,17 @@ import transformers
 from pipeline.distributed.ranks import Leader
 from pipeline.errors import LeaseLostError
 from pipeline.files import Json, encode, replace
-from pipeline.methods import method_of
 from pipeline.models.loading import LiveModel, load
-from pipeline.models.prunable import PrunableModel, shape_from_config
+from pipeline.models.prunable import PrunableModel
 from pipeline.models.source import ModelSource
+from pipeline.models.variants import Variant, dense_lineage
 from pipeline.plan.run import Run
-from pipeline.pruning.state import PruningState
 from pipeline.pruning.trajectory import Guard
 from pipeline.runs.display import Display
 from pipeline.runs.listener import RunListener
 from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs, PlannedStage
+from pipeline.stages.shared.phases import is_reordered
 from pipeline.store.provenance import provenance
 from pipeline.store.summary import Audit, Measured, StageSummary, Summary, Work
 from pipeline.tracking.tracker import Tracker
@@ -47,9 +47,10 @@ class StageRunner:
         self.leader = leader
         self.store, self.folder, self.display = run.store, run.folder, display
         self.source = run.source
-        self.shape = shape_from_config(run.source.config)
+        self.shape = run.source.shape
         self.listener = RunListener(run.folder, self.shape.total_params, display, tracker)
-        self.live = LiveModel(partial(load_dense, run.config, run.source))
+        lineage = dense_lineage(run.plan.weights, reordered=is_reordered(run.config))
+        self.live = LiveModel(partial(load_dense, run.config, run.source), lineage)
         self.stages: dict[str, StageSummary] = {}
 
     def run(self) -> Summary:
@@ -119,6 +120,7 @@ class StageRunner:
             stage=stage,
             source=self.source,
             weights=self.plan.weights,
+            digest=self.store.digests.of,
             results={each.name: self.store.folder(each) for each in (*stage.needs, stage)},
             live=self.live,
             trajectories=self.store.trajectories,
@@ -175,16 +177,16 @@ class StageRunner:
         return round(self.listener.probe_seconds / took, 4) if took else None
 
 
-def load_dense(config: Config, source: ModelSource, _state: PruningState) -> PrunableModel:
+def load_dense(config: Config, source: ModelSource, _variant: Variant) -> PrunableModel:
     """Load the dense model as a configuration wants it, reordered where it says so.
 
-    It can become any state.
+    Every variant of its weights can be cut from it.
     """
     settings = config.model
     model = load(
         source, settings.dtype, settings.device, settings.attn_implementation, settings.offload
     )
-    if method_of(config.prune).weight_reorder(config.prune):
+    if is_reordered(config):
         model.reorder()
     return model
 

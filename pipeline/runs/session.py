@@ -33,9 +33,7 @@ OnWork = Callable[[Work], None]
 """Is given what this process computed, whether or not it came to its end."""
 
 
-def run_all(
-    run: Run, display: Display, console: Console, leader: Leader | None = None
-) -> Summary:
+def run_all(run: Run, display: Display, console: Console, leader: Leader | None = None) -> Summary:
     """Run a plan, then draw and track what came of it. Raises what a stage raises."""
     folder = run.folder
     with _tracking(run, run.plan.by_name, display) as (tracker, _):

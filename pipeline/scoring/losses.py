@@ -28,7 +28,7 @@ class Losses(Protocol):
 
 def lowered(live: LiveModel, dtype: torch.dtype) -> LiveModel:
     """A second live model that follows ``live`` with its weights in another format."""
-    return LiveModel(lambda state: live.at(state).cast(dtype))
+    return LiveModel(lambda variant: live.at(variant).cast(dtype), live.lineage)
 
 
 class LocalLosses:
@@ -46,4 +46,5 @@ class LocalLosses:
         on_progress: Progress,
     ) -> Tensor:
         """As ``Losses`` says."""
-        return self.one_pass.losses(self.live.at(state), candidates, windows, on_progress)
+        model = self.live.at(self.live.cut(state))
+        return self.one_pass.losses(model, candidates, windows, on_progress)

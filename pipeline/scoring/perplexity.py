@@ -55,7 +55,7 @@ def _token_losses(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _chunks(states: Tensor, targets: Tensor, model: PrunableModel) -> list[tuple[Tensor, Tensor]]:
-    rows = max(1, LOGITS_AT_ONCE[model.device.type] // model.model.config.vocab_size)
+    rows = max(1, LOGITS_AT_ONCE[model.device.type] // model.vocabulary_size)
     return list(zip(states.split(rows), targets.split(rows), strict=True))
 
 

@@ -147,6 +147,8 @@ class Inputs:
     source: "ModelSource"
     weights: str
     """Digest that stands for the model's weights and architecture."""
+    digest: Callable[[Path], str]
+    """SHA-256 of a file."""
     results: Mapping[str, Path]
     """Folders of the stages that this one needs, and its own, by stage."""
     live: "LiveModel"

@@ -18,11 +18,10 @@ def recipe(planning: Planning) -> Recipe | None:
 
 def run(config: Config, inputs: Inputs, _out_dir: Path) -> Json:
     """Evaluate the dense model."""
-    from pipeline.models.prunable import shape_from_config
-    from pipeline.stages.shared.measuring import Measurements, What
+    from pipeline.stages.shared.measuring import Measurements, evaluation_protocol
 
-    state = PruningState.dense(shape_from_config(inputs.source.config))
-    record = Measurements(config, inputs, What.of_evaluation(config)).of(state)
+    dense = inputs.live.cut(PruningState.dense(inputs.source.shape))
+    record = Measurements(config, inputs, evaluation_protocol(config)).of(dense)
     return {"accuracy": record.accuracy, "ppl": record.ppl}
 
 

@@ -44,10 +44,11 @@ class EvaluateConfig(Section):
 
 def evaluation_recipe(planning: Planning) -> Recipe:
     """What is evaluated of any state of the model."""
-    from pipeline.stages.shared.measuring import What
+    from pipeline.stages.shared.measuring import data_sources, evaluation_protocol
 
-    what = What.of_evaluation(planning.config).recipe(planning.config, planning.digest)
-    return {"model": planning.model, "what": what}
+    protocol, sources = evaluation_protocol(planning.config), data_sources(planning.config)
+    measured = protocol.identity(sources, planning.source, planning.digest)
+    return {"model": planning.model, "protocol": measured}
 
 
 def recipe(planning: Planning) -> Recipe | None:
@@ -64,16 +65,15 @@ def recipe(planning: Planning) -> Recipe | None:
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``evaluation.json``. The dense model is measured once for all runs of a model."""
     from pipeline.measure.accuracy import lm_eval_version
-    from pipeline.models.prunable import shape_from_config
-    from pipeline.stages.shared.measuring import Measurements, What
+    from pipeline.stages.shared.measuring import Measurements, evaluation_protocol
 
     settings = config.of(EvaluateConfig)
-    measurements = Measurements(config, inputs, What.of_evaluation(config))
-    shape = shape_from_config(inputs.source.config)
+    measurements = Measurements(config, inputs, evaluation_protocol(config))
+    shape = inputs.source.shape
     pruned = PruningState.from_pruning_config(shape, read_json(_pruning_config(config, inputs)))
     records = {
-        "dense": measurements.of(PruningState.dense(shape)),
-        "pruned": measurements.of(pruned),
+        "dense": measurements.of(inputs.live.cut(PruningState.dense(shape))),
+        "pruned": measurements.of(inputs.live.cut(pruned)),
     }
     evaluation = {name: record.to_json() for name, record in records.items()}
     evaluation["pruned"]["ratio_percent"] = pruned.ratio_percent

@@ -58,13 +58,14 @@ def is_due(probe: ProbeConfig, steps: int) -> bool:
 
 def probe_recipe(planning: Planning) -> Recipe | None:
     """What is measured and how often; None where nothing is."""
-    from pipeline.stages.shared.measuring import What
+    from pipeline.stages.shared.measuring import data_sources, probe_protocol
 
     every = planning.config.of(ProbeConfig).every
     if not every:
         return None
-    what = What.of_probe(planning.config).recipe(planning.config, planning.digest)
-    return {"every": every, "what": what}
+    protocol, sources = probe_protocol(planning.config), data_sources(planning.config)
+    measured = protocol.identity(sources, planning.source, planning.digest)
+    return {"every": every, "protocol": measured}
 
 
 def recipe(planning: Planning) -> Recipe | None:
@@ -75,19 +76,18 @@ def recipe(planning: Planning) -> Recipe | None:
 
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``records.jsonl``: the dense model's record (step -1), then those of the steps."""
-    from pipeline.models.prunable import shape_from_config
-    from pipeline.stages.shared.measuring import Measurements, What
+    from pipeline.stages.shared.measuring import Measurements, probe_protocol
 
-    measurements = Measurements(config, inputs, What.of_probe(config))
+    measurements = Measurements(config, inputs, probe_protocol(config))
     steps = read_steps(inputs.results["prune"] / "steps.jsonl")
-    state = PruningState.dense(shape_from_config(inputs.source.config))
-    records = {-1: measurements.of(state)}
+    state = PruningState.dense(inputs.source.shape)
+    records = {-1: measurements.of(inputs.live.cut(state))}
     inputs.listener.on_dense(records[-1])
     for step in steps:
         state = state.without(step.chosen)
         is_last = step.step == len(steps) - 1
         due = is_last or is_due(config.of(ProbeConfig), step.step + 1)
-        record = measurements.of(state) if due else None
+        record = measurements.of(inputs.live.cut(state)) if due else None
         if record:
             records[step.step] = record
         inputs.listener.on_step(step, record)

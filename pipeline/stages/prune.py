@@ -41,10 +41,9 @@ def recipe(planning: Planning) -> Recipe | None:
 
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``pruning_config.json`` and ``steps.jsonl``. ``StageError``: target out of reach."""
-    from pipeline.models.prunable import shape_from_config
     from pipeline.stages.shared.descent import descend
 
-    state = PruningState.dense(shape_from_config(inputs.source.config))
+    state = PruningState.dense(inputs.source.shape)
     records = []
     for record, after in descend(config, inputs, phases_of(config)):
         records.append(record)

@@ -39,15 +39,15 @@ def recipe(planning: Planning) -> Recipe | None:
 
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``sensitivity.json``: dense perplexity and every unit's, by dimension."""
-    from pipeline.models.prunable import shape_from_config
     from pipeline.scoring.one_pass import perplexity
     from pipeline.stages.shared.search import Search
 
     search = Search(config, inputs)
-    dense = PruningState.dense(shape_from_config(inputs.source.config))
+    dense = PruningState.dense(inputs.source.shape)
+    variant = inputs.live.cut(dense)
     sensitivity = {}
     for phase in in_common_order(phases_of(config)):
-        dense_ppl = perplexity(inputs.live.at(dense), search.windows(phase))
+        dense_ppl = perplexity(inputs.live.at(variant), search.windows(phase))
         with closing(search.walk(phase, dense)) as steps:
             first = next(steps, None)
         candidates = first.decision.scored_json()["candidates"] if first else []

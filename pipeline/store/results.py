@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.files import Json, encode, publish, read_json
-from pipeline.models.loading import Digests
 from pipeline.pruning.trajectory import Guard, TrajectoryStore
 from pipeline.stages.base import PlannedStage
+from pipeline.store.digests import Digests
 from pipeline.store.leases import holder_of, lease
 
 POLL_S = 0.5

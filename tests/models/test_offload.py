@@ -15,7 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from pipeline.errors import StageError
 from pipeline.models import offload as offload_module
-from pipeline.models.offload import Home, Place
+from pipeline.models.offload import Place, StoredWeights
 from pipeline.models.prunable import PrunableModel
 from pipeline.pruning.state import Candidate, PruningState
 from pipeline.scoring.one_pass import OnePass, perplexity
@@ -39,14 +39,14 @@ def windows() -> Windows:
 
 
 @pytest.fixture
-def copies(monkeypatch: pytest.MonkeyPatch) -> list[Home]:
-    """The homes whose weights were copied to the device, in order."""
-    seen: list[Home] = []
+def copies(monkeypatch: pytest.MonkeyPatch) -> list[StoredWeights]:
+    """The blocks' weights that were copied to the device, in order."""
+    seen: list[StoredWeights] = []
     copy_into = offload_module.Stream._copy
 
-    def counted(self: Any, home: Home, slot: Any) -> None:
-        seen.append(home)
-        copy_into(self, home, slot)
+    def counted(self: Any, stored: StoredWeights, slot: Any) -> None:
+        seen.append(stored)
+        copy_into(self, stored, slot)
 
     monkeypatch.setattr(offload_module.Stream, "_copy", counted)
     return seen
@@ -72,8 +72,10 @@ def losses(scorer: OnePass, model: PrunableModel, windows: Windows) -> Tensor:
 
 
 def is_home(block: Any) -> bool:
-    homes = block.offloaded.home.tensors
-    return all(p.data_ptr() == t.data_ptr() for p, t in zip(block.parameters(), homes, strict=True))
+    stored = block.offloaded.stored.tensors
+    return all(
+        p.data_ptr() == t.data_ptr() for p, t in zip(block.parameters(), stored, strict=True)
+    )
 
 
 def test_every_step_has_the_losses_of_the_resident_model(
@@ -105,13 +107,13 @@ def test_cached_generation_is_that_of_the_resident_model(
 
 
 def test_a_walk_brings_each_block_once_for_all_candidates(
-    build: Build, place: Place, windows: Windows, copies: list[Home]
+    build: Build, place: Place, windows: Windows, copies: list[StoredWeights]
 ) -> None:
     _, streamed = pair(build("mistral"), place)
     for _ in range(2):
         copies.clear()
         losses(OnePass(0.5), streamed, windows)
-        assert copies == [block.offloaded.home for block in streamed.blocks if block.offloaded]
+        assert copies == [block.offloaded.stored for block in streamed.blocks if block.offloaded]
 
 
 def test_no_more_than_two_blocks_are_on_the_device(
@@ -128,7 +130,7 @@ def test_no_more_than_two_blocks_are_on_the_device(
     assert away
     assert {len(blocks) for blocks in away} == {1}  # and the next block's copy
     slots = streamed.blocks[0].offloaded.stream._slots  # type: ignore[union-attr]
-    largest = max(b.offloaded.home.bytes for b in streamed.blocks if b.offloaded)
+    largest = max(b.offloaded.stored.bytes for b in streamed.blocks if b.offloaded)
     assert [slot.memory.nbytes for slot in slots] == [largest] * 2
 
 
@@ -196,7 +198,7 @@ def test_memory_is_freed_with_the_model(build: Build, place: Place, ids: Tensor)
     streamed.model(ids)
     offloaded = streamed.blocks[0].offloaded
     assert offloaded
-    stream, home = weakref.ref(offloaded.stream), weakref.ref(offloaded.home)
+    stream, weights = weakref.ref(offloaded.stream), weakref.ref(offloaded.stored)
     gc.collect()
     gc.disable()
     try:
@@ -204,7 +206,7 @@ def test_memory_is_freed_with_the_model(build: Build, place: Place, ids: Tensor)
             block.offloaded = None
         del offloaded, block
         assert stream() is None
-        assert home() is None
+        assert weights() is None
     finally:
         gc.enable()
 

@@ -7,10 +7,11 @@ import copy
 import gc
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 import pytest
 import torch
+from families_of_tests import gemma
+from families_of_tests import phi3 as phi3_family
 from torch import Tensor, nn
 from torch.testing import assert_close
 from transformers import (
@@ -25,7 +26,7 @@ from transformers import (
 
 from pipeline.errors import ConfigError
 from pipeline.models.blocks import Block
-from pipeline.models.families import FAMILIES, LLAMA, BlockLayout, Family, Projection
+from pipeline.models.families import FAMILIES
 from pipeline.models.prunable import PrunableModel, shape_from_config
 from pipeline.pruning.shape import ModelShape
 from pipeline.pruning.state import Candidate, PruningState, Unit
@@ -61,34 +62,6 @@ COMBINATIONS: dict[str, list[Piece]] = {
     ],
     "narrowed_before_it_went": [("attn_width", 0), ("mlp_width", 1), ("attn", 0), ("mlp", 1)],
 }
-
-GEMMA2 = Family(
-    attn=replace(LLAMA.attn, norm_after="post_attention_layernorm"),
-    mlp=replace(
-        LLAMA.mlp,
-        norm_before="pre_feedforward_layernorm",
-        norm_after="post_feedforward_layernorm",
-    ),
-)
-
-PHI3 = Family(
-    attn=BlockLayout(
-        body="self_attn",
-        norm_before="input_layernorm",
-        projections=(
-            Projection("qkv_proj", rows=("query", "key", "value")),
-            Projection("o_proj", columns=("query",)),
-        ),
-    ),
-    mlp=BlockLayout(
-        body="mlp",
-        norm_before="post_attention_layernorm",
-        projections=(
-            Projection("gate_up_proj", rows=("channel", "channel")),
-            Projection("down_proj", columns=("channel",)),
-        ),
-    ),
-)
 
 
 def without(shape: ModelShape, pieces: Iterable[Piece]) -> PruningState:
@@ -425,8 +398,8 @@ def mlp_order(body: nn.Module) -> list[int]:
 
 def rows_in_order(model: PrunableModel, body: nn.Module) -> tuple[list[int], list[int]]:
     """Query rows, and key and value rows, in the documented order."""
-    heads = model.blocks[0].heads
-    repeats = heads.query_heads // heads.key_value_heads
+    heads = model.blocks[0].channels
+    repeats = heads.queries_per_key
     norms = []
     for group in range(heads.key_value_heads):
         query = rows_of([group], repeats * heads.head_dim)
@@ -498,7 +471,7 @@ def test_an_unknown_architecture_is_refused_with_a_list_of_the_known_ones() -> N
 @pytest.fixture
 def gemma2(build: Build, monkeypatch: pytest.MonkeyPatch) -> PreTrainedModel:
     """Norms after the blocks, soft-capped scores and logits, a sliding window every other layer."""
-    monkeypatch.setitem(FAMILIES, "gemma2", GEMMA2)
+    monkeypatch.setitem(FAMILIES, "gemma2", gemma.GEMMA2)
     config = Gemma2Config(
         vocab_size=61,
         hidden_size=32,
@@ -550,7 +523,7 @@ def test_a_family_with_norms_after_its_blocks_can_be_reordered(
 @pytest.fixture
 def phi3(build: Build, monkeypatch: pytest.MonkeyPatch) -> PreTrainedModel:
     """Fused projections: query, key and value in one, gate and up in another."""
-    monkeypatch.setitem(FAMILIES, "phi3", PHI3)
+    monkeypatch.setitem(FAMILIES, "phi3", phi3_family.FAMILY)
     config = Phi3Config(
         vocab_size=61,
         hidden_size=32,

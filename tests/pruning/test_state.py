@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pipeline.pruning.greedy import thresholds
 
 from pipeline.errors import StageError
 from pipeline.files import encode
-from pipeline.pruning.greedy import thresholds
 from pipeline.pruning.shape import BarredUnit, BlockShape, LayerShape, ModelShape
 from pipeline.pruning.state import DIMENSIONS, Candidate, PruningState
 from pipeline.pruning.trajectory import ScoredCandidate, Step

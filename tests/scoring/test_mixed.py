@@ -115,6 +115,6 @@ def test_a_model_is_screened_in_float16_and_decided_in_float32() -> None:
         chosen = Step.choose(found).chosen
         assert chosen == Step.choose(scored(candidates, everything)).chosen
         state = state.without(chosen)
-    assert low.at(state).model.dtype == torch.float16
-    assert live.at(state).model.dtype == torch.float32
-    assert low.at(state) is not live.at(state)
+    assert low.at(low.cut(state)).model.dtype == torch.float16
+    assert live.at(live.cut(state)).model.dtype == torch.float32
+    assert low.at(low.cut(state)) is not live.at(live.cut(state))

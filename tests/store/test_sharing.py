@@ -20,6 +20,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from pipeline.pruning.greedy import walk
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -27,7 +28,6 @@ import launch
 from pipeline.errors import LeaseLostError
 from pipeline.files import key_of, publish
 from pipeline.models.prunable import PrunableModel
-from pipeline.pruning.greedy import walk
 from pipeline.pruning.shape import BlockShape, ModelShape
 from pipeline.pruning.state import Candidate, PruningState
 from pipeline.pruning.trajectory import Guard, ScoredCandidate, Step, Trajectory, TrajectoryStore

@@ -3,14 +3,13 @@
 from collections.abc import Generator, Sequence
 from contextlib import closing
 
-from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.phases import Phase
 from pipeline.pruning.records import StepRecord
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs
 from pipeline.stages.probe import ProbeConfig, is_due
-from pipeline.stages.shared.measuring import Measurements, What
+from pipeline.stages.shared.measuring import Measurements, probe_protocol
 from pipeline.stages.shared.phases import phases_of
 from pipeline.stages.shared.search import Search
 
@@ -24,12 +23,12 @@ def descend(
     own.
     """
     search = Search(config, inputs)
-    measurements = Measurements(config, inputs, What.of_probe(config))
+    measurements = Measurements(config, inputs, probe_protocol(config))
     probe = config.of(ProbeConfig)
     own = {phase.dimension: phase.end_percent for phase in phases_of(config)}
-    state = PruningState.dense(shape_from_config(inputs.source.config))
+    state = PruningState.dense(inputs.source.shape)
     if is_due(probe, 0):
-        inputs.listener.on_dense(measurements.of(state))
+        inputs.listener.on_dense(measurements.of(inputs.live.cut(state)))
     steps_before = 0
     for phase in phases:
         with closing(search.walk(phase, state, steps_before)) as steps:
@@ -39,7 +38,7 @@ def descend(
                 steps_before = step.step + 1
                 is_last = state.ratio_percent >= config.prune.target_ratio and is_own
                 due = is_due(probe, steps_before) or (probe.every > 0 and is_last)
-                record = measurements.of(state) if due else None
+                record = measurements.of(inputs.live.cut(state)) if due else None
                 if is_own:
                     inputs.listener.on_step(step, record)
                 yield step, state

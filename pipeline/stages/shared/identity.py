@@ -3,15 +3,17 @@
 Never paths, partitions, ranks, batch sizes or library versions.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.criteria.base import CALIBRATION
 from pipeline.methods import method_of
+from pipeline.models.variants import Variant
 from pipeline.pruning.choice import GREEDY
 from pipeline.pruning.phases import Phase
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
-from pipeline.stages.shared.phases import criterion_of
+from pipeline.stages.shared.phases import criterion_of, is_reordered
 
 DECISION_VERSION = 1
 """Raised by hand when the same settings would decide differently."""
@@ -22,7 +24,7 @@ def of_model(config: Config, weights: str) -> dict[str, Any]:
     model = config.model
     return {
         "weights": weights,
-        "weight_reorder": method_of(config.prune).weight_reorder(config.prune),
+        "weight_reorder": is_reordered(config),
         "dtype": model.dtype,
         "device": model.device,
         "attn_implementation": model.attn_implementation,
@@ -53,4 +55,18 @@ def of_trajectory(
         **needed,
         **phase.identity(),
         "start": start.identity(),
+    }
+
+
+def of_record(
+    config: Config, variant: Variant, protocol: Mapping[str, Any], device_name: str
+) -> dict[str, Any]:
+    """What was measured of a variant: what, by which settings, and what it was computed with."""
+    model = config.model
+    return {
+        "variant": variant.identity(),
+        "protocol": protocol,
+        "dtype": model.dtype,
+        "device": [model.device, device_name],
+        "attn_implementation": model.attn_implementation,
     }

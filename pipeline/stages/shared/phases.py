@@ -27,3 +27,8 @@ def in_common_order(phases: Sequence[Phase]) -> list[Phase]:
 def criterion_of(config: Config) -> Criterion:
     """What scores the candidates of a run."""
     return method_of(config.prune).criterion(config.prune)
+
+
+def is_reordered(config: Config) -> bool:
+    """Whether the most important channels and heads are put first before anything goes."""
+    return method_of(config.prune).weight_reorder(config.prune)
