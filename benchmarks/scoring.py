@@ -39,8 +39,9 @@ from pipeline.models.blocks import Context
 from pipeline.models.loading import DTYPES, LiveModel, load, resolve_device
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.source import locate
-from pipeline.pruning.state import Candidate, PruningState
-from pipeline.pruning.trajectory import Step
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.steps import Step
+from pipeline.pruning.units import ATTN, BLOCKS, MLP, MLP_CHANNELS, Candidate
 from pipeline.scoring.losses import LocalLosses
 from pipeline.scoring.perplexity import Windows
 
@@ -111,9 +112,9 @@ class Bench:
     def candidates(self, kind: str) -> list[Candidate]:
         """Candidates of a block step or of a step of MLP channels."""
         if kind == "block":
-            return self.model.state.candidates("blocks", 0)
+            return self.model.state.candidates(BLOCKS, 0)
         group = self.arguments.group or self.model.shape.widths("mlp")[0] // 8
-        return self.model.state.candidates("mlp_channels", group)
+        return self.model.state.candidates(MLP_CHANNELS, group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +167,8 @@ def layers_table(bench: Bench) -> None:
         state = bench.model.state
         for layer in range(layers, dense):
             if layer not in state.removed_mlp:
-                state = state.without(Candidate("attn", layer, 0))
-                state = state.without(Candidate("mlp", layer, 0))
+                state = state.without(Candidate(ATTN, layer, 0))
+                state = state.without(Candidate(MLP, layer, 0))
         bench.model.prune_to(state)
         candidates = bench.candidates("block")
         seconds = one_pass(bench, candidates, windows, None).seconds

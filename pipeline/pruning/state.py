@@ -63,7 +63,7 @@ class PruningState:
         if unit.is_whole:
             layers = {layer for kind in unit.kinds for layer in self.left(kind)}
             return [Candidate(unit, layer, 0) for layer in sorted(layers)]
-        assert group_size
+        assert group_size is not None
         (kind,) = unit.kinds
         widths = self.widths(kind)
         return [

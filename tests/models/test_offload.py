@@ -17,7 +17,17 @@ from pipeline.errors import StageError
 from pipeline.models import offload as offload_module
 from pipeline.models.offload import Place, StoredWeights
 from pipeline.models.prunable import PrunableModel
-from pipeline.pruning.state import Candidate, PruningState
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import (
+    ATTN,
+    ATTN_WIDTH,
+    BLOCKS,
+    HEADS,
+    MLP,
+    MLP_CHANNELS,
+    MLP_WIDTH,
+    Candidate,
+)
 from pipeline.scoring.one_pass import OnePass, perplexity
 from pipeline.scoring.perplexity import Windows
 
@@ -61,9 +71,9 @@ def pair(dense: PreTrainedModel, place: Place) -> tuple[PrunableModel, PrunableM
 
 def all_candidates(state: PruningState) -> list[Candidate]:
     return [
-        *state.candidates("blocks", 0),
-        *state.candidates("mlp_channels", 8),
-        *state.candidates("heads", state.shape.layers[0].attn.group_width),
+        *state.candidates(BLOCKS, 0),
+        *state.candidates(MLP_CHANNELS, 8),
+        *state.candidates(HEADS, state.shape.layers[0].attn.group_width),
     ]
 
 
@@ -95,7 +105,7 @@ def test_every_step_has_the_losses_of_the_resident_model(
         removed.append(all_candidates(resident.state)[index])
         for model in (resident, streamed):
             model.prune_to(model.state.without(removed[-1]))
-    assert {candidate.unit for candidate in removed} == {"attn", "mlp", "mlp_width", "attn_width"}
+    assert {candidate.unit for candidate in removed} == {ATTN, MLP, MLP_WIDTH, ATTN_WIDTH}
 
 
 def test_cached_generation_is_that_of_the_resident_model(
@@ -180,7 +190,7 @@ def test_nothing_is_left_on_disk(
         pytest.skip("no list of mapped files here")
     assert maps.read_text().count(str(tmp_path)) >= len(streamed.blocks)
     before = maps.read_text().count(str(tmp_path))
-    streamed.prune_to(streamed.state.without(Candidate("mlp", 1, 0)))
+    streamed.prune_to(streamed.state.without(Candidate(MLP, 1, 0)))
     gc.collect()
     assert maps.read_text().count(str(tmp_path)) < before
 

@@ -29,10 +29,11 @@ from pipeline.models.blocks import Block
 from pipeline.models.families import FAMILIES
 from pipeline.models.prunable import PrunableModel, shape_from_config
 from pipeline.pruning.shape import ModelShape
-from pipeline.pruning.state import Candidate, PruningState, Unit
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import UNITS, Candidate
 
 LAYERS = range(4)
-UNITS: tuple[Unit, ...] = ("attn", "mlp", "attn_width", "mlp_width")
+PIECES = ("attn", "mlp", "attn_width", "mlp_width")
 
 # Weights are float64 and differences were below 1e-13 where measured. But transformers' norms round
 # to float32, and on another machine a sum in another order may flip one such rounding.
@@ -41,7 +42,7 @@ SOFTMAX_TOLERANCE = 1e-5  # eager attention takes its softmax in float32
 MATTERS = 1e-3
 
 Build = Callable[[PretrainedConfig | str], PreTrainedModel]
-Piece = tuple[Unit, int]
+Piece = tuple[str, int]
 COMBINATIONS: dict[str, list[Piece]] = {
     "attention_of_layer_0": [("attn", 0)],
     "attentions_of_layers_0_and_1": [("attn", 0), ("attn", 1)],
@@ -74,7 +75,7 @@ def without(shape: ModelShape, pieces: Iterable[Piece]) -> PruningState:
     }
     state = PruningState.dense(shape)
     for unit, layer in pieces:
-        state = state.without(Candidate(unit, layer, width_after[unit]))
+        state = state.without(Candidate(UNITS[unit], layer, width_after[unit]))
     return state
 
 
@@ -144,12 +145,12 @@ def assert_equal_up_to(actual: Tensor, expected: Tensor, tolerance: float = TOLE
 # What pruning leaves
 
 
-@pytest.mark.parametrize("unit", UNITS)
-def test_any_piece_can_go_alone(dense: PreTrainedModel, ids: Tensor, unit: Unit) -> None:
+@pytest.mark.parametrize("unit", PIECES)
+def test_any_piece_can_go_alone(dense: PreTrainedModel, ids: Tensor, unit: str) -> None:
     assert_each_layer_can_lose(unit, dense, ids)
 
 
-def assert_each_layer_can_lose(unit: Unit, dense: PreTrainedModel, ids: Tensor) -> None:
+def assert_each_layer_can_lose(unit: str, dense: PreTrainedModel, ids: Tensor) -> None:
     whole = logits(dense, ids)
     for layer in LAYERS:
         model = PrunableModel(copy.deepcopy(dense))
@@ -188,8 +189,8 @@ def test_going_step_by_step_leaves_the_same_bits_as_going_at_once(
     assert torch.equal(logits(stepwise.model, ids), logits(at_once.model, ids))
 
 
-@pytest.mark.parametrize("unit", UNITS)
-def test_what_was_removed_cannot_come_back(dense: PreTrainedModel, unit: Unit) -> None:
+@pytest.mark.parametrize("unit", PIECES)
+def test_what_was_removed_cannot_come_back(dense: PreTrainedModel, unit: str) -> None:
     model = PrunableModel(dense)
     model.prune_to(without(model.shape, [(unit, 1)]))
     with pytest.raises(AssertionError, match="cannot come back"):
@@ -423,7 +424,7 @@ def descending(values: list[float]) -> list[int]:
 
 @pytest.mark.parametrize("unit", ["attn", "mlp"])
 def test_a_block_run_with_a_width_equals_the_block_cut_to_it(
-    dense: PreTrainedModel, ids: Tensor, unit: Unit
+    dense: PreTrainedModel, ids: Tensor, unit: str
 ) -> None:
     model = PrunableModel(dense)
     decoder = model.decoder_input(ids)
@@ -489,9 +490,9 @@ def gemma2(build: Build, monkeypatch: pytest.MonkeyPatch) -> PreTrainedModel:
     return build(config)
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", PIECES)
 def test_any_piece_of_a_family_with_norms_after_its_blocks_can_go(
-    gemma2: PreTrainedModel, ids: Tensor, unit: Unit
+    gemma2: PreTrainedModel, ids: Tensor, unit: str
 ) -> None:
     assert_each_layer_can_lose(unit, gemma2, ids)
 
@@ -543,7 +544,7 @@ def phi3(build: Build, monkeypatch: pytest.MonkeyPatch) -> PreTrainedModel:
     ["attn", "mlp", "mlp_width"],  # Phi-3's forward pass reads its number of heads from the config
 )
 def test_any_piece_of_a_family_with_fused_projections_can_go(
-    phi3: PreTrainedModel, ids: Tensor, unit: Unit
+    phi3: PreTrainedModel, ids: Tensor, unit: str
 ) -> None:
     assert_each_layer_can_lose(unit, phi3, ids)
 
