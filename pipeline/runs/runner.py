@@ -49,8 +49,7 @@ class StageRunner:
         self.source = run.source
         self.shape = run.source.shape
         self.listener = RunListener(run.folder, self.shape.total_params, display, tracker)
-        lineage = dense_lineage(run.plan.weights, reordered=is_reordered(run.config))
-        self.live = LiveModel(partial(load_dense, run.config, run.source), lineage)
+        self.live = live_model_of(run)
         self.stages: dict[str, StageSummary] = {}
 
     def run(self) -> Summary:
@@ -175,6 +174,12 @@ class StageRunner:
         names = {stage.name for stage in self.plan.stages if stage.stage.tells_steps}
         took = sum(entry.seconds for name, entry in self.stages.items() if name in names)
         return round(self.listener.probe_seconds / took, 4) if took else None
+
+
+def live_model_of(run: Run) -> LiveModel:
+    """The run's model, not loaded yet; it comes to whatever state is asked for."""
+    lineage = dense_lineage(run.plan.weights, reordered=is_reordered(run.config))
+    return LiveModel(partial(load_dense, run.config, run.source), lineage)
 
 
 def load_dense(config: Config, source: ModelSource, _variant: Variant) -> PrunableModel:
