@@ -369,7 +369,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
         def walk(self: OnePass, model: PrunableModel, tile: Tile, *rest: Any) -> Tensor:
             tried.append(tile.sequences)
             if tile.sequences > sequences:
-                rest[-1].tell(0.3)
+                rest[-1].add(0.3)
                 raise torch.OutOfMemoryError("pretend")
             return real(self, model, tile, *rest)
 

@@ -72,7 +72,7 @@ def test_it_chooses_what_all_losses_choose(windows: int) -> None:
         expected = exhaustive(losses)
         for last in (None, exhaustive(losses - 0.1)):
             step = Step.choose(raced(losses, last)[0])
-            assert (step.chosen, step.score) == (expected.chosen, expected.importance)
+            assert (step.chosen, step.score) == (expected.chosen, expected.score)
 
 
 def test_what_stayed_is_exact_and_what_was_dropped_is_estimated(last: Step | None) -> None:
@@ -122,7 +122,7 @@ def test_a_candidate_that_the_last_step_did_not_have_is_no_exception() -> None:
     best = int(losses.mean(dim=1).argmin())
     known = exhaustive(losses)
     others = tuple(s for s in known.scored if s.candidate != LAYERS[best])
-    found, _ = raced(losses, Step(known.chosen, known.importance, others))
+    found, _ = raced(losses, Step(known.chosen, known.score, others))
     assert Step.choose(found).chosen == LAYERS[best]
 
 
