@@ -95,7 +95,7 @@ def losses_of(
         return LocalLosses(model, memory_fraction, keep=keep)
     if device == "cpu":
         memory_fraction /= leader.group.ranks.local_size
-    opened = _Open(pickle.dumps(live.load), cast_to, memory_fraction, keep, device)
+    opened = _Open(pickle.dumps(live), cast_to, memory_fraction, keep, device)
     with leader.exchanging():
         leader.group.exchange(opened)
         leader.group.use(device)
