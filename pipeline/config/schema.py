@@ -8,26 +8,20 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, SerializeAsAny, ValidationError
 
+from pipeline.config.cluster import cluster_section, sections
 from pipeline.errors import ConfigError
+from pipeline.executors.base import ClusterSection
 from pipeline.files import Json
 from pipeline.pruning.state import DIMENSIONS, Dimension
+from pipeline.settings.section import BUILTIN, Section
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-BUILTIN = Path(__file__).parents[1] / "builtin"
-"""The model and data that come with the project: ``${builtin:NAME}`` in configurations."""
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
-    )
-
-
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """Which model, and how it is held in memory."""
 
     path: str = Field(min_length=1)
@@ -49,7 +43,7 @@ class ModelConfig(_Section):
     """Whether code that comes with a model may run on this machine."""
 
 
-class CalibrationConfig(_Section):
+class CalibrationConfig(Section):
     """The text on which perplexity is measured while pruning."""
 
     dataset: Literal["alpaca", "wikitext2", "c4", "ptb", "text", "tokens"]
@@ -85,7 +79,7 @@ def _is_order(value: list[Dimension]) -> list[Dimension]:
     return value
 
 
-class PruneConfig(_Section):
+class PruneConfig(Section):
     """What is removed."""
 
     target_ratio: float = Field(gt=0, lt=100, allow_inf_nan=False)
@@ -110,14 +104,14 @@ class PruneConfig(_Section):
     otherwise; 0 never. Never changes what is decided."""
 
 
-class ScoreConfig(_Section):
+class ScoreConfig(Section):
     """The sensitivity of the dense model."""
 
     enabled: bool = True
     """Whether every unit of the dense model is scored in all three dimensions before pruning."""
 
 
-class ScoringConfig(_Section):
+class ScoringConfig(Section):
     """How scores are computed."""
 
     precision: Literal["model", "mixed"] = "model"
@@ -128,7 +122,7 @@ class ScoringConfig(_Section):
     """Share of the free memory (GPU, or main memory without one) that scoring may take."""
 
 
-class ProbeConfig(_Section):
+class ProbeConfig(Section):
     """What is measured of the pruned model while pruning. Never changes what is decided."""
 
     every: int = Field(ge=0)
@@ -158,7 +152,7 @@ class ProbeConfig(_Section):
     """Repetitions before those that are timed."""
 
 
-class EvaluateConfig(_Section):
+class EvaluateConfig(Section):
     """The full evaluation of the dense and the pruned model."""
 
     tasks: list[str] = Field(default_factory=list)
@@ -190,7 +184,7 @@ Tag = Annotated[str, Field(min_length=1, max_length=64)]
 """As long as W&B takes it."""
 
 
-class TrackingConfig(_Section):
+class TrackingConfig(Section):
     """Where metrics go."""
 
     name: Literal["none", "local", "wandb"]
@@ -207,114 +201,13 @@ class TrackingConfig(_Section):
     """null is online where there is a key and a network, else offline."""
 
 
-OneLine = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")]
-"""Text that ends up in a line of a batch script."""
-OptionName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
-"""The long name of an option of sbatch."""
-
-
-class StageResources(_Section):
-    """What a stage's job asks for, where it differs from the other stages' jobs."""
-
-    partition: OneLine | None = None
-    """Partition; null is SLURM's default."""
-    account: OneLine | None = None
-    """Account that is charged; null is the user's default."""
-    qos: OneLine | None = None
-    """Quality of service; null is the account's default."""
-    constraint: OneLine | None = None
-    """Features that the node must have, as sbatch takes them."""
-    gpus: int | None = Field(None, ge=0)
-    """GPUs of each node."""
-    gpu_type: OneLine | None = None
-    """Type of the GPUs, as SLURM names it; null takes any."""
-    cpus: int | None = Field(None, ge=1)
-    """CPUs of each task."""
-    mem_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """Memory of each node in GB; null is the share of the node's that its GPUs are, or its CPUs."""
-    timeout_min: int | None = Field(None, ge=1)
-    """Time limit in minutes; null is the partition's own, a day at most."""
-    nodes: int | None = Field(None, ge=1)
-    """Nodes."""
-    tasks_per_node: int | None = Field(None, ge=1)
-    """Processes started on each node."""
-    setup: list[str] | None = None
-    """Shell lines that run before the stage, e.g. to load modules."""
-    parameters: dict[OptionName, OneLine | int | float | bool] = Field(default_factory=dict)
-    """Any other option of sbatch by its long name, e.g. {exclude: node7, nice: 100}."""
-
-
-def _as_the_others() -> StageResources:
-    return StageResources.model_validate({})
-
-
-class StagesResources(_Section):
-    """The same keys for single stages: they win over the cluster's."""
-
-    calibrate: StageResources = Field(default_factory=_as_the_others)
-    score: StageResources = Field(default_factory=_as_the_others)
-    prune: StageResources = Field(default_factory=_as_the_others)
-    probe: StageResources = Field(default_factory=_as_the_others)
-    evaluate: StageResources = Field(default_factory=_as_the_others)
-
-
-ALIKE: dict[str, str] = {
-    **dict.fromkeys(DIMENSIONS, "prune"),
-    "dense": "evaluate",
-}
-"""Stages of sweeps, by the stage whose resources they ask for."""
-
-
-class ClusterConfig(StageResources):
-    """Where stages run."""
-
-    name: Literal["inline", "local", "slurm"]
-    """inline: in this process; local: in a process of their own on this machine; slurm: as jobs."""
-    gpus: int = Field(1, ge=0)
-    """GPUs of each node."""
-    cpus: int = Field(4, ge=1)
-    """CPUs of each task."""
-    nodes: int = Field(1, ge=1)
-    """Nodes."""
-    tasks_per_node: int = Field(1, ge=1)
-    """Processes started on each node."""
-    array_parallelism: int = Field(20, ge=1)
-    """Jobs of one array that may run at the same time."""
-    warn_s: int = Field(120, ge=1, le=65535)
-    """Seconds before the time limit at which a job stops to be requeued."""
-    max_requeues: int = Field(20, ge=0)
-    """How often a job goes on after a preemption, a time limit or a lost node."""
-    offline: bool = False
-    """Compute nodes have no internet: models, data and tasks come from the cache, W&B waits."""
-    stages: StagesResources = Field(default_factory=lambda: StagesResources.model_validate({}))
-    """Other resources for single stages: cluster.stages.prune.timeout_min=600."""
-
-    def of_stage(self, stage: str) -> "StageResources":
-        """What the job of a stage asks for."""
-        alike = getattr(self.stages, ALIKE.get(stage, stage))
-        own = alike.model_dump(exclude_unset=True, exclude_none=True)
-        names = StageResources.model_fields
-        common = {name: getattr(self, name) for name in names}
-        parameters = {**self.parameters, **own.pop("parameters", {})}
-        return StageResources.model_validate({**common, **own, "parameters": parameters})
-
-
-def _needs_no_cluster(value: ClusterConfig) -> ClusterConfig:
-    if value.name == "inline" and (given := sorted(value.model_fields_set - {"name"})):
-        raise ValueError(
-            f"{', '.join(f'cluster.{name}' for name in given)} means nothing in this process; "
-            "add cluster=slurm or cluster=local"
-        )
-    return value
-
-
 def _is_plan(value: bool | str) -> bool | str:
     if not isinstance(value, bool) and value != "json":
         raise ValueError("allowed is true, false or json")
     return value
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """This run's name and folder."""
 
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)
@@ -325,7 +218,7 @@ class RunConfig(_Section):
     """Name of the paper's settings that the run takes, set by paper=NAME; shown as a tag in W&B."""
 
 
-class SweepConfig(_Section):
+class SweepConfig(Section):
     """The sweep that the run is part of."""
 
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)
@@ -334,14 +227,14 @@ class SweepConfig(_Section):
     """Filled in: how far, in percent removed, a dimension is pruned for all runs that share it."""
 
 
-class StoreConfig(_Section):
+class StoreConfig(Section):
     """Results that runs share."""
 
     dir: str = Field("outputs/store", min_length=1)
     """Folder of the shared results."""
 
 
-class Config(_Section):
+class Config(Section):
     """A whole configuration."""
 
     model: ModelConfig
@@ -352,7 +245,7 @@ class Config(_Section):
     probe: ProbeConfig
     evaluate: EvaluateConfig
     tracking: TrackingConfig
-    cluster: Annotated[ClusterConfig, AfterValidator(_needs_no_cluster)]
+    cluster: SerializeAsAny[ClusterSection]
     run: RunConfig
     sweep: SweepConfig = Field(default_factory=lambda: SweepConfig.model_validate({}))
     store: StoreConfig
@@ -371,7 +264,10 @@ class Config(_Section):
 def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
     """Every key of the schema, dotted; sections alone do not count."""
     for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if field.annotation is ClusterSection:
+            keys = (key for each in sections() for key in known_keys(each, f"{prefix}{name}."))
+            yield from dict.fromkeys(keys)
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from known_keys(field.annotation, f"{prefix}{name}.")
         else:
             yield prefix + name
@@ -380,14 +276,12 @@ def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[
 def is_known(key: str) -> bool:
     """Whether the schema has the key, or a mapping that may hold it."""
     keys = set(known_keys())
-    return key in keys or key.rpartition(".")[0] in keys & MAPPINGS
+    return key in keys or key.rpartition(".")[0] in keys & _mappings()
 
 
-MAPPINGS = {
-    "evaluate.task_files",
-    *(key for key in known_keys(ClusterConfig, "cluster.") if key.endswith(".parameters")),
-}
-"""Keys whose value is a mapping with names of the user's own."""
+def _mappings() -> set[str]:
+    """Keys whose value is a mapping with names of the user's own."""
+    return {"evaluate.task_files", *(key for key in known_keys() if key.endswith(".parameters"))}
 
 
 def unknown_key(key: str, others: Iterable[str] = ()) -> str:
@@ -452,8 +346,10 @@ def _resolved(node: "DictConfig", prefix: str, unresolved: dict[str, str]) -> di
 def validate(raw: Mapping[str, Json]) -> Config:
     """Turn composed values into a ``Config``, or raise ``ConfigError`` with every problem."""
     problems = [*_secrets(raw), *_calibration_without_path(raw), *_mixed_where_it_cannot_be(raw)]
+    cluster, cluster_problems = cluster_section(raw.get("cluster"), _message)
+    problems += cluster_problems
     try:
-        config = Config.model_validate(raw)
+        config = Config.model_validate({**raw, "cluster": cluster})
     except ValidationError as error:
         problems += [_message(detail) for detail in error.errors()]
     if problems:

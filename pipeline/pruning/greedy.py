@@ -4,12 +4,11 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from pipeline.pruning.state import DIMENSIONS, Candidate, Dimension, PruningState
 from pipeline.pruning.trajectory import Guard, Step, Trajectory
-
-LOCK_POLL_S = 0.2
 
 
 class Decide(Protocol):
@@ -59,7 +58,7 @@ def walk(
     group_size: int,
     decide: Decide,
     made_by: Mapping[str, Any],
-    on_wait: Callable[[], None],
+    on_wait: Callable[[str], None],
 ) -> Generator[Taken, None, None]:
     """Follow a trajectory from ``start``, each step as it is asked for, until nothing is left.
 
@@ -75,10 +74,11 @@ def walk(
             step = trajectory.read(index)
             new = step is None
             if step is None and guard is None:
-                guard = held.enter_context(trajectory.lock())
-                if guard is None:
-                    on_wait()
-                    time.sleep(LOCK_POLL_S)
+                with ExitStack() as waiting:
+                    is_there = partial(trajectory.has, index)
+                    guard = waiting.enter_context(trajectory.lock(on_wait, is_there))
+                    if guard is not None:
+                        held.push(waiting.pop_all())
                 continue  # read again: another process may have taken this step meanwhile
             if step is None and guard is not None:
                 started = time.monotonic()

@@ -34,6 +34,6 @@ def _ends(run: Run, name: str) -> list[dict[str, Any]]:
         end
         for attempt in tries
         if attempt.submission.task(attempt.index).run == mine
-        for end in attempt.submission.told("end", attempt.index)
+        for end in attempt.submission.ends(attempt.index)
         if name in end.get("stages", {})
     ]

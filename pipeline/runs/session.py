@@ -21,7 +21,7 @@ from pipeline.runs.invocation import Invocation
 from pipeline.runs.naming import display_name, job_type, mirrored_config, tags
 from pipeline.runs.outcome import report_of
 from pipeline.runs.parts import of_all_jobs
-from pipeline.store.leases import lease
+from pipeline.store.leases import awaited_lease
 from pipeline.tracking.metrics import evaluation_metrics
 from pipeline.tracking.tracker import LocalTracker, Tracker, Trackers
 from pipeline.tracking.wandb_session import WandbRun
@@ -32,7 +32,6 @@ TRACKED = {*DIMENSIONS, "prune", "probe"}
 """Stages that tell of steps."""
 NOTHING: Mapping[str, Json] = {}
 TRACKER_WAIT_S = 30.0
-TRACKER_POLL_S = 0.5
 CANDIDATE_COLUMNS = ("step", "unit", "layer", "width_after", "ppl")
 
 
@@ -133,24 +132,20 @@ def _tracking(
 
     ``stages`` are those of this process.
     """
-    end = time.monotonic() + TRACKER_WAIT_S
-    while True:
-        with lease(run.folder.path / "tracking") as guard:
-            if wanted and guard is None and time.monotonic() < end:
-                time.sleep(TRACKER_POLL_S)
-                continue
-            tracks = wanted and guard is not None
-            tracker = open_tracker(run, stages, display.note) if tracks else Trackers(())
-            failed = True
-            try:
-                yield tracker, tracks
-                failed = False
-            except Interrupted:
-                tracker.preempting()
-                raise
-            finally:
-                tracker.finish(failed=failed)
-            return
+    end = time.monotonic() + (TRACKER_WAIT_S if wanted else 0.0)
+    folder = run.folder.path / "tracking"
+    with awaited_lease(folder, lambda _: None, lambda: time.monotonic() >= end) as guard:
+        tracks = wanted and guard is not None
+        tracker = open_tracker(run, stages, display.note) if tracks else Trackers(())
+        failed = True
+        try:
+            yield tracker, tracks
+            failed = False
+        except Interrupted:
+            tracker.preempting()
+            raise
+        finally:
+            tracker.finish(failed=failed)
 
 
 def _conclude(invocation: Invocation, summary: Json, tracker: Tracker) -> RunReport:

@@ -71,7 +71,7 @@ class Search:
             group_size_of(self.config, dimension) or 0,
             partial(self._decide, dimension),
             self.inputs.made_by,
-            partial(self.inputs.listener.on_note, f"waiting: another run computes {dimension}"),
+            lambda holder: self.inputs.listener.on_note(f"waiting: {holder} computes {dimension}"),
         )
         for taken in steps:
             if taken.new:

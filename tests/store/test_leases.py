@@ -257,7 +257,7 @@ def test_who_was_taken_over_may_no_longer_write(folder: Path) -> None:
 def test_who_was_taken_over_records_no_step(folder: Path) -> None:
     removed = Candidate("attn", 0, 0)
     step = Step.choose([ScoredCandidate(removed, 2.0)])
-    trajectory = TrajectoryStore(folder, lease).open({"start": "dense"})
+    trajectory = TrajectoryStore(folder, awaited_lease).open({"start": "dense"})
     with taken_over(trajectory.folder) as guard:
         with pytest.raises(LeaseLostError):
             trajectory.record(0, step, {}, guard)

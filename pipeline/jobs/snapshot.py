@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 
 import pipeline
-from pipeline.config.schema import BUILTIN
+from pipeline.settings.section import BUILTIN
 
 PACKAGE = Path(pipeline.__file__).parent
 
