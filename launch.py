@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """python launch.py [-m] [GROUP=OPTION] [KEY=VALUE]: compose a configuration, plan it, run it."""
 
-import errno
 import os
 import shlex
 import stat
@@ -10,8 +9,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipeline.commands.reporting import report_errors
 from pipeline.distributed.rendezvous import over_ranks
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError
+from pipeline.executors import announce_job, executor_named, ranks
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from pipeline.plan.sweep import Combination, Sweep
 
 MULTIRUN = ("-m", "--multirun")
-AGAIN = "everything up to the last step is kept; to go on, type the same again:"
 
 
 def main() -> int:
@@ -30,7 +30,10 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.umask(os.umask(0) | stat.S_IWOTH)
     command = shlex.join(["python", *sys.argv])
-    return report_errors(lambda: over_ranks(lambda: compose_and_run(command)), command)
+    announce_job(os.environ)
+    return report_errors(
+        lambda: over_ranks(lambda: compose_and_run(command), ranks(os.environ)), command
+    )
 
 
 def compose_and_run(command: str) -> None:
@@ -92,34 +95,12 @@ def compose(arguments: list[str], problems: list[str]) -> "tuple[list[Combinatio
     return composed, RunMode.MULTIRUN in modes
 
 
-def report_errors(work: Callable[[], None], command: str) -> int:
-    """Do ``work`` and say in one line what went wrong with it; the exit status."""
-    try:
-        work()
-    except ConfigError as error:
-        print("The configuration is wrong:", *error.problems, sep="\n  ", file=sys.stderr)
-        return error.exit_status
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        print(f"interrupted; {AGAIN}\n  {command}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"error: {error.strerror}{where}; {AGAIN}\n  {command}", file=sys.stderr)
-        return 1
-    return 0
-
-
 def run(raw: "DictConfig", problems: list[str]) -> None:
     """Validate what Hydra composed, and run it or have it run. Raises ``PipelineError``."""
     from pipeline.config.schema import from_composed
 
     config = from_composed(raw, problems)
-    go_offline(config.cluster.offline)
+    go_offline(config.cluster.is_offline)
 
     from pipeline.plan.preflight import check
     from pipeline.plan.run import Run
@@ -133,7 +114,7 @@ def run_sweep(combinations: "list[Combination]", problems: list[str], command: s
     from pipeline.plan import sweep
 
     configs = sweep.validated(combinations, problems)
-    go_offline(any(config.cluster.offline for config in configs))
+    go_offline(any(config.cluster.is_offline for config in configs))
 
     planned = sweep.Sweep.of(configs, [each.overrides for each in combinations], command)
     carry_out(planned.runs, lambda: sweep.run_here(planned, run_here, screen()), planned)
@@ -143,11 +124,11 @@ def carry_out(
     runs: "Sequence[Run]", run_all_here: Callable[[], None], sweep: "Sweep | None" = None
 ) -> None:
     """Show what the runs would do, run them here, or have a cluster run them: as they say."""
-    from pipeline.executors import launching
+    from pipeline.jobs import launching
 
     if runs[0].config.plan:
         launching.show(runs, screen())
-    elif runs[0].config.cluster.name == "inline":
+    elif executor_named(runs[0].config.cluster.name).is_here:
         run_all_here()
     else:
         launching.launch(runs, screen(), sweep)

@@ -6,6 +6,7 @@ python scripts/configuration_page.py
 
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pipeline.config.schema import Config
+from pipeline.executors import executors
+from pipeline.executors.base import ClusterSection
 
 PAGE = ROOT / "docs" / "configuration.md"
 HEAD = """# Every configuration key
@@ -41,21 +44,29 @@ def page() -> str:
         parts.append(f"\n## {name}\n\n{section.__doc__}\n")
         if options:
             parts.append(f"\nOptions: {', '.join(f'`{name}={option}`' for option in options)}\n")
-        parts.append(TABLE)
-        parts += [
-            row(f"{name}.{key}", entry)
-            for key, entry in section.model_fields.items()
-            if not is_section(entry.annotation)
-        ]
-        for key, entry in section.model_fields.items():
-            if is_section(entry.annotation):
-                inner = entry.annotation.model_fields
-                first = next(iter(inner.values())).annotation
-                parts.append(
-                    f"| `{name}.{key}.STAGE.KEY` | as `{name}.KEY` | {entry.description} STAGE is "
-                    f"one of {', '.join(inner)}; KEY one of {', '.join(first.model_fields)} |\n"
-                )
+        if section is ClusterSection:
+            for executor in executors().values():
+                parts.append(f"\n### cluster={executor.name}\n\n{executor.section.__doc__}\n")
+                parts += rows(name, executor.section)
+        else:
+            parts += rows(name, section)
     return "".join(parts)
+
+
+def rows(name: str, section: type[BaseModel]) -> Iterator[str]:
+    """The table of a section's keys."""
+    yield TABLE
+    for key, entry in section.model_fields.items():
+        if not is_section(entry.annotation):
+            yield row(f"{name}.{key}", entry)
+    for key, entry in section.model_fields.items():
+        if is_section(entry.annotation):
+            inner = entry.annotation.model_fields
+            first = next(iter(inner.values())).annotation
+            yield (
+                f"| `{name}.{key}.STAGE.KEY` | as `{name}.KEY` | {entry.description} STAGE is "
+                f"one of {', '.join(inner)}; KEY one of {', '.join(first.model_fields)} |\n"
+            )
 
 
 def is_section(annotation: Any) -> bool:

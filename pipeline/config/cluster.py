@@ -19,9 +19,7 @@ def sections() -> Iterator[type[ClusterSection]]:
     yield from sorted(found, key=lambda section: len(section.model_fields), reverse=True)
 
 
-def cluster_section(
-    given: Json, message: Callable[[Any], str]
-) -> tuple[ClusterSection, list[str]]:
+def cluster_section(given: Json, message: Callable[[Any], str]) -> tuple[ClusterSection, list[str]]:
     """The section as the chosen executor understands it, and everything that is wrong with it.
 
     ``message`` puts one of pydantic's errors into words.

@@ -21,7 +21,8 @@ AnyExecutor = Executor[Any, Any]
 @cache
 def executors() -> dict[str, AnyExecutor]:
     """Every executor by its name."""
-    return {executor.name: executor for executor in declared(__name__, "EXECUTOR", Executor)}
+    known = declared(__name__, "EXECUTOR", Executor)  # type: ignore[type-abstract]
+    return {executor.name: executor for executor in known}
 
 
 def register(executor: AnyExecutor) -> None:
@@ -43,7 +44,7 @@ def current_job(environment: Mapping[str, str]) -> CurrentJob | None:
 
 
 def announce_job(environment: MutableMapping[str, str]) -> None:
-    """Tell leases and results of the job that this process is part of. For the start of programs."""
+    """Let leases and results know the job that this program is part of. Called at its start."""
     processes.announce(current_job(environment), environment)
 
 

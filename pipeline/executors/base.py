@@ -41,7 +41,7 @@ class Resources(Section):
 
 
 class ClusterSection(Section):
-    """Where stages run. An executor adds the keys that it understands."""
+    """Where stages run. Each executor has the keys that it understands."""
 
     key: ClassVar[str] = "cluster"
 

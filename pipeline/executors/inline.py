@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NoReturn
 
 from pipeline.errors import ClusterError
-from pipeline.executors.base import Attempt, ClusterSection, Executor, JobStatus, Resources
-from pipeline.executors.submission import Submission
+from pipeline.executors.base import ClusterSection, Executor, JobStatus, Resources
+from pipeline.executors.submission import Attempt, Submission
 
 
 class InlineSection(ClusterSection):
@@ -26,9 +26,9 @@ class Inline(Executor[InlineSection, Resources]):
     def submit(
         self,
         submission: Submission,
-        command: str,
-        cluster: InlineSection,
-        resources: Resources,
+        command: str,  # noqa: ARG002
+        cluster: InlineSection,  # noqa: ARG002
+        resources: Resources,  # noqa: ARG002
     ) -> NoReturn:
         """Refuse: nobody submits what runs here."""
         raise ClusterError(f"{submission.name} runs in its own process: type its command again")
@@ -37,7 +37,7 @@ class Inline(Executor[InlineSection, Resources]):
         """There are no jobs."""
         return {attempt: JobStatus("lost", "it ran in its own process") for attempt in attempts}
 
-    def cancel(self, submission: Submission, index: int) -> NoReturn:
+    def cancel(self, submission: Submission, index: int) -> NoReturn:  # noqa: ARG002
         """Refuse: the process is interrupted where it runs."""
         raise ClusterError(f"{submission.name} runs in its own process: press Ctrl-C there")
 

@@ -12,7 +12,6 @@ from pydantic import Field
 
 from pipeline.executors.base import (
     WARN_S,
-    Attempt,
     ClusterSection,
     Executor,
     Job,
@@ -21,7 +20,7 @@ from pipeline.executors.base import (
     WorkItem,
     warning_within,
 )
-from pipeline.executors.submission import Submission
+from pipeline.executors.submission import Attempt, Submission
 from pipeline.store.processes import Process
 
 NO_LIMIT_MIN = 60 * 24 * 365

@@ -138,7 +138,8 @@ def _status(
     reason = None
     if job is not None:
         state, reason = _state(place, attempt, job, others)
-        concludes = state == "running" and [*submission.task(attempt.index).stages][-1] == place.name
+        last_stage = [*submission.task(attempt.index).stages][-1]
+        concludes = state == "running" and last_stage == place.name
         if place.is_finished and not concludes:
             state, reason = "done", None
     log = _log(attempt)

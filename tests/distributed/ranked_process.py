@@ -5,6 +5,7 @@ above 0 a rank says on standard error that it scores, and takes so many seconds 
 """
 
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from pipeline.distributed.ranks import losses_of
-from pipeline.distributed.rendezvous import over_ranks
+from pipeline.distributed.rendezvous import over_ranks, ranks_of_torchrun
 from pipeline.errors import PipelineError
 from pipeline.models.loading import LiveModel
 from pipeline.models.prunable import PrunableModel
@@ -80,6 +81,6 @@ if __name__ == "__main__":
     if Slow.pause_s:
         losses.OnePass = Slow  # type: ignore[misc]
     try:
-        over_ranks(lambda: sys.stdout.write(json.dumps(score())))
+        over_ranks(lambda: sys.stdout.write(json.dumps(score())), ranks_of_torchrun(os.environ))
     except PipelineError as error:
         sys.exit(f"error: {error}")

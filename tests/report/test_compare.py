@@ -11,7 +11,7 @@ from support_compare import large_sweep, write_run, write_sweep
 from support_report import ATTACK, Tags
 
 from pipeline.commands import cli
-from pipeline.commands.comparing import gather
+from pipeline.commands.compare import gather
 from pipeline.report.compare.answers import answers, notes
 from pipeline.report.compare.comparison import Comparison, write
 from pipeline.report.compare.figures import Point, charts, pareto_front, removal_maps, trade_offs
@@ -346,7 +346,7 @@ def test_a_run_that_measured_nothing_is_still_a_row(tmp_path: Path) -> None:
 
 def test_comparing_needs_no_torch() -> None:
     code = (
-        "import sys, pipeline.commands.cli, pipeline.commands.comparing,"
+        "import sys, pipeline.commands.cli, pipeline.commands.compare,"
         "pipeline.report.compare.page,"
         "pipeline.report.compare.picture;"
         "sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib', 'transformers')))"

@@ -463,7 +463,9 @@ STEPS = [
 ]
 
 
-def first_steps(trajectory: Trajectory, on_wait: Callable[[str], object]) -> list[tuple[Step, bool]]:
+def first_steps(
+    trajectory: Trajectory, on_wait: Callable[[str], object]
+) -> list[tuple[Step, bool]]:
     """The first two steps of blocks, and whether they are new; fails if anything is scored."""
 
     def decide(*_: object) -> Step:
@@ -572,7 +574,9 @@ def test_of_two_writers_the_first_one_wins(tmp_path: Path) -> None:
 
 
 def test_of_two_writers_of_a_step_both_go_on_with_the_first_ones(tmp_path: Path) -> None:
-    one, other = (TrajectoryStore(tmp_path, awaited_lease).open({"start": "dense"}) for _ in range(2))
+    one, other = (
+        TrajectoryStore(tmp_path, awaited_lease).open({"start": "dense"}) for _ in range(2)
+    )
     assert one.record(0, STEPS[0], {}, lambda: None) == STEPS[0]
     assert other.record(0, STEPS[1], {}, lambda: None) == STEPS[0]
 

@@ -24,7 +24,6 @@ VARIABLES = (
 """What is noted with results."""
 
 
-
 def current_job(environment: Mapping[str, str]) -> CurrentJob | None:
     """The job that a process with this environment is part of; None where it is of none."""
     job_id = environment.get("SLURM_JOB_ID")

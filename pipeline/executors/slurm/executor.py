@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from pipeline.distributed.rendezvous import Ranks
 from pipeline.errors import ClusterError
 from pipeline.executors.base import (
-    Attempt,
     Executor,
     Job,
     JobStatus,
@@ -20,7 +19,7 @@ from pipeline.executors.base import (
 from pipeline.executors.slurm import client, states
 from pipeline.executors.slurm.environment import current_job, ranks
 from pipeline.executors.slurm.section import SlurmSection, StageResources
-from pipeline.executors.submission import Submission
+from pipeline.executors.submission import Attempt, Submission
 from pipeline.store.processes import CurrentJob
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from functools import cache
 from itertools import chain
 from pathlib import Path
 
-from pipeline.executors.slurm.section import SlurmSection, StageResources
 from pipeline.executors.slurm.client import ask
+from pipeline.executors.slurm.section import SlurmSection, StageResources
 
 DAY_MIN = 24 * 60
 OURS = {
@@ -242,8 +242,8 @@ def _problems(section: type[SlurmSection], settings: str) -> tuple[str, ...]:
     for stage in type(config.stages).model_fields:
         own = {name for name, value in getattr(config.stages, stage) if value not in (None, {})}
         for name, problem in _stage_problems(cluster, accounting, config.of_stage(stage)):
-            section = f"cluster.stages.{stage}" if name in own else "cluster"
-            text = f"{section}.{name}: {problem}"
+            key = f"cluster.stages.{stage}" if name in own else "cluster"
+            text = f"{key}.{name}: {problem}"
             if text not in found:
                 found.append(text)
     return tuple(found)
