@@ -5,9 +5,8 @@ import os
 import shlex
 import stat
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.commands.reporting import report_errors
 from pipeline.distributed.rendezvous import over_ranks
@@ -18,10 +17,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.console import Console
 
+    from pipeline.config.compose import Combination
     from pipeline.plan.run import Run
-    from pipeline.plan.sweep import Combination, Sweep
-
-MULTIRUN = ("-m", "--multirun")
+    from pipeline.plan.sweep import Sweep
 
 
 def main() -> int:
@@ -38,10 +36,11 @@ def main() -> int:
 
 def compose_and_run(command: str) -> None:
     """Have Hydra compose the command line, and run what comes of it. Raises ``PipelineError``."""
+    from pipeline.config.compose import compose_command
     from pipeline.config.overrides import check
 
     checked = check(sys.argv[1:])
-    combinations, is_sweep = compose(checked.arguments, checked.problems)
+    combinations, is_sweep = compose_command(checked.arguments, checked.problems)
     if is_sweep:
         run_sweep(combinations, checked.problems, command)
     elif combinations:
@@ -50,54 +49,9 @@ def compose_and_run(command: str) -> None:
         raise ConfigError(checked.problems)
 
 
-def compose(arguments: list[str], problems: list[str]) -> "tuple[list[Combination], bool]":
-    """Every configuration that Hydra makes of the arguments, and whether they are a sweep.
-
-    Raises ``ConfigError`` for what cannot be composed, with ``problems`` that were found before.
-    """
-    import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import HydraException
-    from hydra.types import RunMode
-    from omegaconf import OmegaConf
-
-    from pipeline.config.overrides import CONF, SEARCH_PATH
-    from pipeline.plan.sweep import Combination
-
-    composed: list[Combination] = []
-    modes: list[RunMode | None] = []
-
-    def task(raw: "DictConfig") -> None:
-        settings = HydraConfig.get()
-        given: Any = OmegaConf.to_container(settings.overrides.task)
-        composed.append(Combination(raw, tuple(given)))
-        modes.append(settings.mode)
-
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of exiting with 1
-    compose_all = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-    with tempfile.TemporaryDirectory() as scratch:
-        # Hydra keeps what was typed for a sweep, unchecked; nobody is to find it
-        flags = [argument for argument in arguments if argument in MULTIRUN]
-        rest = [argument for argument in arguments if argument not in MULTIRUN]
-        if any(argument.startswith(("sweep=", "+sweep=")) for argument in rest):
-            flags = ["--multirun"]  # a chosen sweep is one without the flag, too
-        sys.argv[1:] = [
-            *flags,
-            *rest,
-            f"hydra.sweep.dir={scratch}",
-            "hydra/launcher=plan",
-            SEARCH_PATH,
-        ]
-        try:
-            compose_all(task)()
-        except HydraException as error:
-            raise ConfigError([*problems, str(error)]) from error
-    return composed, RunMode.MULTIRUN in modes
-
-
 def run(raw: "DictConfig", problems: list[str]) -> None:
     """Validate what Hydra composed, and run it or have it run. Raises ``PipelineError``."""
-    from pipeline.config.schema import from_composed
+    from pipeline.config.compose import from_composed
 
     config = from_composed(raw, problems)
     go_offline(config.cluster.is_offline)

@@ -111,7 +111,7 @@ class Bench:
         """Candidates of a block step or of a step of MLP channels."""
         if kind == "block":
             return self.model.state.candidates("blocks", 0)
-        group = self.arguments.group or self.model.shape.mlp.width // 8
+        group = self.arguments.group or self.model.shape.widths("mlp")[0] // 8
         return self.model.state.candidates("mlp_channels", group)
 
 
@@ -159,7 +159,7 @@ def step_table(bench: Bench) -> None:
 
 def layers_table(bench: Bench) -> None:
     """A block step of the model with ever more of its layers gone."""
-    dense, windows = bench.model.shape.layers, bench.windows()
+    dense, windows = len(bench.model.shape.layers), bench.windows()
     print(_row(("layers", "candidates", "s/step", "ms/cand.")))
     for layers in (dense, dense * 3 // 4, dense // 2, dense // 4):
         state = bench.model.state

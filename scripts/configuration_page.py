@@ -16,9 +16,9 @@ sys.path.insert(0, str(ROOT))
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pipeline.config.schema import Config
-from pipeline.executors import executors
-from pipeline.executors.base import ClusterSection
+from pipeline.config.cluster import sections
+from pipeline.config.schema import schema
+from pipeline.settings.cluster import ClusterSection
 
 PAGE = ROOT / "docs" / "configuration.md"
 HEAD = """# Every configuration key
@@ -26,7 +26,7 @@ HEAD = """# Every configuration key
 Given on the command line as `KEY=VALUE`, e.g. `python launch.py prune.target_ratio=15`. A group is
 chosen as `GROUP=OPTION`; what an option sets is in `conf/GROUP/OPTION.yaml`, and a key given on the
 command line wins. `+paper=MODEL` has the paper's settings of a model. Written from
-`pipeline/config/schema.py` by `python scripts/configuration_page.py`.
+the sections of `pipeline/settings/` and of the stages by `python scripts/configuration_page.py`.
 """
 
 TABLE = "\n| key | allowed | meaning |\n| --- | --- | --- |\n"
@@ -35,7 +35,7 @@ TABLE = "\n| key | allowed | meaning |\n| --- | --- | --- |\n"
 def page() -> str:
     """The page's text."""
     parts = [HEAD]
-    for name, field in Config.model_fields.items():
+    for name, field in schema().model_fields.items():
         section = field.annotation
         if not is_section(section):
             parts.append(f"\n## {name}\n{TABLE}{row(name, field)}")
@@ -45,9 +45,10 @@ def page() -> str:
         if options:
             parts.append(f"\nOptions: {', '.join(f'`{name}={option}`' for option in options)}\n")
         if section is ClusterSection:
-            for executor in executors().values():
-                parts.append(f"\n### cluster={executor.name}\n\n{executor.section.__doc__}\n")
-                parts += rows(name, executor.section)
+            for of_one in sections():
+                choice = type_name(of_one.model_fields["name"].annotation)
+                parts.append(f"\n### cluster={choice}\n\n{of_one.__doc__}\n")
+                parts += rows(name, of_one)
         else:
             parts += rows(name, section)
     return "".join(parts)

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pipeline.config.schema import Config, from_composed
+from pipeline.config.compose import from_composed
 from pipeline.errors import ConfigError
+from pipeline.settings.core import Config
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONF = REPOSITORY / "conf"

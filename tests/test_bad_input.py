@@ -27,7 +27,7 @@ from support_inputs import (
 )
 
 import launch
-from pipeline.stages import calibrate
+from pipeline.stages.shared import calibration
 
 LAUNCH = REPOSITORY / "launch.py"
 SECRET = "0123456789abcdef0123456789abcdef01234567"  # noqa: S105
@@ -450,7 +450,7 @@ def test_a_disk_that_is_full_when_the_token_windows_are_written(
     def full(path: Path, _: object) -> None:
         raise no_space(path)
 
-    monkeypatch.setattr(calibrate, "replace", full)
+    monkeypatch.setattr(calibration, "replace", full)
     done = run()
     assert done.status == 1
     assert "No space left on device" in done.text

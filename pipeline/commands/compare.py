@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.commands.base import MOST_NAMED, RUN_OR_SWEEP, Command
 from pipeline.errors import ConfigError
-from pipeline.executors import executors
+from pipeline.executors import find_executor
 from pipeline.jobs.status import of_runs, run_state
 from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.records import ComparedRun, missing_run, one_line, read_run
@@ -119,7 +119,7 @@ def _with_states(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
 
 
 def _is_open(run: ComparedRun) -> bool:
-    executor = executors().get(run.settings.get("cluster.name", ""))
+    executor = find_executor(run.settings.get("cluster.name", ""))
     is_elsewhere = executor is not None and not executor.is_here
     is_launched = (Path(run.folder) / "launch.json").exists()
     return is_elsewhere and is_launched and not run.is_done and run.state != "missing"

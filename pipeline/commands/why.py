@@ -12,7 +12,8 @@ from pipeline.jobs.status import StageStatus, of_run, places
 from pipeline.settings.flat import EXECUTION_KEYS, flat
 
 if TYPE_CHECKING:
-    from pipeline.store.results import Stage, Store
+    from pipeline.stages.base import PlannedStage
+    from pipeline.store.results import Store
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -45,7 +46,7 @@ def explain(path: Path) -> Iterator[str]:
                 yield from _nearest(run.store, stage)
 
 
-def _line(store: "Store", stage: "Stage", status: StageStatus) -> str:
+def _line(store: "Store", stage: "PlannedStage", status: StageStatus) -> str:
     where = f" (job {status.job_id})" if status.job_id else ""
     if status.state == "done":
         try:
@@ -103,7 +104,7 @@ def _differing(start: str, there: Mapping[str, Any], here: Mapping[str, Any]) ->
             yield f"{start}{key}: {there.get(key)!r} there, {here.get(key)!r} here"
 
 
-def _nearest(store: "Store", stage: "Stage") -> Iterator[str]:
+def _nearest(store: "Store", stage: "PlannedStage") -> Iterator[str]:
     """In what this stage differs from the finished one of its kind that is most like it."""
     ours = flat(stage.recipe)
     nearest: tuple[int, str, list[str]] | None = None

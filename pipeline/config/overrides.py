@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from pipeline.config.schema import is_known, unknown_key, without_secrets
+from pipeline.config.schema import is_known, unknown_key
+from pipeline.settings.secrets import without_secrets
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"

@@ -26,6 +26,7 @@ from pipeline.distributed.rendezvous import Ranks
 from pipeline.errors import StageError
 from pipeline.models.loading import LiveModel
 from pipeline.models.prunable import PrunableModel
+from pipeline.pruning.shape import BLOCK_KINDS
 from pipeline.pruning.state import Candidate, PruningState
 from pipeline.scoring.losses import LocalLosses, Losses, lowered
 from pipeline.scoring.one_pass import LOSS_IN_BLOCKS, Progress
@@ -47,11 +48,11 @@ SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 def costs(state: PruningState, candidates: Sequence[Candidate]) -> list[int]:
     """What each candidate costs, in blocks: its own, those above it, and the loss."""
-    blocks = [
-        (layer, unit)
-        for layer in range(state.shape.layers)
-        for unit, removed in (("attn", state.removed_attn), ("mlp", state.removed_mlp))
-        if layer not in removed
+    blocks: list[tuple[int, str]] = [
+        (layer, kind)
+        for layer in range(len(state.shape.layers))
+        for kind in BLOCK_KINDS
+        if layer in state.left(kind)
     ]
     above = {block: len(blocks) - height for height, block in enumerate(blocks)}
     return [above[c.layer, c.unit.removesuffix("_width")] + LOSS_IN_BLOCKS for c in candidates]

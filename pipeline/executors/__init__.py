@@ -19,27 +19,38 @@ AnyExecutor = Executor[Any, Any]
 
 
 @cache
-def executors() -> dict[str, AnyExecutor]:
-    """Every executor by its name."""
+def _known() -> dict[str, AnyExecutor]:
+    """Executors by their names: those of this folder, and what was registered."""
     known = declared(__name__, "EXECUTOR", Executor)  # type: ignore[type-abstract]
     return {executor.name: executor for executor in known}
 
 
+def executors() -> tuple[AnyExecutor, ...]:
+    """Every executor."""
+    return tuple(_known().values())
+
+
 def register(executor: AnyExecutor) -> None:
     """Add an executor that is not in this folder, for as long as the process lives."""
-    executors()[executor.name] = executor
+    _known()[executor.name] = executor
+
+
+def find_executor(name: str) -> AnyExecutor | None:
+    """The executor of that name, or None where there is none."""
+    return _known().get(name)
 
 
 def executor_named(name: str) -> AnyExecutor:
-    """An executor. Raises ``PipelineError`` where there is none of that name."""
-    if name not in executors():
-        raise PipelineError(f"there is no executor {name} here; there are {', '.join(executors())}")
-    return executors()[name]
+    """The executor of that name. Raises ``PipelineError`` where there is none."""
+    executor = find_executor(name)
+    if executor is None:
+        raise PipelineError(f"there is no executor {name} here; there are {', '.join(_known())}")
+    return executor
 
 
 def current_job(environment: Mapping[str, str]) -> CurrentJob | None:
     """The job of whichever scheduler a process with this environment is part of."""
-    jobs = (executor.current_job(environment) for executor in executors().values())
+    jobs = (executor.current_job(environment) for executor in executors())
     return next((job for job in jobs if job is not None), None)
 
 
@@ -50,6 +61,6 @@ def announce_job(environment: MutableMapping[str, str]) -> None:
 
 def ranks(environment: Mapping[str, str]) -> Ranks | None:
     """A process's place among those that torchrun or a scheduler started together, if any."""
-    places = (executor.ranks(environment) for executor in executors().values())
+    places = (executor.ranks(environment) for executor in executors())
     started = (ranks_of_torchrun(environment), *places)
     return next((place for place in started if place is not None), None)

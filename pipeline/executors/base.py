@@ -25,42 +25,15 @@ from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 from pipeline.distributed.rendezvous import Ranks
 from pipeline.executors.submission import Attempt, Submission
-from pipeline.settings.section import Section
+from pipeline.settings.cluster import ClusterSection, Resources
 from pipeline.store.processes import CurrentJob
 
 if TYPE_CHECKING:
-    from pipeline.config.schema import Config
+    from pipeline.settings.core import Config
 
 DAY_MIN = 24 * 60
 WARN_S = 120
 """Seconds between the signal that asks a job to stop and its end, where nothing else is known."""
-
-
-class Resources(Section):
-    """What a job asks for. An executor adds its own keys, or has none."""
-
-
-class ClusterSection(Section):
-    """Where stages run. Each executor has the keys that it understands."""
-
-    key: ClassVar[str] = "cluster"
-
-    name: str
-    """The executor."""
-
-    @property
-    def is_offline(self) -> bool:
-        """Whether the machines where stages run have no internet."""
-        return False
-
-    @property
-    def most_requeues(self) -> int:
-        """How often a job may go on after it was asked to end."""
-        return 0
-
-    def of_stage(self, stage: str) -> Resources:  # noqa: ARG002
-        """What the job of a stage asks for."""
-        return Resources()
 
 
 @dataclass(frozen=True)

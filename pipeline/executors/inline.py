@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NoReturn
 
 from pipeline.errors import ClusterError
-from pipeline.executors.base import ClusterSection, Executor, JobStatus, Resources
+from pipeline.executors.base import Executor, JobStatus
 from pipeline.executors.submission import Attempt, Submission
+from pipeline.settings.cluster import ClusterSection, Resources
 
 
 class InlineSection(ClusterSection):

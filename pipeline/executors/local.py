@@ -12,15 +12,14 @@ from pydantic import Field
 
 from pipeline.executors.base import (
     WARN_S,
-    ClusterSection,
     Executor,
     Job,
     JobStatus,
-    Resources,
     WorkItem,
     warning_within,
 )
 from pipeline.executors.submission import Attempt, Submission
+from pipeline.settings.cluster import ClusterSection, Resources
 from pipeline.store.processes import Process
 
 NO_LIMIT_MIN = 60 * 24 * 365

@@ -12,15 +12,16 @@ import stat
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.distributed.rendezvous import over_ranks, ranks_of_torchrun
 from pipeline.errors import LeaseLostError, PipelineError, StageError
-from pipeline.executors import AnyExecutor, announce_job, executor_named, executors, register
+from pipeline.executors import AnyExecutor, announce_job, executor_named, find_executor, register
 from pipeline.executors.base import Executor
 from pipeline.executors.submission import Submission, Task, now, runs_that_want
 from pipeline.runs.interruption import STOP_SIGNALS, Interrupted, Interruption
 from pipeline.store.processes import NO_JOB
+from pipeline.store.summary import Work
 
 if TYPE_CHECKING:
     from pipeline.plan.run import Run
@@ -33,7 +34,7 @@ class ThisJob:
         self.submission, self.executor = submission, executor
         self.job = executor.current_job(os.environ) or NO_JOB
         self.index, self.restart = self.job.index, self.job.restart
-        self.computed: dict[str, Any] = {}
+        self.work = Work()
         self.interruption = Interruption.watch(submission.intent["patience_s"], self._leave_at_once)
 
     def run(self) -> int:
@@ -84,13 +85,16 @@ class ThisJob:
             in_order = self.executor.keeps_order
             check_unchanged(run, task, needs_all=in_order)
             only = set(task.stages) if in_order else set(run.plan.by_name)
-            run_part(run, only, log, self.computed)
+            run_part(run, only, log, self._keep)
         for path in _others_that_want(run, task):
             with launched_from(path):
                 other = Run.open(path)
                 if needs_conclusion(other):
                     print(f"concluding {path}, which waited for this, too", flush=True)
                     conclude(other, log)
+
+    def _keep(self, work: Work) -> None:
+        self.work = work
 
     def _check(self) -> None:
         """Raise what ends the stage between two steps."""
@@ -130,7 +134,8 @@ class ThisJob:
             print("the job could not be requeued; multipruner retry goes on", file=sys.stderr)
 
     def _end(self, outcome: str, error: str | None) -> int:
-        report = {"outcome": outcome, "error": error, "time": now(), **self.computed}
+        work = self.work.model_dump(mode="json")
+        report = {"outcome": outcome, "error": error, "time": now(), **work}
         self.submission.record_end(self.index, self.restart, report)
         return int(outcome != "done")
 
@@ -182,7 +187,7 @@ def executor_of(submission: Submission) -> AnyExecutor:
     entry = submission.folder.stat()
     if entry.st_uid != os.getuid() or entry.st_mode & stat.S_IWOTH:
         raise StageError(f"{submission.folder} is not this user's alone")
-    if submission.executor not in executors():
+    if find_executor(submission.executor) is None:
         module = importlib.import_module(submission.intent["executor_module"])
         if isinstance(found := getattr(module, "EXECUTOR", None), Executor):
             register(found)

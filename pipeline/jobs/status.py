@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.executors import executors
+from pipeline.executors import find_executor
 from pipeline.executors.base import JobStatus
 from pipeline.executors.submission import Attempt, attempts
 from pipeline.files import read_json
@@ -114,7 +114,7 @@ def _ask(unsure: Iterable[Attempt]) -> dict[Attempt, JobStatus]:
         by_executor[attempt.submission.executor].append(attempt)
     jobs: dict[Attempt, JobStatus] = {}
     for name, of_one in by_executor.items():
-        if executor := executors().get(name):
+        if executor := find_executor(name):
             jobs |= executor.statuses(of_one)
         else:
             unasked = JobStatus("unreachable", f"there is no executor {name} here")
@@ -164,7 +164,7 @@ def _status(
 
 
 def _log(attempt: Attempt) -> Path | None:
-    executor = executors().get(attempt.submission.executor)
+    executor = find_executor(attempt.submission.executor)
     return executor.log(attempt.submission, attempt.index) if executor else None
 
 

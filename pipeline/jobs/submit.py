@@ -13,17 +13,18 @@ from pathlib import Path
 
 from pipeline.errors import ClusterError
 from pipeline.executors import executor_named
-from pipeline.executors.base import Job, Resources, WorkItem
+from pipeline.executors.base import Job, WorkItem
 from pipeline.executors.submission import Submission, Task, record_attempt, want
 from pipeline.files import encode, replace
 from pipeline.jobs.snapshot import snapshot
 from pipeline.jobs.status import LIVE, StagePlace, StageStatus, of_places
 from pipeline.plan.run import Run
 from pipeline.runs.interruption import STOP_SIGNALS
+from pipeline.settings.cluster import Resources
+from pipeline.stages.base import PlannedStage
 from pipeline.store.leases import awaited_lease
 from pipeline.store.processes import Process
 from pipeline.store.provenance import CODE_VARIABLE, code
-from pipeline.store.results import Stage
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Work:
     """A stage of a run, and how it stands."""
 
     run: Run
-    stage: Stage
+    stage: PlannedStage
     status: StageStatus
     is_shared: bool
     """Whether another run of this launch, or an earlier one, has it."""
@@ -71,7 +72,7 @@ def survey(runs: Sequence[Run]) -> list[Work]:
             status = states[stage.key]
             belongs = str(run.folder.path.absolute())
             elsewhere = status.state in LIVE and _run_of(status) not in (None, belongs)
-            resources = run.config.cluster.of_stage(stage.name)
+            resources = run.config.cluster.of_stage(stage.resources)
             work.append(Work(run, stage, status, stage.key in seen or elsewhere, resources))
             seen.add(stage.key)
     return work

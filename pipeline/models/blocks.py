@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.models.families import BlockLayout, Projection, Segment
 from pipeline.models.offload import Offloaded
+from pipeline.pruning.shape import BlockShape
 
 Context = dict[str, Any]
 """What the decoder hands to a layer: masks, rotary embeddings, cache."""
@@ -23,13 +24,13 @@ class Heads:
     head_dim: int
 
     @property
-    def granule(self) -> int:
+    def group_width(self) -> int:
         """Query channels that belong to one key/value head."""
         return self.query_heads // self.key_value_heads * self.head_dim
 
     def segment_length(self, segment: Segment, width: int) -> int:
         """Rows (or columns) that a segment has in a block of ``width`` channels."""
-        return width // self.granule * self.head_dim if segment in ("key", "value") else width
+        return width // self.group_width * self.head_dim if segment in ("key", "value") else width
 
 
 class Block(nn.Module):
@@ -107,7 +108,7 @@ class Block(nn.Module):
         """
         if self.offloaded:
             self.offloaded.bring()
-        groups = self.width // (1 if self.unit == "mlp" else self.heads.granule)
+        groups = self.width // (1 if self.unit == "mlp" else self.heads.group_width)
         importance = torch.zeros(groups, device=next(self.body.parameters()).device)
         repeats = self.heads.query_heads // self.heads.key_value_heads
         for projection in self.layout.projections:
@@ -127,14 +128,16 @@ class Block(nn.Module):
         if self.offloaded:
             self.offloaded.keep(self.parameters())
 
-    def fixed_params(self) -> int:
-        """Parameters of the body that do not shrink with the width."""
+    def shape(self) -> BlockShape:
+        """Widths and parameter counts of the block as it is."""
+        params = sum(p.numel() for p in self.body.parameters())
         shrinking = sum(
             tensor.numel()
             for projection in self.layout.projections
             for tensor, _, _ in _cut_tensors(self._linear(projection), projection)
         )
-        return sum(p.numel() for p in self.body.parameters()) - shrinking
+        group_width = 1 if self.unit == "mlp" else self.heads.group_width
+        return BlockShape(self.width, group_width, params, params - shrinking)
 
     def _linear(self, projection: Projection) -> nn.Linear:
         linear = self.body.get_submodule(projection.name)

@@ -12,7 +12,8 @@ from pipeline.errors import ConfigError
 from pipeline.models.blocks import Block, Context, Heads
 from pipeline.models.families import Family, family_of
 from pipeline.models.offload import Place, move_all_but, offloaded, put_in_order
-from pipeline.pruning.state import BlockShape, ModelShape, PruningState
+from pipeline.pruning.shape import LayerShape, ModelShape
+from pipeline.pruning.state import PruningState
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,14 +206,9 @@ def _blocks_of(model: PreTrainedModel, family: Family) -> list[Block]:
 
 
 def _shape_of(model: PreTrainedModel, blocks: list[Block]) -> ModelShape:
-    def shape(block: Block, granule: int) -> BlockShape:
-        params = sum(p.numel() for p in block.body.parameters())
-        return BlockShape(block.width, granule, params, block.fixed_params())
-
-    attn, mlp = blocks[:2]
+    shapes = {(block.unit, block.layer): block.shape() for block in blocks}
+    layers = 1 + max(block.layer for block in blocks)
     return ModelShape(
-        layers=len(blocks) // 2,
-        attn=shape(attn, attn.heads.granule),
-        mlp=shape(mlp, 1),
+        tuple(LayerShape(shapes.get(("attn", i)), shapes.get(("mlp", i))) for i in range(layers)),
         total_params=sum(p.numel() for p in model.parameters()),
     )

@@ -12,11 +12,13 @@ from typing import Any
 
 from pipeline.models.prunable import shape_from_config
 from pipeline.plan.run import Run
+from pipeline.pruning.shape import BLOCK_KINDS
 from pipeline.pruning.state import DIMENSIONS, Candidate, Dimension, PruningState
 from pipeline.pruning.trajectory import Step, Trajectory
-from pipeline.stages.calibrate import windows_for
-from pipeline.stages.descent import ends_of
-from pipeline.stages.search import group_size_of, trajectory_identity
+from pipeline.stages.score import ScoreConfig
+from pipeline.stages.shared import identity
+from pipeline.stages.shared.calibration import windows_for
+from pipeline.stages.shared.phases import ends_of, group_size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ class _Counted:
 
     def scorings(self) -> Iterator[Scoring]:
         """Of the sensitivity, and of every step down to the target."""
-        if self.config.score.enabled:
+        if self.config.of(ScoreConfig).enabled:
             for dimension in DIMENSIONS:
                 yield from self._first(dimension)
         state, guessed = self.dense, False
@@ -152,10 +154,10 @@ class _Counted:
         """The trajectory; before calibration, one without steps that has the same name for all."""
         kind = windows_for(dimension)
         calibration = self.windows[kind]["sha256"] if self.windows else self.calibrate
-        identity = trajectory_identity(
+        wanted = identity.of_trajectory(
             self.config, self.run.plan.weights, calibration, dimension, start
         )
-        return self.run.store.trajectories.find(identity)
+        return self.run.store.trajectories.find(wanted)
 
     def _scoring(
         self,
@@ -179,8 +181,5 @@ class _Counted:
 
 def _guess(state: PruningState, candidates: Sequence[Candidate]) -> Candidate:
     """The candidate that is taken to go: attention and MLP blocks in turn, the widest first."""
-    kept = {
-        "attn": state.shape.layers - len(state.removed_attn),
-        "mlp": state.shape.layers - len(state.removed_mlp),
-    }
+    kept: dict[str, int] = {kind: len(state.left(kind)) for kind in BLOCK_KINDS}
     return max(candidates, key=lambda c: (kept.get(c.unit, 0), c.width_after, c.layer))

@@ -1,31 +1,31 @@
 """From a configuration to the stages it needs, each with the recipe that decides its result."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, replace
 
-from pipeline.config.schema import Config
-from pipeline.files import key_of, sha256_of_file
-from pipeline.models.loading import Digests, weights_digest
+from pipeline.models.loading import weights_digest
 from pipeline.models.source import ModelSource
-from pipeline.stages.descent import ends_of
-from pipeline.stages.measuring import What
-from pipeline.stages.search import DECISION_VERSION, group_size_of
-from pipeline.store.results import Stage
+from pipeline.settings.core import Config
+from pipeline.stages import stages
+from pipeline.stages.base import PlannedStage, Planning
+from pipeline.store.results import Store
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """The stages of one run, in an order in which they can run."""
 
-    stages: tuple[Stage, ...]
-    weights: str
-    """Digest that stands for the model's weights and architecture."""
+    planning: Planning
+    by_name: dict[str, PlannedStage] = field(default_factory=dict)
 
     @property
-    def by_name(self) -> dict[str, Stage]:
-        """The stages by name."""
-        return {stage.name: stage for stage in self.stages}
+    def stages(self) -> tuple[PlannedStage, ...]:
+        """The stages in their order."""
+        return tuple(self.by_name.values())
+
+    @property
+    def weights(self) -> str:
+        """Digest that stands for the model's weights and architecture."""
+        return self.planning.weights
 
     @property
     def key(self) -> str:
@@ -33,99 +33,15 @@ class Plan:
         return self.by_name.get("prune", self.stages[-1]).key
 
 
-def plan(config: Config, source: ModelSource, digests: Digests) -> Plan:
-    """Plan a run: hash files, load no model. ``model.device`` must not be "auto"."""
-    weights = weights_digest(source, digests)
-    model = {
-        "weights": weights,
-        "weight_reorder": config.prune.weight_reorder,
-        "dtype": config.model.dtype,
-        "device": config.model.device,
-        "attn_implementation": config.model.attn_implementation,
-    }
-    if config.evaluate.pruning_config:
-        given = {"pruning_config": sha256_of_file(Path(config.evaluate.pruning_config))}
-        what = What.of_evaluation(config).recipe(config, digests.of)
-        return Plan((Stage("evaluate", {"model": model, **given, "what": what}),), weights)
-    calibrate = Stage("calibrate", _calibrate_recipe(config, source, digests))
-    base = {
-        "decision_version": DECISION_VERSION,
-        "model": model,
-        "calibrate": calibrate.key,
-        "search": config.prune.search,
-        "precision": config.scoring.precision,
-    }
-    search = base | {
-        "mlp_group_size": config.prune.mlp_group_size,
-        "attn_group_size": config.prune.attn_group_size,
-    }
-    shares = config.prune.distribution
-    target = {
-        "target_ratio": config.prune.target_ratio,
-        "distribution": [share / sum(shares) for share in shares],
-        "order": list(config.prune.order),
-    }
-    probes = _probes(config, digests)
-    stages = [calibrate]
-    if config.score.enabled:
-        stages.append(Stage("score", search, (calibrate,)))
-    evaluation = {"model": model, "what": What.of_evaluation(config).recipe(config, digests.of)}
-    baseline = []
-    if config.sweep.name and config.evaluate.enabled:
-        baseline = [Stage("dense", evaluation)]
-    stages += baseline
-    walks = _walks(config, base | {"probe": probes}, calibrate)
-    prune = Stage("prune", search | target, (calibrate, *walks[-1:]))
-    stages += [*walks, prune]
-    if probes:
-        stages.append(Stage("probe", {"prune": prune.key, **probes}, (prune,)))
-    if config.evaluate.enabled:
-        recipe = evaluation | {"prune": prune.key}
-        stages.append(Stage("evaluate", recipe, (prune, *baseline)))
-    return Plan(tuple(stages), weights)
+def planning_of(config: Config, source: ModelSource, store: Store) -> Planning:
+    """What stages are planned from: hashes files, loads no model."""
+    return Planning(config, source, weights_digest(source, store.digests), store.digests.of)
 
 
-def _probes(config: Config, digests: Digests) -> dict[str, Any] | None:
-    if not config.probe.every:
-        return None
-    what = What.of_probe(config).recipe(config, digests.of)
-    return {"every": config.probe.every, "what": what}
-
-
-def _walks(config: Config, base: dict[str, Any], calibrate: Stage) -> list[Stage]:
-    """A stage for each dimension that the run shares with others of its sweep."""
-    walks: list[Stage] = []
-    path: list[list[Any]] = []
-    for dimension, end in ends_of(config).items():
-        group_size = group_size_of(config, dimension)
-        if dimension in config.sweep.reach:
-            to = config.sweep.reach[dimension]
-            recipe = base | {"from": list(path), "to": to, "group_size": group_size}
-            walks.append(Stage(dimension, recipe, (calibrate, *walks[-1:])))
-        path.append([dimension, group_size, end])
-    return walks
-
-
-def _calibrate_recipe(config: Config, source: ModelSource, digests: Digests) -> dict[str, object]:
-    settings = config.calibration
-    content = digests.of(Path(settings.path)) if settings.path else "hub"
-    if settings.dataset == "tokens":
-        return {"dataset": "tokens", "content": content, "eos_id": source.eos_id}
-    tokenizer = {path.name: digests.of(path) for path in source.tokenizer_files}
-    return {
-        "dataset": settings.dataset,
-        "content": content,
-        "format": Path(settings.path).suffix if settings.path else None,
-        "tokenizer": key_of(tokenizer),
-        **{
-            name: getattr(settings, name)
-            for name in (
-                "field",
-                "block_samples",
-                "width_samples",
-                "block_windows",
-                "width_windows",
-                "seqlen",
-            )
-        },
-    }
+def plan(planning: Planning) -> Plan:
+    """Plan a run. ``model.device`` must not be "auto"."""
+    planned = replace(planning, planned={})
+    for stage in stages():
+        for each in stage.plan(stage, planned):
+            planned.planned[each.name] = each
+    return Plan(planned, planned.planned)

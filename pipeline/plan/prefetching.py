@@ -3,9 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from pipeline.config.schema import Config
+from pipeline.config.compose import compose_overrides
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.models.source import ModelSource, fetch, locate
+from pipeline.settings.core import Config
+from pipeline.stages.calibrate import CalibrationConfig
+from pipeline.stages.evaluate import EvaluateConfig
+from pipeline.stages.probe import ProbeConfig
 
 
 def prefetch(overrides: Sequence[str]) -> Iterator[str]:
@@ -13,19 +17,7 @@ def prefetch(overrides: Sequence[str]) -> Iterator[str]:
 
     Raises ``ConfigError`` with all that could not be brought.
     """
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
-
-    from pipeline.config.overrides import CONF, SEARCH_PATH, check
-    from pipeline.config.schema import from_composed
-
-    checked = check(overrides)
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = compose("config", [*checked.arguments, SEARCH_PATH])
-            config = from_composed(composed, checked.problems)
-    except HydraException as error:
-        raise ConfigError([*checked.problems, str(error)]) from error
+    config = compose_overrides(overrides)
     model = config.model
     source = locate(model.path, model.gguf_file, model.revision, model.trust_remote_code)
     problems: list[str] = []
@@ -51,10 +43,14 @@ def needed(config: Config, source: ModelSource) -> Iterator[tuple[str, Callable[
     from pipeline.data.datasets import dataset_rows
     from pipeline.measure.accuracy import TaskSet
     from pipeline.measure.text import text_file, text_rows
-    from pipeline.stages.measuring import sources
+    from pipeline.stages.shared.measuring import sources
 
     data_dir, task_files = sources(config)
-    calibration, evaluate, probe = config.calibration, config.evaluate, config.probe
+    calibration, evaluate, probe = (
+        config.of(CalibrationConfig),
+        config.of(EvaluateConfig),
+        config.of(ProbeConfig),
+    )
     if source.hub_commit:
         yield f"model.path: {config.model.path}", partial(fetch, source)
     if calibration.path is None and evaluate.pruning_config is None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from pipeline.config.schema import Config, ModelConfig
 from pipeline.errors import ConfigError
 from pipeline.executors import executor_named
 from pipeline.files import is_file, is_folder, read_json
@@ -15,8 +14,12 @@ from pipeline.models.prunable import heads_of, shape_from_config
 from pipeline.models.source import ModelSource, locate
 from pipeline.plan.prefetching import missing as not_in_cache
 from pipeline.pruning.state import PruningState
-from pipeline.stages.calibrate import prepare, require_tokenizer
-from pipeline.stages.measuring import What
+from pipeline.settings.core import Config, ModelConfig
+from pipeline.stages.calibrate import CalibrationConfig
+from pipeline.stages.evaluate import EvaluateConfig
+from pipeline.stages.probe import ProbeConfig
+from pipeline.stages.shared.calibration import prepare, require_tokenizer
+from pipeline.stages.shared.measuring import What
 from pipeline.store.folders import RUNS
 
 
@@ -37,22 +40,27 @@ class Preflight:
 
     def check(self, config: Config) -> ModelSource:
         """Find the model and check the configuration. Raises ``ConfigError`` with all problems."""
-        prunes = config.evaluate.pruning_config is None
+        prunes = config.of(EvaluateConfig).pruning_config is None
         problems = [
             *_collected(lambda: _folders(config)),
             *_collected(lambda: executor_named(config.cluster.name).problems(config)),
-            *self._once("measured", lambda: _measured_files(config), config.probe, config.evaluate),
+            *self._once(
+                "measured",
+                lambda: _measured_files(config),
+                config.of(ProbeConfig),
+                config.of(EvaluateConfig),
+            ),
         ]
         file_problems = _calibration_file(config) if prunes else []
         problems += file_problems
         problems += _collected(lambda: self._find(config.model))
         if source := self._sources.get(config.model.model_dump_json()):
-            read = (config.model, config.calibration)
+            read = (config.model, config.of(CalibrationConfig))
             problems += _collected(lambda: _measurements(config, source))
             if config.cluster.is_offline:
                 problems += self._once(
                     "cache", lambda: not_in_cache(config, source),
-                    *read, config.probe, config.evaluate,
+                    *read, config.of(ProbeConfig), config.of(EvaluateConfig),
                 )  # fmt: skip
             about_model = _groups if prunes else _pruning_config
             problems += _collected(lambda: about_model(config, source))
@@ -119,7 +127,7 @@ def _open_to_all(key: str, folder: Path) -> list[str]:
 
 
 def _calibration_file(config: Config) -> list[str]:
-    path = config.calibration.path
+    path = config.of(CalibrationConfig).path
     if path is None or is_file(path):
         return []
     what = "is a folder, not a file" if is_folder(path) else "does not exist"
@@ -128,9 +136,9 @@ def _calibration_file(config: Config) -> list[str]:
 
 def _measured_files(config: Config) -> list[str]:
     """Every local file that probe and evaluate read is there, and every task is known."""
-    evaluate = config.evaluate
+    evaluate = config.of(EvaluateConfig)
     problems = What.of_evaluation(config).missing(config, "evaluate")
-    if config.probe.every:
+    if config.of(ProbeConfig).every:
         problems += What.of_probe(config).missing(config, "probe")
     given = evaluate.pruning_config
     if given is not None and not is_file(given):
@@ -143,7 +151,7 @@ def _measured_files(config: Config) -> list[str]:
 def _measurements(config: Config, source: ModelSource) -> list[str]:
     """The model has what measuring needs: a tokenizer, and a context that is long enough."""
     problems = []
-    probe, evaluate = config.probe, config.evaluate
+    probe, evaluate = config.of(ProbeConfig), config.of(EvaluateConfig)
     texts = [evaluate.text, *evaluate.tasks]
     texts += [probe.text, *probe.tasks] if probe.every else []
     if any(texts) and not source.tokenizer_files:
@@ -169,7 +177,7 @@ def _measurements(config: Config, source: ModelSource) -> list[str]:
 
 
 def _pruning_config(config: Config, source: ModelSource) -> list[str]:
-    path = Path(config.evaluate.pruning_config or "")
+    path = Path(config.of(EvaluateConfig).pruning_config or "")
     if is_file(path):
         try:
             given = read_json(path)
@@ -188,10 +196,10 @@ def _groups(config: Config, source: ModelSource) -> list[str]:
             f"prune.mlp_group_size: {prune.mlp_group_size} is wrong; allowed is a number from "
             f"1 to {mlp_width - 1}: this model's MLPs have {mlp_width} channels"
         )
-    if prune.attn_group_size % heads.granule or prune.attn_group_size > attn_width:
+    if prune.attn_group_size % heads.group_width or prune.attn_group_size > attn_width:
         problems.append(
             f"prune.attn_group_size: {prune.attn_group_size} is wrong; allowed is a multiple of "
-            f"{heads.granule} up to {attn_width}: a key/value head of this model serves "
+            f"{heads.group_width} up to {attn_width}: a key/value head of this model serves "
             f"{heads.query_heads // heads.key_value_heads} query heads of {heads.head_dim} channels"
         )
     return problems
@@ -200,12 +208,12 @@ def _groups(config: Config, source: ModelSource) -> list[str]:
 def _windows(config: Config, source: ModelSource) -> list[str]:
     """The context length; and, for a local file, that it gives the windows asked for."""
     context = getattr(source.config, "max_position_embeddings", None)
-    require_tokenizer(config.calibration, source)
-    key, length = "calibration.seqlen", config.calibration.seqlen
-    if config.calibration.path is not None:
-        windows, _ = prepare(config.calibration, source)
+    require_tokenizer(config.of(CalibrationConfig), source)
+    key, length = "calibration.seqlen", config.of(CalibrationConfig).seqlen
+    if config.of(CalibrationConfig).path is not None:
+        windows, _ = prepare(config.of(CalibrationConfig), source)
         length = max(ids.shape[1] for ids in windows.values())
-        if config.calibration.dataset == "tokens":
+        if config.of(CalibrationConfig).dataset == "tokens":
             key = "calibration.path"
     if context is not None and length > context:
         return [

@@ -1,22 +1,27 @@
 """A run: its configuration, its plan, and the folders it writes to."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from pipeline.config.schema import Config, validate
+from pipeline.config.schema import validate
 from pipeline.errors import PipelineError
-from pipeline.executors import executor_named, executors
+from pipeline.executors import executor_named, find_executor
 from pipeline.files import read_json
 from pipeline.models.source import ModelSource, locate
-from pipeline.plan.plan import Plan, plan
+from pipeline.plan.plan import Plan, plan, planning_of
+from pipeline.settings.core import Config
+from pipeline.stages.base import Planning
 from pipeline.store.results import Store
 from pipeline.store.run_folder import RunFolder
+
+NO_REACH: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -30,36 +35,44 @@ class Run:
     store: Store
 
     @classmethod
-    def prepare(cls, config: Config, source: ModelSource) -> "Run":
-        """Plan a checked configuration. Raises ``ConfigError`` where its folder is taken."""
-        device = device_of(config)
-        model = config.model.model_copy(update={"device": device})
-        config = config.model_copy(update={"model": model})
+    def prepare(
+        cls, config: Config, source: ModelSource, reach: Mapping[str, float] = NO_REACH
+    ) -> "Run":
+        """Plan a checked configuration. Raises ``ConfigError`` where its folder is taken.
+
+        ``reach`` says how far the run's sweep prunes the dimensions that several of its runs share.
+        """
+        config = with_device(config)
         store = Store(config.store_dir)
-        planned = plan(config, source, store.digests)
-        folder = RunFolder.of(config, planned, source.name)
-        folder.check_owner(config, planned)
+        planning = planning_of(config, source, store)
+        return cls.planned(replace(planning, reach=reach), store)
+
+    @classmethod
+    def planned(cls, planning: Planning, store: Store) -> "Run":
+        """The run of a configuration that was prepared for planning."""
+        config, source = planning.config, planning.source
+        planned = plan(planning)
+        folder = RunFolder.of(config, planned.key, source.name)
+        folder.check_owner(config, planned.key)
         return cls(config, source, planned, folder, store)
 
     @classmethod
     def open(cls, path: Path) -> "Run":
         """The run of a folder. Its relative paths count from where it was launched."""
-        config = validate(settings_of(path))
-        settings = config.model
-        source = locate(
-            settings.path, settings.gguf_file, settings.revision, settings.trust_remote_code
-        )
+        settings = settings_of(path)
+        reach = settings.get("sweep", {}).pop("reach", None)  # where earlier versions had it
+        config = validate(settings)
+        model = config.model
+        source = locate(model.path, model.gguf_file, model.revision, model.trust_remote_code)
         store = Store(config.store_dir)
-        return cls(config, source, plan(config, source, store.digests), RunFolder(path), store)
-
-    def planned_as(self, config: Config) -> "Run":
-        """The same run with another configuration that leaves model and folder as they are."""
-        planned = plan(config, self.source, self.store.digests)
-        return replace(self, config=config, plan=planned)
+        launched = read_json(path / "launch.json").get("reach", reach or {})
+        planning = replace(planning_of(config, source, store), reach=launched)
+        return cls(config, source, plan(planning), RunFolder(path), store)
 
     def claim(self) -> None:
         """Make the run's folder this run's."""
-        self.folder.claim(self.config, self.plan)
+        plan = self.plan
+        self.folder.claim(self.config, plan.key, plan.stages, plan.planning.reach)
         self.store.digests.save()
 
     @property
@@ -71,11 +84,17 @@ class Run:
 def settings_of(path: Path) -> dict[str, Any]:
     """The configuration that a run's folder holds."""
     values: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
-    if executor := executors().get(values["cluster"]["name"]):
+    if executor := find_executor(values["cluster"]["name"]):
         # folders of earlier versions have keys that mean nothing to it
         keys = executor.section.model_fields
         values["cluster"] = {k: v for k, v in values["cluster"].items() if k in keys}
     return dict(values)
+
+
+def with_device(config: Config) -> Config:
+    """The configuration with the device that its stages will have."""
+    model = config.model.model_copy(update={"device": device_of(config)})
+    return config.model_copy(update={"model": model})
 
 
 def device_of(config: Config) -> str:

@@ -3,36 +3,30 @@
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 
-from pipeline.config.schema import Config, SweepConfig, from_composed
+from pipeline import files
+from pipeline.config.compose import Combination, from_composed
 from pipeline.errors import ConfigError, LeaseLostError, PipelineError, StageError
-from pipeline.files import Json, encode, read_json, replace
+from pipeline.files import Json, encode
+from pipeline.plan.plan import plan, planning_of
 from pipeline.plan.preflight import Preflight
-from pipeline.plan.run import Run
+from pipeline.plan.run import Run, with_device
 from pipeline.pruning.state import DIMENSIONS, Dimension
-from pipeline.stages.descent import ends_of
-from pipeline.stages.search import group_size_of
+from pipeline.settings.core import Config, SweepConfig
+from pipeline.stages.base import Planning
+from pipeline.stages.probe import probe_recipe
+from pipeline.stages.prune import decisions_recipe
+from pipeline.stages.shared.phases import ends_of, group_size_of
+from pipeline.stages.walk import recipe_of
 from pipeline.store.folders import SWEEPS, entries_of
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-COMMON = ("decision_version", "model", "calibrate", "search", "precision")
-"""What prune stages must have in common to share trajectories, beside what the dimensions add."""
-
-
-@dataclass(frozen=True, slots=True)
-class Combination:
-    """One point of a sweep, as Hydra composed it."""
-
-    raw: "DictConfig"
-    overrides: tuple[str, ...]
+from pipeline.store.results import Store
+from pipeline.store.summary import Summary
 
 
 def validated(combinations: Sequence[Combination], problems: Sequence[str]) -> list[Config]:
@@ -44,6 +38,8 @@ def validated(combinations: Sequence[Combination], problems: Sequence[str]) -> l
     return _all(checks, [each.overrides for each in combinations], problems)
 
 
+TAKEN_OVER = ("ratio_percent", "ppl", "evaluation", "candidates_scored", "steps_computed")
+"""What a sweep's summary takes of its runs' summaries."""
 T = TypeVar("T")
 
 
@@ -94,13 +90,15 @@ class Sweep:
         preflight = Preflight()
         sources = _all([partial(preflight.check, config) for config in configs], overrides)
         name = configs[0].sweep.name or _name(overrides, sources[0].name)
-        named = [_in_sweep(config, SweepConfig(name=name)) for config in configs]
-        alone = [Run.prepare(config, source) for config, source in zip(named, sources, strict=True)]
+        named = [config.model_copy(update={"sweep": SweepConfig(name=name)}) for config in configs]
+        store = Store(configs[0].store_dir)
+        plannings = [
+            planning_of(with_device(config), source, store)
+            for config, source in zip(named, sources, strict=True)
+        ]
         runs = [
-            run.planned_as(_in_sweep(run.config, SweepConfig(name=name, reach=reach)))
-            if reach
-            else run
-            for run, reach in zip(alone, reaches(alone), strict=True)
+            Run.planned(replace(planning, reach=reach), store)
+            for planning, reach in zip(plannings, reaches(plannings, store), strict=True)
         ]
         folders: dict[Path, tuple[str, ...]] = {}
         distinct: dict[Path, Run] = {}
@@ -131,7 +129,7 @@ class Sweep:
         earlier = {entry["run"]: entry for entry in entries_of(self.folder)}
         runs = list((earlier | entries).values())
         written = {"name": self.name, "command": self.command, "runs": runs}
-        replace(self.folder / "sweep.json", encode(written))
+        files.replace(self.folder / "sweep.json", encode(written))
 
 
 def run_here(sweep: Sweep, run_one: Callable[[Run], None], console: Console) -> None:
@@ -155,7 +153,7 @@ def run_here(sweep: Sweep, run_one: Callable[[Run], None], console: Console) -> 
             errors[run.folder.path] = f"{type(error).__name__}: {error}"
             traceback.print_exc()
     summary = _summary(sweep, errors)
-    replace(sweep.folder / "summary.json", encode(summary))
+    files.replace(sweep.folder / "summary.json", encode(summary))
     console.rule(characters="-")
     console.print(
         f"{summary['done']} of {len(sweep.runs)} runs done, "
@@ -174,16 +172,14 @@ def _summary(sweep: Sweep, errors: Mapping[Path, str]) -> dict[str, Any]:
     """What this invocation did for the runs of the sweep."""
     runs: list[Json] = []
     for path, given in sweep.overrides.items():
-        told = read_json(path / "summary.json") if (path / "summary.json").exists() else {}
-        error = errors.get(path)
+        summary, error = Summary.read(path), errors.get(path)
         runs.append({
             "run": str(path.absolute()),
             "overrides": list(given),
-            "status": "failed" if error else told.get("status"),
+            "status": "failed" if error else summary and summary.status,
             "error": error,
-            **{key: told.get(key) for key in (
-                "ratio_percent", "ppl", "evaluation", "candidates_scored", "steps_computed"
-            )},
+            **dict.fromkeys(TAKEN_OVER),
+            **(summary.model_dump(mode="json", include=set(TAKEN_OVER)) if summary else {}),
         })  # fmt: skip
     return {
         "name": sweep.name,
@@ -194,64 +190,68 @@ def _summary(sweep: Sweep, errors: Mapping[Path, str]) -> dict[str, Any]:
     }
 
 
-def reaches(runs: Sequence[Run]) -> list[dict[Dimension, float]]:
+def reaches(plannings: Sequence[Planning], store: Store) -> list[dict[str, float]]:
     """For each run, the dimensions that it shares with others and how far any of them goes."""
-    found: list[dict[Dimension, float]] = [{} for _ in runs]
+    found: list[dict[str, float]] = [{} for _ in plannings]
     groups: dict[str, list[int]] = defaultdict(list)
-    for index, run in enumerate(runs):
-        if prune := run.plan.by_name.get("prune"):
-            probe = run.plan.by_name.get("probe")
-            probes = {k: v for k, v in probe.recipe.items() if k != "prune"} if probe else None
-            common = {name: prune.recipe[name] for name in COMMON}
-            groups[encode({**common, "probe": probes})].append(index)
+    for index, planning in enumerate(plannings):
+        by_name = plan(planning).by_name
+        if "prune" in by_name:
+            planned = replace(planning, planned=by_name)
+            common = {**decisions_recipe(planned), "probe": probe_recipe(planned)}
+            groups[encode(common)].append(index)
     for members in groups.values():
-        _descend(runs, members, 0, found)
+        _Sharing(plannings, store, found).descend(members, 0)
     return found
 
 
-def _descend(
-    runs: Sequence[Run], members: list[int], depth: int, found: list[dict[Dimension, float]]
-) -> None:
-    """Have those of ``members`` share a dimension that start it from the same state.
+@dataclass(frozen=True, slots=True)
+class _Sharing:
+    plannings: Sequence[Planning]
+    store: Store
+    found: list[dict[str, float]]
+    """What comes of it, by run."""
 
-    All of them went the same way through the ``depth`` dimensions before it.
-    """
-    if depth == len(DIMENSIONS):
-        return
-    alike: dict[tuple[Dimension, int | None], list[int]] = defaultdict(list)
-    for index in members:
-        config = runs[index].config
-        dimension = config.prune.order[depth]
-        alike[dimension, group_size_of(config, dimension)].append(index)
-    for (dimension, _), group in alike.items():
-        if len({runs[index].plan.by_name["prune"].key for index in group}) == 1:
-            continue
-        same_end: dict[float, list[int]] = defaultdict(list)
-        for index in group:
-            same_end[ends_of(runs[index].config)[dimension]].append(index)
-        start = [0.0, *ends_of(runs[group[0]].config).values()][depth]
-        if max(same_end) > start:
-            to = _reach(runs[group[0]], dimension, max(same_end))
+    def descend(self, members: Sequence[int], depth: int) -> None:
+        """Have those of ``members`` share a dimension that start it from the same state.
+
+        All of them went the same way through the ``depth`` dimensions before it.
+        """
+        if depth == len(DIMENSIONS):
+            return
+        alike: dict[tuple[Dimension, int | None], list[int]] = defaultdict(list)
+        for index in members:
+            config = self.plannings[index].config
+            dimension = config.prune.order[depth]
+            alike[dimension, group_size_of(config, dimension)].append(index)
+        for (dimension, _), group in alike.items():
+            if len({self._prune_key(index) for index in group}) == 1:
+                continue
+            same_end: dict[float, list[int]] = defaultdict(list)
             for index in group:
-                found[index][dimension] = to
-        for ended in same_end.values():
-            _descend(runs, ended, depth + 1, found)
+                same_end[ends_of(self.plannings[index].config)[dimension]].append(index)
+            start = [0.0, *ends_of(self.plannings[group[0]].config).values()][depth]
+            if max(same_end) > start:
+                to = self._reach(group[0], dimension, max(same_end))
+                for index in group:
+                    self.found[index][dimension] = to
+            for ended in same_end.values():
+                self.descend(ended, depth + 1)
 
+    def _prune_key(self, index: int) -> str:
+        return plan(self.plannings[index]).key
 
-def _reach(run: Run, dimension: Dimension, end: float) -> float:
-    """``end``, or what a finished stage that serves as well has walked to."""
-    sweep = SweepConfig(name=run.config.sweep.name, reach={dimension: end})
-    wanted = run.planned_as(_in_sweep(run.config, sweep)).plan.by_name[dimension]
-    farther = []
-    for done in run.store.folder(wanted).parent.glob("*/done.json"):
-        recipe = read_json(done.parent / "recipe.json")
-        if recipe | {"to": end} == wanted.recipe and recipe["to"] >= end:
-            farther.append(recipe["to"])
-    return min(farther, default=end)
-
-
-def _in_sweep(config: Config, sweep: SweepConfig) -> Config:
-    return config.model_copy(update={"sweep": sweep})
+    def _reach(self, index: int, dimension: Dimension, end: float) -> float:
+        """``end``, or what a finished stage that serves as well has walked to."""
+        planning = self.plannings[index]
+        planned = replace(planning, planned=plan(planning).by_name)
+        wanted = recipe_of(planned, dimension, end)
+        farther = [
+            recipe["to"]
+            for recipe in self.store.finished_recipes(dimension)
+            if recipe | {"to": end} == wanted and recipe["to"] >= end
+        ]
+        return min(farther, default=end)
 
 
 def _name(overrides: Sequence[Sequence[str]], model: str) -> str:

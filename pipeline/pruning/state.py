@@ -1,10 +1,11 @@
 """The pruning state of a model: which blocks are gone and how wide the others are."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from pipeline.errors import ConfigError
+from pipeline.pruning.shape import BLOCK_KINDS, BLOCK_NAMES, BlockKind, BlockShape, ModelShape
 
 Unit = Literal["attn", "mlp", "attn_width", "mlp_width"]
 Dimension = Literal["blocks", "mlp_channels", "heads"]
@@ -21,35 +22,6 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class BlockShape:
-    """One attention or MLP block of the dense model, without the layer norms around it."""
-
-    width: int
-    """Query channels (heads x head_dim) of an attention, intermediate channels of an MLP."""
-    granule: int
-    """The fewest channels that can go: those of one key/value head's query heads; 1 for an MLP."""
-    params: int
-    """Parameters of the whole block."""
-    fixed_params: int
-    """Those that do not depend on the width: biases of the output, norms of queries and keys."""
-
-    def params_at(self, width: int) -> int:
-        """Parameters of the block cut to ``width`` channels."""
-        return self.fixed_params + (self.params - self.fixed_params) * width // self.width
-
-
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """What must be known of a dense model to count its parameters in any state."""
-
-    layers: int
-    attn: BlockShape
-    mlp: BlockShape
-    total_params: int
-    """All parameters, embeddings and norms included, a tied embedding once."""
-
-
-@dataclass(frozen=True, slots=True)
 class PruningState:
     """Immutable. ``removed_*`` keep the order of removal; a removed block keeps its width."""
 
@@ -61,19 +33,28 @@ class PruningState:
 
     @classmethod
     def dense(cls, shape: ModelShape) -> "PruningState":
-        """Nothing removed, every block at full width."""
-        return cls(
-            shape, (), (), (shape.attn.width,) * shape.layers, (shape.mlp.width,) * shape.layers
-        )
+        """Nothing removed, every block at full width; 0 is the width of one that there is not."""
+        return cls(shape, (), (), shape.widths("attn"), shape.widths("mlp"))
+
+    def widths(self, kind: BlockKind) -> tuple[int, ...]:
+        """Width of each layer's attention or MLP; a removed block keeps the one it had."""
+        return self.attn_widths if kind == "attn" else self.mlp_widths
+
+    def left(self, kind: BlockKind) -> list[int]:
+        """The layers whose attention or MLP is still there."""
+        removed = self.removed_attn if kind == "attn" else self.removed_mlp
+        return [i for i, width in enumerate(self.widths(kind)) if width and i not in removed]
 
     @property
     def params(self) -> int:
         """Parameters left. Layer norms stay in the count, as in the reference."""
-        shape = self.shape
-        attn = (shape.attn.params_at(w) for w in _kept(self.attn_widths, self.removed_attn))
-        mlp = (shape.mlp.params_at(w) for w in _kept(self.mlp_widths, self.removed_mlp))
-        outside = shape.total_params - shape.layers * (shape.attn.params + shape.mlp.params)
-        return outside + sum(attn) + sum(mlp)
+        kept = (
+            block.params_at(self.widths(kind)[layer])
+            for kind in BLOCK_KINDS
+            for layer in self.left(kind)
+            if (block := self.shape.block(kind, layer))
+        )
+        return self.shape.params_outside_blocks + sum(kept)
 
     @property
     def ratio_percent(self) -> float:
@@ -85,20 +66,19 @@ class PruningState:
 
         ``group_size`` is in channels and has no meaning for blocks.
         """
-        layers = range(self.shape.layers)
         if dimension == "blocks":
-            attn = [Candidate("attn", i, 0) for i in layers if i not in self.removed_attn]
-            mlp = [Candidate("mlp", i, 0) for i in layers if i not in self.removed_mlp]
-            return attn + mlp
+            kinds = [kind for kind in BLOCK_KINDS if not self.shape.is_barred(kind)]
+            return [Candidate(kind, layer, 0) for kind in kinds for layer in self.left(kind)]
         unit: Unit
-        if dimension == "mlp_channels":
-            unit, widths, removed = "mlp_width", self.mlp_widths, self.removed_mlp
-        else:
-            unit, widths, removed = "attn_width", self.attn_widths, self.removed_attn
+        kind: BlockKind
+        unit, kind = ("mlp_width", "mlp") if dimension == "mlp_channels" else ("attn_width", "attn")
+        if self.shape.is_barred(unit):
+            return []
+        widths = self.widths(kind)
         return [
             Candidate(unit, i, widths[i] - group_size)
-            for i in layers
-            if i not in removed and widths[i] > group_size
+            for i in self.left(kind)
+            if widths[i] > group_size
         ]
 
     def without(self, candidate: Candidate) -> "PruningState":
@@ -156,38 +136,39 @@ class PruningState:
         known = set(cls.dense(shape).to_pruning_config())
         problems = [f"{key}: no such key" for key in config if key not in known]
         removed = {
-            key: _read_indices(key, config.get(key), shape.layers, problems)
-            for key in ("pruned_attn_idx", "pruned_mlp_idx")
+            kind: _read_indices(f"pruned_{kind}_idx", config, shape, kind, problems)
+            for kind in BLOCK_KINDS
         }
         widths = {
-            key: _read_widths(key, config.get(key), shape.layers, block, problems)
-            for key, block in (("pruned_attn_width", shape.attn), ("pruned_mlp_width", shape.mlp))
+            kind: _read_widths(f"pruned_{kind}_width", config, shape, kind, problems)
+            for kind in BLOCK_KINDS
         }
         if problems:
             raise ConfigError(problems)
         return cls(
             shape,
-            removed["pruned_attn_idx"],
-            removed["pruned_mlp_idx"],
-            widths["pruned_attn_width"],
-            widths["pruned_mlp_width"],
+            removed["attn"],
+            removed["mlp"],
+            widths["attn"],
+            widths["mlp"],
         )
-
-
-def _kept(widths: Sequence[int], removed: Sequence[int]) -> Iterable[int]:
-    return (width for layer, width in enumerate(widths) if layer not in removed)
 
 
 def _set(widths: tuple[int, ...], candidate: Candidate) -> tuple[int, ...]:
     return (*widths[: candidate.layer], candidate.width_after, *widths[candidate.layer + 1 :])
 
 
-def _read_indices(key: str, value: Any, layers: int, problems: list[str]) -> tuple[int, ...]:
+def _read_indices(
+    key: str, config: Mapping[str, Any], shape: ModelShape, kind: BlockKind, problems: list[str]
+) -> tuple[int, ...]:
+    value, layers = config.get(key), len(shape.layers)
     if not isinstance(value, list) or not all(type(i) is int for i in value):
         problems.append(f"{key}: {value!r} is not a list of layer numbers")
         return ()
     if bad := [i for i in value if not 0 <= i < layers]:
         problems.append(f"{key}: layers {bad} do not exist; the model has layers 0 to {layers - 1}")
+    if bad := [i for i in value if 0 <= i < layers and shape.block(kind, i) is None]:
+        problems.append(f"{key}: layers {bad} of the model have no {BLOCK_NAMES[kind]}")
     if len(set(value)) < len(value):
         problems.append(f"{key}: {value} names a layer twice")
     return tuple(value)
@@ -198,8 +179,9 @@ def _is_index(key: Any) -> bool:
 
 
 def _read_widths(
-    key: str, value: Any, layers: int, block: BlockShape, problems: list[str]
+    key: str, config: Mapping[str, Any], shape: ModelShape, kind: BlockKind, problems: list[str]
 ) -> tuple[int, ...]:
+    value, layers = config.get(key), len(shape.layers)
     if not isinstance(value, Mapping) or not all(_is_index(k) for k in value):
         problems.append(f"{key}: not an object from layer number to width")
         return ()
@@ -217,9 +199,17 @@ def _read_widths(
         )
         return ()
     for layer, width in sorted(widths.items()):
-        if type(width) is not int or not 0 < width <= block.width or width % block.granule:
-            problems.append(
-                f"{key}: layer {layer} has {width!r}; allowed is a multiple of {block.granule} "
-                f"from {block.granule} to {block.width}"
-            )
+        if problem := _width_problem(width, shape.block(kind, layer), kind):
+            problems.append(f"{key}: layer {layer} has {width!r}; {problem}")
     return tuple(widths[i] for i in range(layers))
+
+
+def _width_problem(width: Any, block: BlockShape | None, kind: BlockKind) -> str | None:
+    """What is wrong with a width; None where it fits."""
+    if block is None:
+        wrong = type(width) is not int or width != 0
+        return f"allowed is 0: the layer has no {BLOCK_NAMES[kind]}" if wrong else None
+    group = block.group_width
+    if type(width) is not int or not 0 < width <= block.width or width % group:
+        return f"allowed is a multiple of {group} from {group} to {block.width}"
+    return None

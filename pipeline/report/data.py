@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline.measure.record import Record, TaskScore, average_accuracy
-from pipeline.pruning.state import Dimension, ModelShape, PruningState, Unit
+from pipeline.pruning.shape import ModelShape
+from pipeline.pruning.state import Dimension, PruningState, Unit
 
 Which = Literal["dense", "pruned"]
 

@@ -37,7 +37,7 @@ def _removed(report: RunReport) -> Headline:
     state = report.state
     sizes = (
         f"{short_count(state.shape.total_params)} → {short_count(state.params)} parameters "
-        f"in {state.shape.layers} layers"
+        f"in {len(state.shape.layers)} layers"
     )
     gone = Counter[str](cell.kind for cell in cells(report) if cell.removed)
     cut = Counter[str](

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files
+from pipeline.pruning.shape import BLOCK_KINDS, BlockKind
 from pipeline.report import colours
 from pipeline.report.comparison import accuracy_text, comparison
 from pipeline.report.data import ReportStep, RunReport, finite, mean_accuracy
@@ -54,8 +55,8 @@ def _resource(name: str) -> str:
 def _drawn(report: RunReport) -> dict[str, Any]:
     """What page.js draws."""
     return {
-        "layers": report.shape.layers,
-        "block_params": {"attn": report.shape.attn.params, "mlp": report.shape.mlp.params},
+        "layers": len(report.shape.layers),
+        "block_params": {kind: report.shape.params(kind) for kind in BLOCK_KINDS},
         "cells": [asdict(cell) for cell in cells(report)],
         "steps": [
             {
@@ -151,8 +152,8 @@ def _step_row(report: RunReport, step: ReportStep) -> list[Value]:
 
 
 def _removal(report: RunReport, step: ReportStep) -> str:
-    shape = report.shape.attn if step.unit.startswith("attn") else report.shape.mlp
-    return removal(step, shape.width)
+    kind: BlockKind = "attn" if step.unit.startswith("attn") else "mlp"
+    return removal(step, report.shape.widths(kind)[step.layer])
 
 
 def _record_values(step: ReportStep) -> Iterator[Value]:

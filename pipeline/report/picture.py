@@ -178,7 +178,7 @@ def _draw_line(ax: "Axes", line: Line) -> None:
 
 def _draw_map(ax: "Axes", report: RunReport) -> None:
     """Two rows of tanks, filled as far as the block is left."""
-    layers = report.shape.layers
+    layers = len(report.shape.layers)
     text_size, percents = min(10.0, max(6.5, 260 / layers)), layers <= LABELLED_LAYERS
     for cell in cells(report):
         _draw_cell(ax, cell, 1.0 if cell.kind == "attn" else -0.06, text_size, percents)
@@ -283,7 +283,7 @@ def _draw_losses(
 ) -> None:
     """One unit's stems over the layers."""
     unit = losses[0].unit
-    colour, size = colours.UNITS[unit], 6 if report.shape.layers <= LABELLED_LAYERS else 3.5
+    colour, size = colours.UNITS[unit], 6 if len(report.shape.layers) <= LABELLED_LAYERS else 3.5
     shift = {"attn": -0.18, "mlp": 0.18}.get(unit, 0.0)
     ax.plot([], [], UNIT_MARKERS[unit], color=colour, label=KIND_NAMES.get(unit))
     for loss in losses:

@@ -7,7 +7,8 @@ from itertools import groupby
 from typing import Literal
 
 from pipeline.measure.record import Latency, Record
-from pipeline.pruning.state import BlockShape, Dimension, PruningState
+from pipeline.pruning.shape import BLOCK_KINDS, BlockKind
+from pipeline.pruning.state import Dimension, PruningState
 from pipeline.report.comparison import accuracy_text
 from pipeline.report.data import RunReport, Sensitivity, UnitLoss, finite, mean_accuracy
 from pipeline.report.wording import KIND_NAMES, TIMES, number, relative_change
@@ -120,16 +121,17 @@ def cells(report: RunReport) -> list[Cell]:
 
 def cells_of(state: PruningState, taken: Mapping[tuple[str, int], int] | None = None) -> list[Cell]:
     """Attention and MLP of every layer. ``taken`` says at which step a layer last lost a unit."""
-    blocks: tuple[tuple[Kind, BlockShape, Sequence[int], Sequence[int]], ...] = (
-        ("attn", state.shape.attn, state.attn_widths, state.removed_attn),
-        ("mlp", state.shape.mlp, state.mlp_widths, state.removed_mlp),
-    )
+    blocks = [
+        (layer, kind, shape)
+        for layer, shapes in enumerate(state.shape.layers)
+        for kind in BLOCK_KINDS
+        if (shape := shapes.block(kind))
+    ]
     found = []
-    for layer in range(state.shape.layers):
-        for kind, shape, widths, removed in blocks:
-            gone = layer in removed
-            step = (taken or {}).get((kind if gone else f"{kind}_width", layer))
-            found.append(Cell(kind, layer, widths[layer], shape.width, gone, step))
+    for layer, kind, shape in blocks:
+        gone = layer not in state.left(kind)
+        step = (taken or {}).get((kind if gone else f"{kind}_width", layer))
+        found.append(Cell(kind, layer, state.widths(kind)[layer], shape.width, gone, step))
     return found
 
 
@@ -180,14 +182,10 @@ def _unit_name(loss: UnitLoss) -> str:
 def is_taken(report: RunReport, loss: UnitLoss) -> bool:
     """Whether the run removed the block or took channels of it."""
     state = report.state
-    removed, widths, shape = (
-        (state.removed_attn, state.attn_widths, state.shape.attn)
-        if loss.unit.startswith("attn")
-        else (state.removed_mlp, state.mlp_widths, state.shape.mlp)
-    )
-    if loss.unit in ("attn", "mlp"):
-        return loss.layer in removed
-    return widths[loss.layer] < shape.width
+    kind: BlockKind = "attn" if loss.unit.startswith("attn") else "mlp"
+    if loss.unit == kind:
+        return loss.layer not in state.left(kind)
+    return state.widths(kind)[loss.layer] < state.shape.widths(kind)[loss.layer]
 
 
 def is_logarithmic(values: Sequence[float]) -> bool:

@@ -1,20 +1,21 @@
 """How a run is presented among others: its name, its tags, what it is filtered by."""
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.schema import CalibrationConfig, Config, PruneConfig
-from pipeline.pruning.state import DIMENSIONS
+from pipeline.settings.core import Config, PruneConfig
+from pipeline.stages.base import PlannedStage
+from pipeline.stages.calibrate import CalibrationConfig
+from pipeline.stages.evaluate import EvaluateConfig
 
 MOST_TAG_CHARACTERS = 64
-STAGES = ("prune", "evaluate", "probe", *DIMENSIONS, "dense", "score", "calibrate")
-"""What a process of several stages is called after: the first of these that is among them."""
 
 
-def job_type(stages: Collection[str]) -> str:
-    """The stage that a process is for. A run done in one process is a pruning run."""
-    return next(stage for stage in STAGES if stage in stages)
+def job_type(stages: Sequence[PlannedStage]) -> str:
+    """The stage that a process is for: a run's main one where it is among them, or the last."""
+    main = [planned for planned in stages if planned.stage.is_main]
+    return (main or list(stages))[-1].name
 
 
 def display_name(config: Config, model: str) -> str:
@@ -24,14 +25,15 @@ def display_name(config: Config, model: str) -> str:
     """
     if config.run.name:
         return config.run.name
-    if config.evaluate.pruning_config:
-        return f"{model} {Path(config.evaluate.pruning_config).absolute().parent.name}"
+    given = config.of(EvaluateConfig).pruning_config
+    if given:
+        return f"{model} {Path(given).absolute().parent.name}"
     shares = ":".join(f"{share:g}" for share in config.prune.distribution)
     return " ".join([model, f"{config.prune.target_ratio:g}%", shares, *_unusual(config)])
 
 
 def _unusual(config: Config) -> list[str]:
-    prune, calibration = config.prune, config.calibration
+    prune, calibration = config.prune, config.of(CalibrationConfig)
     told: list[str] = [calibration.dataset] if calibration.dataset != "alpaca" else []
     for name, shown in (
         ("block_samples", "{} block rows"),
@@ -55,7 +57,7 @@ def _differs(section: CalibrationConfig | PruneConfig, name: str) -> bool:
 
 def tags(config: Config, model: str) -> tuple[str, ...]:
     """The user's tags, and what people filter by, each once and as long as W&B takes it."""
-    own = [model, config.run.paper, config.prune.search, config.calibration.dataset]
+    own = [model, config.run.paper, config.prune.search, config.of(CalibrationConfig).dataset]
     found = [*config.tracking.tags, *(tag for tag in own if tag)]
     return tuple(dict.fromkeys(tag[:MOST_TAG_CHARACTERS] for tag in found))
 

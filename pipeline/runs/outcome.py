@@ -3,42 +3,45 @@
 from pathlib import Path
 from typing import Any, get_args
 
-from pipeline.config.schema import Config
-from pipeline.files import Json, read_json
+from pipeline.files import read_json
 from pipeline.measure.record import Record
 from pipeline.measure.text import WIKITEXT2
-from pipeline.models.prunable import shape_from_config
+from pipeline.plan.run import Run
 from pipeline.pruning.state import PruningState
 from pipeline.report.data import Evaluation, ReportStep, RunReport, Sensitivity, Which
-from pipeline.runs.invocation import Invocation
+from pipeline.runs.listener import RunListener
+from pipeline.settings.core import Config
+from pipeline.stages.evaluate import EvaluateConfig
+from pipeline.store.summary import Summary
 
 
-def report_of(invocation: Invocation, summary: Json) -> RunReport:
-    """Everything that is known of the run that ``invocation`` finished."""
-    config, folder = invocation.config, invocation.folder.path
-    shape = shape_from_config(invocation.source.config)
+def report_of(run: Run, listener: RunListener, summary: Summary) -> RunReport:
+    """Everything that is known of a finished run."""
+    config, folder = run.config, run.folder.path
+    shape = summary.shape
+    assert shape is not None
     state = PruningState.from_pruning_config(shape, read_json(folder / "pruning_config.json"))
     return RunReport(
-        name=summary["run"],
-        model_name=invocation.source.name,
+        name=summary.run,
+        model_name=run.source.name,
         target_ratio=config.prune.target_ratio,
         state=state,
-        device=summary["made_by"]["device"],
+        device=summary.made_by["device"],
         settings=_shown_settings(config),
-        dense=invocation.dense,
-        pruned=invocation.records.get(len(invocation.rows) - 1),
+        dense=listener.dense,
+        pruned=listener.records.get(len(listener.rows) - 1),
         steps=tuple(
-            ReportStep.from_json(row.to_json(), invocation.records.get(row.step))
-            for row in invocation.rows
+            ReportStep.from_json(row.to_json(), listener.records.get(row.step))
+            for row in listener.rows
         ),
-        sensitivity=_sensitivity(invocation),
+        sensitivity=_sensitivity(folder / "sensitivity.json"),
         evaluation=_evaluation(folder / "evaluation.json"),
-        evaluation_text=_text_name(config.evaluate.text),
-        probe_share=summary["probe_share"],
+        evaluation_text=_text_name(config.of(EvaluateConfig).text),
+        probe_share=summary.probe_share,
         counts={
-            "steps": summary["steps"],
-            "steps computed now": summary["steps_computed"],
-            "candidates scored now": summary["candidates_scored"],
+            "steps": summary.steps,
+            "steps computed now": summary.steps_computed,
+            "candidates scored now": summary.candidates_scored,
         },
     )
 
@@ -52,12 +55,10 @@ def _text_name(text: str | None) -> str:
     return "WikiText-2" if text in (None, WIKITEXT2) else Path(str(text)).name
 
 
-def _sensitivity(invocation: Invocation) -> dict[str, Sensitivity]:
-    stage = invocation.plan.by_name.get("score")
-    if stage is None:
+def _sensitivity(path: Path) -> dict[str, Sensitivity]:
+    if not path.exists():
         return {}
-    entries = read_json(invocation.store.folder(stage) / "sensitivity.json")
-    return {name: Sensitivity.from_json(entry) for name, entry in entries.items()}
+    return {name: Sensitivity.from_json(entry) for name, entry in read_json(path).items()}
 
 
 def _evaluation(path: Path) -> dict[Which, Evaluation]:

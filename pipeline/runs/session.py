@@ -1,127 +1,119 @@
-"""One invocation from plan to pictures: tracked while it runs, drawn when it is done."""
+"""A run in this process: tracked while it goes on, drawn when it is done."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 
 from pipeline.errors import LeaseLostError
-from pipeline.files import Json, read_json
 from pipeline.plan.run import Run
-from pipeline.pruning.state import DIMENSIONS
 from pipeline.report.data import RunReport
 from pipeline.report.page import write_page
 from pipeline.report.picture import write_picture
 from pipeline.report.table import comparison_table
 from pipeline.runs.display import Display
 from pipeline.runs.interruption import Interrupted
-from pipeline.runs.invocation import Invocation
 from pipeline.runs.naming import display_name, job_type, mirrored_config, tags
 from pipeline.runs.outcome import report_of
-from pipeline.runs.parts import of_all_jobs
+from pipeline.runs.parts import work_of_jobs
+from pipeline.runs.runner import StageRunner
 from pipeline.store.leases import awaited_lease
+from pipeline.store.summary import Summary, Work
 from pipeline.tracking.metrics import evaluation_metrics
 from pipeline.tracking.tracker import LocalTracker, Tracker, Trackers
 from pipeline.tracking.wandb_session import WandbRun
 from pipeline.tracking.wandb_tracker import WandbTracker
 
 PICTURE, PAGE = "report.png", "report.html"
-TRACKED = {*DIMENSIONS, "prune", "probe"}
-"""Stages that tell of steps."""
-NOTHING: Mapping[str, Json] = {}
 TRACKER_WAIT_S = 30.0
 CANDIDATE_COLUMNS = ("step", "unit", "layer", "width_after", "ppl")
+OnWork = Callable[[Work], None]
+"""Is given what this process computed, whether or not it came to its end."""
 
 
-def run_all(run: Run, display: Display, console: Console) -> None:
+def run_all(run: Run, display: Display, console: Console) -> Summary:
     """Run a plan, then draw and track what came of it. Raises what a stage raises."""
     folder = run.folder
     with _tracking(run, run.plan.by_name, display) as (tracker, _):
-        invocation = Invocation(
-            run.config, run.source, run.plan, folder, run.store, display, tracker
-        )
-        report = _conclude(invocation, invocation.run(), tracker)
+        runner = StageRunner(run, display, tracker)
+        summary = runner.run()
+        report = _conclude(run, runner, summary, tracker)
     console.print(comparison_table(report))
     for name in ("", PICTURE, PAGE):
         console.print(f"{'see' if name else 'done'}: {folder.path / name}", highlight=False)
+    return summary
 
 
-def run_part(run: Run, only: Set[str], display: Display, told: dict[str, Json]) -> None:
+def run_part(run: Run, only: Collection[str], display: Display, on_work: OnWork) -> None:
     """Run some stages of a run in this process, and conclude the run if they were the last.
 
-    ``told`` gets what was computed, whatever happens. One process at a time tracks the run: the one
-    that takes its steps, and at last the one that concludes it.
+    One process at a time tracks the run: the one that takes its steps, and at last the one that
+    concludes it.
     """
-    with _tracking(run, only, display, wanted=bool(only & TRACKED)) as (tracker, tracks):
-        part = _run_part(run, only, display, tracker, told)
+    work = Work()
+
+    def keep(computed: Work) -> None:
+        nonlocal work
+        work = computed
+        on_work(computed)
+
+    tells_steps = any(run.plan.by_name[name].stage.tells_steps for name in only)
+    with _tracking(run, only, display, wanted=tells_steps) as (tracker, tracks):
+        runner = StageRunner(run, display, tracker, only)
+        summary = _run_among_others(run, runner, keep)
         is_complete = run.is_complete
         if is_complete and tracks:
-            _conclude(*part, tracker)
+            _conclude(run, runner, summary, tracker)
     if is_complete and not tracks:
-        conclude(run, display, told, only)
+        conclude(run, display, work, only)
 
 
 def conclude(
-    run: Run,
-    display: Display,
-    before: Mapping[str, Json] = NOTHING,
-    only: Collection[str] = (),
+    run: Run, display: Display, before: Work | None = None, only: Collection[str] = ()
 ) -> None:
     """Bring the results of a run's finished stages into its folder, and draw and track them.
 
     ``before`` and ``only`` are what this process has computed of it, and which stages.
     """
     with _tracking(run, only or run.plan.by_name, display) as (tracker, _):
-        _conclude(*_run_part(run, frozenset(), display, tracker, {}, before), tracker)
+        runner = StageRunner(run, display, tracker, frozenset())
+        summary = _run_among_others(run, runner, lambda _: None, [before] if before else [])
+        _conclude(run, runner, summary, tracker)
 
 
 def needs_conclusion(run: Run) -> bool:
     """Whether every stage is finished, and the run's folder does not say so yet."""
     if not run.is_complete:
         return False
-    try:
-        summary = read_json(run.folder.path / "summary.json")
-    except FileNotFoundError:
-        return True
-    return summary["status"] != "done" or set(summary["stages"]) != set(run.plan.by_name)
-
-
-def _run_part(
-    run: Run,
-    only: Set[str],
-    display: Display,
-    tracker: Tracker,
-    told: dict[str, Json],
-    before: Mapping[str, Json] = NOTHING,
-) -> tuple[Invocation, Json]:
-    invocation = Invocation(
-        run.config, run.source, run.plan, run.folder, run.store, display, tracker, only
+    summary = Summary.read(run.folder.path)
+    return (
+        summary is None or summary.status != "done" or set(summary.stages) != set(run.plan.by_name)
     )
+
+
+def _run_among_others(
+    run: Run, runner: StageRunner, on_work: OnWork, before: Sequence[Work] = ()
+) -> Summary:
+    """Run the runner's stages; the summary has what other jobs of the run did, too."""
     try:
-        summary = invocation.run()
+        summary, status = runner.run(), "done" if run.is_complete else "running"
     except LeaseLostError:
         raise
     except BaseException as error:
-        told |= _told(invocation, only)
+        on_work(runner.work())
         status = "interrupted" if isinstance(error, Interrupted) else "failed"
-        summary = read_json(run.folder.path / "summary.json")
-        run.folder.write_summary(of_all_jobs(run, summary, before) | {"status": status})
+        _write_whole(run, Summary.read(run.folder.path), before, status)
         raise
-    told |= _told(invocation, only)
-    status = "done" if run.is_complete else "running"
-    summary = of_all_jobs(run, summary, before) | {"status": status}
-    run.folder.write_summary(summary)
-    return invocation, summary
+    on_work(runner.work())
+    return _write_whole(run, summary, before, status)
 
 
-def _told(invocation: Invocation, only: Set[str]) -> dict[str, Json]:
-    return {
-        "stages": {name: entry for name, entry in invocation.stages.items() if name in only},
-        "steps_computed": invocation.steps_computed,
-        "states_measured": len(invocation.measured_s),
-    }
+def _write_whole(run: Run, summary: Summary | None, before: Sequence[Work], status: str) -> Summary:
+    assert summary is not None, "the runner has written it"
+    whole = summary.plus([*work_of_jobs(run, summary.stages), *before]).with_status(status)
+    whole.write(run.folder.path)
+    return whole
 
 
 @contextmanager
@@ -148,13 +140,13 @@ def _tracking(
             tracker.finish(failed=failed)
 
 
-def _conclude(invocation: Invocation, summary: Json, tracker: Tracker) -> RunReport:
+def _conclude(run: Run, runner: StageRunner, summary: Summary, tracker: Tracker) -> RunReport:
     """Draw and track what came of a run whose stages are all finished."""
-    folder = invocation.folder.path
-    report = report_of(invocation, summary)
+    folder = run.folder.path
+    report = report_of(run, runner.listener, summary)
     write_picture(report, folder / PICTURE)
     write_page(report, folder / PAGE)
-    _track_outcome(tracker, invocation, summary, report)
+    _track_outcome(tracker, runner, summary, report)
     tracker.picture("report", folder / PICTURE)
     return report
 
@@ -174,7 +166,7 @@ def open_tracker(run: Run, stages: Collection[str], note: Callable[[str], None])
             entity=settings.entity,
             name=display_name(config, run.source.name),
             group=settings.group or config.sweep.name,
-            job_type=job_type(stages),
+            job_type=job_type([run.plan.by_name[name] for name in stages]),
             tags=tags(config, run.source.name),
             config=mirrored_config(config, folder.path),
             mode=settings.mode,
@@ -184,22 +176,21 @@ def open_tracker(run: Run, stages: Collection[str], note: Callable[[str], None])
 
 
 def _track_outcome(
-    tracker: Tracker, invocation: Invocation, summary: Json, report: RunReport
+    tracker: Tracker, runner: StageRunner, summary: Summary, report: RunReport
 ) -> None:
-    values: dict[str, Any] = {
-        name: summary[name]
-        for name in ("ratio_percent", "params", "total_params", "steps", "ppl", "dense_ppl")
-        if summary[name] is not None
-    }
+    facts = summary.model_dump(
+        include={"ratio_percent", "params", "total_params", "steps", "ppl", "dense_ppl"},
+        exclude_none=True,
+    )
     for which, evaluation in report.evaluation.items():
-        values |= evaluation_metrics(which, evaluation.ppl, evaluation.tasks)
-    tracker.summary(values)
+        facts |= evaluation_metrics(which, evaluation.ppl, evaluation.tasks)
+    tracker.summary(facts)
     tracker.table(
         "candidates",
         CANDIDATE_COLUMNS,
         [
             (row.step + 1, s.candidate.unit, s.candidate.layer, s.candidate.width_after, s.ppl)
-            for row in invocation.rows
+            for row in runner.listener.rows
             for s in row.scored
         ],
     )

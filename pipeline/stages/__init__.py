@@ -1,23 +1,12 @@
-"""Stages: functions ``run(config, inputs, out_dir) -> result`` that know not where they run."""
+"""Stages, one file each; they know not where they run. Being in this folder is being registered."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from pathlib import Path
+from functools import cache
 
-from pipeline.config.schema import Config
-from pipeline.files import Json
-from pipeline.pruning.state import DIMENSIONS
-from pipeline.stages import calibrate, evaluate, probe, prune, score, shared
-from pipeline.stages.base import Inputs
+from pipeline.registry import declared
+from pipeline.stages.base import Stage
 
-StageFunction = Callable[[Config, Inputs, Path], Json]
 
-STAGES: Mapping[str, StageFunction] = {
-    "calibrate": calibrate.run,
-    "score": score.run,
-    "dense": shared.dense,
-    **{dimension: partial(shared.walk, dimension) for dimension in DIMENSIONS},
-    "prune": prune.run,
-    "probe": probe.run,
-    "evaluate": evaluate.run,
-}
+@cache
+def stages() -> tuple[Stage, ...]:
+    """Every stage, in the order in which they are planned and run."""
+    return tuple(sorted(declared(__name__, "STAGE", Stage), key=lambda stage: stage.order))

@@ -1,16 +1,115 @@
-"""What every stage is given, besides its configuration and a folder of its own."""
+"""What a stage is: how it is planned, what it is given, whom it tells."""
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from pipeline.files import Json, key_of
 from pipeline.measure.record import Record
-from pipeline.models.loading import LiveModel
-from pipeline.models.source import ModelSource
 from pipeline.pruning.state import Candidate
 from pipeline.pruning.trajectory import ScoredCandidate, Step, TrajectoryStore
+from pipeline.settings.core import Config
+from pipeline.settings.section import Section
+from pipeline.stages.shared import identity
+
+if TYPE_CHECKING:
+    from pipeline.models.loading import LiveModel
+    from pipeline.models.source import ModelSource
+
+Recipe = dict[str, Any]
+"""Everything that decides a stage's result, as plain JSON; its inputs by their keys."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One kind of work. A file of this folder declares one as ``STAGE``."""
+
+    name: str
+    order: int
+    """Stages are planned and run from low to high; a stage needs only those before it."""
+    recipe: "Callable[[Planning], Recipe | None]"
+    """What decides the result; None where the configuration does not want the stage."""
+    run: "Callable[[Config, Inputs, Path], Json]"
+    """Does the work: writes files into the folder that it is given, and returns the result."""
+    needs: tuple[str, ...] = ()
+    """Stages whose results it reads; those that are not planned are left out."""
+    section: type[Section] | None = None
+    """Its keys in the configuration."""
+    publishes: tuple[str, ...] = ()
+    """Files of its folder that are copied into the run's folder."""
+    tells_steps: bool = False
+    """Whether it tells the listener of the run's steps."""
+    replay: "Callable[[Config, Inputs], None] | None" = None
+    """Once it is finished, by whomever: tells the listener of the steps in ``inputs.results``."""
+    facts: Callable[[Json], Mapping[str, Json]] | None = None
+    """What the run's summary takes of its result: ``evaluation``, ``dense_ppl`` by dimension."""
+    is_main: bool = False
+    """Whether a process that does several stages is called after this one."""
+    resources: str | None = None
+    """The stage whose ``cluster.stages`` its jobs take; None has its own."""
+    plan: "Callable[[Stage, Planning], Iterable[PlannedStage]]" = lambda stage, planning: (
+        planning.one(stage)
+    )
+    """The stages that a run gets: one, or none where the recipe is None."""
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One piece of work of a plan. Two configurations that need the same recipe share it."""
+
+    stage: Stage
+    name: str
+    recipe: Recipe
+    needs: tuple["PlannedStage", ...] = ()
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the recipe."""
+        return key_of({"stage": self.name, **self.recipe})
+
+    @property
+    def resources(self) -> str:
+        """The stage under which the configuration has what its job asks for."""
+        return self.stage.resources or self.stage.name
+
+
+@dataclass(frozen=True)
+class Planning:
+    """What a stage may look at when it is planned: no model, no GPU."""
+
+    config: Config
+    """``model.device`` is not "auto"."""
+    source: "ModelSource"
+    weights: str
+    """Digest that stands for the model's weights and architecture."""
+    digest: Callable[[Path], str]
+    """SHA-256 of a file."""
+    reach: Mapping[str, float] = field(default_factory=dict)
+    """How far, in percent removed, a dimension is pruned for all runs of a sweep that share it."""
+    planned: dict[str, PlannedStage] = field(default_factory=dict)
+    """Stages planned so far, by name."""
+
+    @property
+    def model(self) -> Recipe:
+        """What stands for the model as it is scored and measured."""
+        return identity.of_model(self.config, self.weights)
+
+    def key(self, name: str) -> str:
+        """The key of a stage that was planned before."""
+        return self.planned[name].key
+
+    def one(self, stage: Stage, needs: Iterable[str] | None = None) -> Iterable[PlannedStage]:
+        """The stage as its recipe says, once or not at all."""
+        recipe = stage.recipe(self)
+        if recipe is not None:
+            yield PlannedStage(stage, stage.name, recipe, self.those(needs or stage.needs))
+
+    def those(self, names: Iterable[str]) -> tuple[PlannedStage, ...]:
+        """Of the stages with these names those that are planned."""
+        return tuple(self.planned[name] for name in names if name in self.planned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +198,14 @@ class Listener(Protocol):
 class Inputs:
     """A stage's inputs. Everything is handed in; a stage looks nothing up."""
 
-    source: ModelSource
+    stage: PlannedStage
+    """The stage itself."""
+    source: "ModelSource"
     weights: str
     """Digest that stands for the model's weights and architecture."""
     results: Mapping[str, Path]
-    """Folders of the finished stages that this one needs, by stage."""
-    live: LiveModel
+    """Folders of the stages that this one needs, and its own, by stage."""
+    live: "LiveModel"
     trajectories: TrajectoryStore
     records: Path
     """Folder of what was measured, shared like the trajectories."""

@@ -1,125 +1,77 @@
 """Stage calibrate: the token windows on which perplexity is measured, and their hashes."""
 
-import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar, Literal
 
-import torch
-from safetensors.torch import load_file, save
-from torch import Tensor
+from pydantic import Field
 
-from pipeline.config.schema import CalibrationConfig, Config
-from pipeline.data.datasets import cut_windows, dataset_rows, draw, read_tokens
-from pipeline.errors import ConfigError
-from pipeline.files import Json, encode, read_json, replace
-from pipeline.models.source import ModelSource
-from pipeline.pruning.state import Dimension
-from pipeline.scoring.perplexity import Windows
-from pipeline.stages.base import Inputs
+from pipeline.files import Json, key_of
+from pipeline.settings.core import Config
+from pipeline.settings.section import Section
+from pipeline.stages.base import Inputs, Planning, Recipe, Stage
+from pipeline.stages.evaluate import EvaluateConfig
 
-TOKENS_FILE = "tokens.safetensors"
-FACTS_FILE = "calibration.json"
+DRAWN = ("field", "block_samples", "width_samples", "block_windows", "width_windows", "seqlen")
+"""Keys that decide which windows are cut of a text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Calibration windows of both kinds, as ``calibrate`` stored them."""
+class CalibrationConfig(Section):
+    """The text on which perplexity is measured while pruning."""
 
-    block: Windows
-    width: Windows
-    hashes: dict[str, str]
+    key: ClassVar[str] = "calibration"
+
+    dataset: Literal["alpaca", "wikitext2", "c4", "ptb", "text", "tokens"]
+    """A dataset as the reference draws it, a text file of your own, or ready token ids."""
+    path: str | None = None
+    """Local file: required for ptb, text and tokens, else taken instead of the hub."""
+    field: str | None = None
+    """Field of a .jsonl file that holds the text; null takes the dataset's own, or "text"."""
+    block_samples: int = Field(256, ge=1)
+    """Rows drawn for block pruning."""
+    width_samples: int = Field(128, ge=1)
+    """Rows drawn for MLP channels and heads."""
+    block_windows: int | None = Field(None, ge=1)
+    """Most windows kept of the rows for block pruning; null keeps all."""
+    width_windows: int | None = Field(None, ge=1)
+    """Most windows kept of the rows for MLP channels and heads; null keeps all."""
+    seqlen: int = Field(2048, ge=2)
+    """Tokens in a window."""
 
     @classmethod
-    def read(cls, folder: Path) -> "Calibration":
-        """Read what ``calibrate`` wrote into ``folder``."""
-        facts = read_json(folder / FACTS_FILE)
-        tokens = load_file(folder / TOKENS_FILE)
-        block, width = (Windows(tokens[kind], facts["eos_id"]) for kind in ("block", "width"))
-        return cls(block, width, {kind: facts[kind]["sha256"] for kind in ("block", "width")})
-
-    def of(self, dimension: Dimension) -> Windows:
-        """The windows on which a dimension is scored."""
-        return {"block": self.block, "width": self.width}[windows_for(dimension)]
-
-    def hash_of(self, dimension: Dimension) -> str:
-        """What stands for those windows in keys."""
-        return self.hashes[windows_for(dimension)]
+    def problems(cls, given: Mapping[str, Json]) -> Iterator[str]:
+        """Data sets that no hub has need a file."""
+        dataset = given.get("dataset")
+        if given.get("path") is None and dataset in ("ptb", "text", "tokens"):
+            yield (
+                f"calibration.path: calibration={dataset} needs a local file: calibration.path=FILE"
+            )
 
 
-def windows_for(dimension: Dimension) -> str:
-    """Which of the two kinds of windows a dimension is scored on."""
-    return "block" if dimension == "blocks" else "width"
+def recipe(planning: Planning) -> Recipe | None:
+    """Text or ids by their content, and how windows are made of them."""
+    if planning.config.of(EvaluateConfig).pruning_config:
+        return None
+    settings, source = planning.config.of(CalibrationConfig), planning.source
+    content = planning.digest(Path(settings.path)) if settings.path else "hub"
+    if settings.dataset == "tokens":
+        return {"dataset": "tokens", "content": content, "eos_id": source.eos_id}
+    tokenizer = {path.name: planning.digest(path) for path in source.tokenizer_files}
+    return {
+        "dataset": settings.dataset,
+        "content": content,
+        "format": Path(settings.path).suffix if settings.path else None,
+        "tokenizer": key_of(tokenizer),
+        **{name: getattr(settings, name) for name in DRAWN},
+    }
 
 
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Draw, tokenise, cut and store the windows."""
-    windows, eos_id = prepare(config.calibration, inputs.source)
-    replace(out_dir / TOKENS_FILE, save({kind: w.contiguous() for kind, w in windows.items()}))
-    facts: Json = {"eos_id": eos_id}
-    for kind, ids in windows.items():
-        facts[kind] = {
-            "windows": ids.shape[0],
-            "seqlen": ids.shape[1],
-            "sha256": _hash(ids, eos_id),
-        }
-    replace(out_dir / FACTS_FILE, encode(facts))
-    return facts
+    from pipeline.stages.shared.calibration import prepare, write
+
+    windows, eos_id = prepare(config.of(CalibrationConfig), inputs.source)
+    return write(out_dir, windows, eos_id)
 
 
-def prepare(
-    settings: CalibrationConfig, source: ModelSource
-) -> tuple[dict[str, Tensor], int | None]:
-    """Windows ``{"block", "width"}``, each ``[windows, seqlen]``, and the id that does not count.
-
-    Raises ``ConfigError`` where text, tokenizer or settings do not give what was asked for.
-    """
-    require_tokenizer(settings, source)
-    path = Path(settings.path) if settings.path else None
-    if settings.dataset == "tokens":
-        assert path is not None
-        windows, eos = read_tokens(path, source.config.vocab_size), source.eos_id
-    else:
-        tokenizer = source.tokenizer
-        rows = dataset_rows(settings.dataset, path, settings.field)
-        width_samples, block_samples = settings.width_samples, settings.block_samples
-        if settings.dataset == "text":
-            width_samples, block_samples = (
-                min(n, len(rows)) for n in (width_samples, block_samples)
-            )
-        width, block = draw(rows, width_samples, block_samples)
-        windows = {
-            "block": cut_windows(tokenizer, block, settings.seqlen, settings.block_windows),
-            "width": cut_windows(tokenizer, width, settings.seqlen, settings.width_windows),
-        }
-        eos = tokenizer.eos_token_id
-    eos = eos or None  # the reference takes an id of 0 for none
-    for kind, ids in windows.items():
-        if int(ids.max()) >= source.config.vocab_size:
-            raise ConfigError(
-                [
-                    f"model.path: the tokenizer gives the id {int(ids.max())}, which is not in the "
-                    f"model's vocabulary of {source.config.vocab_size}: they do not belong together"
-                ]
-            )
-        if eos is not None and bool(ids[:, 1:].eq(eos).all(dim=1).any()):
-            raise ConfigError(
-                [f"calibration: a {kind} window holds nothing but end-of-sequence tokens ({eos})"]
-            )
-    return windows, eos
-
-
-def require_tokenizer(settings: CalibrationConfig, source: ModelSource) -> None:
-    """Raise ``ConfigError`` where text is to be tokenised and the model has no tokenizer."""
-    if settings.dataset != "tokens" and not source.tokenizer_files:
-        raise ConfigError(
-            [
-                f"model.path: {source.folder} has no tokenizer; add its files there, or give "
-                "ready token ids: calibration=tokens calibration.path=FILE.json"
-            ]
-        )
-
-
-def _hash(ids: Tensor, eos_id: int | None) -> str:
-    digest = hashlib.sha256(f"{tuple(ids.shape)} {eos_id}\n".encode())
-    digest.update(ids.to(torch.int64).contiguous().numpy().tobytes())
-    return digest.hexdigest()
+STAGE = Stage("calibrate", 0, recipe, run, section=CalibrationConfig)

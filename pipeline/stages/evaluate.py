@@ -1,18 +1,73 @@
 """Stage evaluate: the dense and the pruned model side by side, on full tasks and text."""
 
 from pathlib import Path
+from typing import ClassVar
 
-from pipeline.config.schema import Config
+from pydantic import Field
+
 from pipeline.files import Json, encode, read_json, replace
-from pipeline.measure.accuracy import lm_eval_version
-from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.state import PruningState
-from pipeline.stages.base import Inputs
-from pipeline.stages.measuring import Measurements, What
+from pipeline.settings.core import Config
+from pipeline.settings.section import Section
+from pipeline.stages.base import Inputs, Planning, Recipe, Stage
+
+
+class EvaluateConfig(Section):
+    """The full evaluation of the dense and the pruned model."""
+
+    key: ClassVar[str] = "evaluate"
+
+    tasks: list[str] = Field(default_factory=list)
+    """lm-eval tasks; accuracy is averaged over them, acc_norm where a task reports it."""
+    limit: int | None = Field(None, ge=1)
+    """Items of each task at most; null takes all."""
+    data_dir: str | None = None
+    """Folder of local copies, TASK/SPLIT.jsonl; null takes the hub's."""
+    task_files: dict[str, str] = Field(default_factory=dict)
+    """Multiple-choice tasks of your own: .jsonl files of {"context", "choices", "label"}."""
+    batch_size: int = Field(16, ge=1)
+    """Sequences that lm-eval scores together."""
+    text: str | None = None
+    """Text for perplexity: a file, or wikitext2; null leaves it out."""
+    text_tokens: int | None = Field(None, ge=2)
+    """Tokens of it at most; null takes all."""
+    seqlen: int = Field(2048, ge=2)
+    """Tokens in a window of it."""
+    pruning_config: str | None = None
+    """Evaluate this pruning_config.json instead of pruning."""
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is evaluated."""
+        return bool(self.tasks) or self.text is not None
+
+
+def evaluation_recipe(planning: Planning) -> Recipe:
+    """What is evaluated of any state of the model."""
+    from pipeline.stages.shared.measuring import What
+
+    what = What.of_evaluation(planning.config).recipe(planning.config, planning.digest)
+    return {"model": planning.model, "what": what}
+
+
+def recipe(planning: Planning) -> Recipe | None:
+    """What is evaluated of the pruned model, or of a given ``pruning_config.json``."""
+    settings = planning.config.of(EvaluateConfig)
+    if settings.pruning_config:
+        given = planning.digest(Path(settings.pruning_config))
+        return evaluation_recipe(planning) | {"pruning_config": given}
+    if not settings.enabled:
+        return None
+    return evaluation_recipe(planning) | {"prune": planning.key("prune")}
 
 
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``evaluation.json``. The dense model is measured once for all runs of a model."""
+    from pipeline.measure.accuracy import lm_eval_version
+    from pipeline.models.prunable import shape_from_config
+    from pipeline.stages.shared.measuring import Measurements, What
+
+    settings = config.of(EvaluateConfig)
     measurements = Measurements(config, inputs, What.of_evaluation(config))
     shape = shape_from_config(inputs.source.config)
     pruned = PruningState.from_pruning_config(shape, read_json(_pruning_config(config, inputs)))
@@ -23,10 +78,10 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     evaluation = {name: record.to_json() for name, record in records.items()}
     evaluation["pruned"]["ratio_percent"] = pruned.ratio_percent
     evaluation["settings"] = {
-        "tasks": config.evaluate.tasks,
-        "limit": config.evaluate.limit,
-        "text": config.evaluate.text,
-        "seqlen": config.evaluate.seqlen,
+        "tasks": settings.tasks,
+        "limit": settings.limit,
+        "text": settings.text,
+        "seqlen": settings.seqlen,
         "lm_eval": lm_eval_version(),
     }
     replace(out_dir / "evaluation.json", encode(evaluation))
@@ -35,6 +90,14 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
 
 
 def _pruning_config(config: Config, inputs: Inputs) -> Path:
-    if config.evaluate.pruning_config:
-        return Path(config.evaluate.pruning_config)
+    given = config.of(EvaluateConfig).pruning_config
+    if given:
+        return Path(given)
     return inputs.results["prune"] / "pruning_config.json"
+
+
+STAGE = Stage(
+    "evaluate", 60, recipe, run, needs=("prune", "dense"), section=EvaluateConfig,
+    publishes=("evaluation.json", "pruning_config.json"),
+    facts=lambda result: {"evaluation": result},
+)  # fmt: skip

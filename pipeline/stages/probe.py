@@ -6,13 +6,48 @@ is missing: after another choice of probe, and for steps that another run took.
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
-from pipeline.config.schema import Config, ProbeConfig
+from pydantic import Field
+
 from pipeline.files import Json, replace
-from pipeline.models.prunable import shape_from_config
+from pipeline.measure.record import Record
 from pipeline.pruning.state import PruningState
-from pipeline.stages.base import Inputs, read_rows
-from pipeline.stages.measuring import Measurements, What
+from pipeline.settings.core import Config
+from pipeline.settings.section import Section
+from pipeline.stages.base import Inputs, Planning, Recipe, Stage, read_rows
+
+
+class ProbeConfig(Section):
+    """What is measured of the pruned model while pruning. Never changes what is decided."""
+
+    key: ClassVar[str] = "probe"
+
+    every: int = Field(ge=0)
+    """Measure the dense model, every so many steps, and the last one; 0 measures nothing."""
+    text: str | None = None
+    """Held-out text for perplexity: a file, or wikitext2 (its test text, from evaluate.data_dir or
+    the hub); null leaves perplexity out."""
+    text_tokens: int = Field(8192, ge=2)
+    """Tokens of it at most."""
+    seqlen: int = Field(2048, ge=2)
+    """Tokens in a window of it."""
+    tasks: list[str] = Field(default_factory=list)
+    """lm-eval tasks for accuracy."""
+    items: int = Field(32, ge=1)
+    """Items of each task."""
+    latency: bool = False
+    """Whether prefill and decoding are timed, and memory is measured."""
+    batch: int = Field(1, ge=1)
+    """Sequences that are decoded together."""
+    prompt_tokens: int = Field(128, ge=1)
+    """Tokens of a prompt."""
+    output_tokens: int = Field(32, ge=1)
+    """Tokens decoded after it."""
+    repeats: int = Field(5, ge=1)
+    """Timed repetitions."""
+    warmup: int = Field(1, ge=0)
+    """Repetitions before those that are timed."""
 
 
 def is_due(probe: ProbeConfig, steps: int) -> bool:
@@ -20,8 +55,28 @@ def is_due(probe: ProbeConfig, steps: int) -> bool:
     return probe.every > 0 and steps % probe.every == 0
 
 
+def probe_recipe(planning: Planning) -> Recipe | None:
+    """What is measured and how often; None where nothing is."""
+    from pipeline.stages.shared.measuring import What
+
+    every = planning.config.of(ProbeConfig).every
+    if not every:
+        return None
+    what = What.of_probe(planning.config).recipe(planning.config, planning.digest)
+    return {"every": every, "what": what}
+
+
+def recipe(planning: Planning) -> Recipe | None:
+    """What is measured of which steps."""
+    probes = probe_recipe(planning) if "prune" in planning.planned else None
+    return probes and {"prune": planning.key("prune"), **probes}
+
+
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``records.jsonl``: the dense model's record (step -1), then those of the steps."""
+    from pipeline.models.prunable import shape_from_config
+    from pipeline.stages.shared.measuring import Measurements, What
+
     measurements = Measurements(config, inputs, What.of_probe(config))
     rows = read_rows(inputs.results["prune"] / "steps.jsonl")
     state = PruningState.dense(shape_from_config(inputs.source.config))
@@ -30,10 +85,27 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     for row in rows:
         state = state.without(row.chosen)
         last = row.step == len(rows) - 1
-        record = measurements.of(state) if last or is_due(config.probe, row.step + 1) else None
+        record = (
+            measurements.of(state) if last or is_due(config.of(ProbeConfig), row.step + 1) else None
+        )
         if record:
             records[row.step] = record
         inputs.listener.on_step(row, record)
     lines = [json.dumps({"step": step, **r.to_json()}) + "\n" for step, r in records.items()]
     replace(out_dir / "records.jsonl", "".join(lines))
     return {"records": len(records)}
+
+
+def replay(_config: Config, inputs: Inputs) -> None:
+    """Tell of the dense model, and of the steps with what was measured after them."""
+    lines = (inputs.results["probe"] / "records.jsonl").read_text(encoding="utf-8").splitlines()
+    records = {line["step"]: Record.from_json(line) for line in map(json.loads, lines)}
+    inputs.listener.on_dense(records[-1])
+    for row in read_rows(inputs.results["prune"] / "steps.jsonl"):
+        inputs.listener.on_step(row, records.get(row.step))
+
+
+STAGE = Stage(
+    "probe", 50, recipe, run,
+    needs=("prune",), section=ProbeConfig, tells_steps=True, replay=replay,
+)  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pipeline
-from pipeline.config.schema import without_secrets
+from pipeline.settings.secrets import without_secrets
 from pipeline.store.processes import current_job
 
 CODE_VARIABLE = "MULTIPRUNER_CODE"

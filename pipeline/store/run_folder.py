@@ -7,13 +7,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from pipeline.config.schema import Config
 from pipeline.errors import ConfigError
-from pipeline.files import Json, encode, publish, read_json, replace
+from pipeline.files import encode, publish, read_json, replace
 from pipeline.measure.record import Record
-from pipeline.plan.plan import Plan
+from pipeline.settings.core import Config
 from pipeline.settings.flat import EXECUTION_KEYS, flat
-from pipeline.stages.base import StepRow
+from pipeline.stages.base import PlannedStage, StepRow
 from pipeline.store.folders import RUNS
 from pipeline.tracking.wandb_session import new_run_id
 
@@ -28,12 +27,12 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def of(cls, config: Config, plan: Plan, model_name: str) -> "RunFolder":
+    def of(cls, config: Config, key: str, model_name: str) -> "RunFolder":
         """The folder that a configuration's run has: ``run.dir``, or one named after the run."""
-        name = config.run.name or _default_name(config, plan, model_name)
+        name = config.run.name or _default_name(config, key, model_name)
         return cls(Path(config.run.dir) if config.run.dir else RUNS / name)
 
-    def check_owner(self, config: Config, plan: Plan) -> None:
+    def check_owner(self, config: Config, key: str) -> None:
         """Raise ``ConfigError`` where the folder belongs to a run that would come out otherwise."""
         try:
             owner = read_json(self.path / "run.json")
@@ -43,7 +42,7 @@ class RunFolder:
             owner = {}
         if not isinstance(owner, dict):
             owner = {}
-        if owner.get("key") == plan.key:
+        if owner.get("key") == key:
             return
         theirs = flat(owner.get("config", {}))
         ours = flat(config.model_dump(mode="json"))
@@ -60,22 +59,27 @@ class RunFolder:
             ]
         )
 
-    def claim(self, config: Config, plan: Plan) -> None:
-        """Write the resolved configuration and whose folder this is."""
+    def claim(
+        self, config: Config, key: str, stages: Sequence[PlannedStage], reach: Mapping[str, float]
+    ) -> None:
+        """Write the resolved configuration, the stages, and whose folder this is.
+
+        ``key`` says what the run is about; ``reach`` how far dimensions are pruned that runs share.
+        """
         settings = config.model_dump(mode="json")
         self.path.mkdir(parents=True, exist_ok=True)
         # the mirror's id is as old as the run, so that every process resumes the same one
-        owner = {"key": plan.key, "tracking_id": new_run_id(), "config": settings}
+        owner = {"key": key, "tracking_id": new_run_id(), "config": settings}
         publish(self.path / "run.json", encode(owner))
-        self.check_owner(config, plan)
-        stages = {stage.name: stage.key for stage in plan.stages}
+        self.check_owner(config, key)
         text = "# The resolved configuration of this run.\n" + OmegaConf.to_yaml(settings)
         replace(self.path / "config.yaml", text)
-        replace(self.path / "stages.json", encode(stages))
+        replace(self.path / "stages.json", encode({stage.name: stage.key for stage in stages}))
         launch = {
             "folder": str(Path.cwd()),
             "store": str(config.store_dir),
-            "needs": {s.name: [needed.name for needed in s.needs] for s in plan.stages},
+            "needs": {s.name: [needed.name for needed in s.needs] for s in stages},
+            "reach": dict(reach),
         }
         replace(self.path / "launch.json", encode(launch))
         (self.path / CANCELLED).unlink(missing_ok=True)
@@ -109,10 +113,6 @@ class RunFolder:
         for name in names:
             replace(self.path / name, (stage_folder / name).read_text(encoding="utf-8"))
 
-    def write_summary(self, summary: Json) -> None:
-        """Write ``summary.json``: what this invocation did and where the run stands."""
-        replace(self.path / "summary.json", encode(summary))
-
 
 def _measured(record: Record) -> dict[str, Any]:
     """The part of a record that a line of ``steps.jsonl`` has."""
@@ -120,5 +120,5 @@ def _measured(record: Record) -> dict[str, Any]:
     return {key: full[key] for key in ("ppl", "accuracy", "latency", "memory")}
 
 
-def _default_name(config: Config, plan: Plan, model_name: str) -> str:
-    return f"{model_name}-{config.prune.target_ratio:g}pct-{plan.key[:8]}"
+def _default_name(config: Config, key: str, model_name: str) -> str:
+    return f"{model_name}-{config.prune.target_ratio:g}pct-{key[:8]}"

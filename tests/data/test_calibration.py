@@ -34,7 +34,7 @@ from pipeline.files import read_json
 from pipeline.models.source import ModelSource, locate
 from pipeline.stages import calibrate
 from pipeline.stages.base import Inputs
-from pipeline.stages.calibrate import Calibration, prepare
+from pipeline.stages.shared.calibration import Calibration, prepare
 
 ROWS = [f"row {i}" for i in range(200)]
 
@@ -313,7 +313,7 @@ def run_stage(model: Path, file: Path, out: Path) -> dict[str, Any]:
     """Run the stage on token ids, and return what it says of them."""
     config = configured("calibration=tokens", f"calibration.path={file}")
     nothing: Any = None  # calibrate runs no model
-    inputs = Inputs(source(model), "", {}, nothing, nothing, out, {}, nothing)
+    inputs = Inputs(nothing, source(model), "", {}, nothing, nothing, out, {}, nothing)
     out.mkdir()
     return calibrate.run(config, inputs, out)
 

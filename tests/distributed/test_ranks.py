@@ -17,7 +17,8 @@ from support_inputs import REPOSITORY, TINY, save_model, write_tokens
 import launch
 from pipeline.distributed.ranks import costs, divide
 from pipeline.distributed.rendezvous import Ranks, ranks_of_torchrun
-from pipeline.pruning.state import BlockShape, ModelShape, PruningState
+from pipeline.pruning.shape import BlockShape, ModelShape
+from pipeline.pruning.state import PruningState
 
 PROCESS = Path(__file__).with_name("ranked_process.py")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
@@ -76,16 +77,16 @@ def test_work_is_divided_by_cost() -> None:
 
 
 def test_a_candidate_costs_the_blocks_from_its_own_up() -> None:
-    block = BlockShape(width=8, granule=1, params=80, fixed_params=0)
-    dense = PruningState.dense(ModelShape(layers=3, attn=block, mlp=block, total_params=480))
+    block = BlockShape(width=8, group_width=1, params=80, fixed_params=0)
+    dense = PruningState.dense(ModelShape.repeated(3, block, block, 480))
     assert costs(dense, dense.candidates("blocks", 0)) == [10, 8, 6, 9, 7, 5]
     state = dense.without(dense.candidates("blocks", 0)[1])
     assert costs(state, state.candidates("mlp_channels", 2)) == [8, 7, 5]
 
 
 def test_a_removal_does_not_move_what_lies_below_it() -> None:
-    block = BlockShape(width=8, granule=1, params=80, fixed_params=0)
-    state = PruningState.dense(ModelShape(layers=8, attn=block, mlp=block, total_params=1280))
+    block = BlockShape(width=8, group_width=1, params=80, fixed_params=0)
+    state = PruningState.dense(ModelShape.repeated(8, block, block, 1280))
     for index in (12, 7, 3):
         before = owners(state)
         gone = state.candidates("blocks", 0)[index]

@@ -1,6 +1,7 @@
 """Parameter counts against the published ones, and the file that a pruning state is written to."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from transformers import CONFIG_MAPPING
 from pipeline.errors import ConfigError
 from pipeline.files import encode, read_json
 from pipeline.models.prunable import shape_from_config
-from pipeline.pruning.state import BlockShape, Candidate, ModelShape, PruningState
+from pipeline.pruning.shape import BlockShape, LayerShape, ModelShape
+from pipeline.pruning.state import Candidate, PruningState
 
 EXACT = [
     *(("Llama-2-7B", ratio) for ratio in (7, 10, 12, 14, 15, 18, 22)),
@@ -26,10 +28,10 @@ EXACT = [
 
 KEYS = ("pruned_attn_idx", "pruned_mlp_idx", "pruned_attn_width", "pruned_mlp_width")
 
-SHAPE = ModelShape(
-    layers=4,
-    attn=BlockShape(width=64, granule=16, params=64 * 90 + 30, fixed_params=30),
-    mlp=BlockShape(width=48, granule=1, params=48 * 72, fixed_params=0),
+SHAPE = ModelShape.repeated(
+    count=4,
+    attn=BlockShape(width=64, group_width=16, params=64 * 90 + 30, fixed_params=30),
+    mlp=BlockShape(width=48, group_width=1, params=48 * 72, fixed_params=0),
     total_params=100_000,
 )
 
@@ -103,8 +105,8 @@ def test_published_widths_whose_keys_are_shifted_are_refused_and_explained(
 
 @st.composite
 def states(draw: st.DrawFn) -> PruningState:
-    layers = st.lists(st.integers(0, SHAPE.layers - 1), unique=True)
-    widths = {"min_size": SHAPE.layers, "max_size": SHAPE.layers}
+    layers = st.lists(st.integers(0, len(SHAPE.layers) - 1), unique=True)
+    widths = {"min_size": len(SHAPE.layers), "max_size": len(SHAPE.layers)}
     return PruningState(
         SHAPE,
         tuple(draw(layers)),
@@ -135,6 +137,33 @@ def test_a_state_survives_a_file_on_disk(tmp_path: Path) -> None:
         "pruned_mlp_width": {"0": 48, "1": 48, "2": 40, "3": 48},
     }
     assert PruningState.from_pruning_config(SHAPE, read_json(path)) == state
+
+
+WITHOUT_MLP_IN_LAYER_1 = replace(
+    SHAPE, layers=(*SHAPE.layers[:1], LayerShape(SHAPE.layers[1].attn, None), *SHAPE.layers[2:])
+)
+
+
+def test_the_file_lists_layers_without_a_block_too() -> None:
+    state = PruningState.dense(WITHOUT_MLP_IN_LAYER_1)
+    config = state.to_pruning_config()
+    assert config["pruned_mlp_width"] == {"0": 48, "1": 0, "2": 48, "3": 48}
+    assert PruningState.from_pruning_config(WITHOUT_MLP_IN_LAYER_1, config) == state
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "explanation"),
+    [
+        ("pruned_mlp_idx", [3, 1], r"layers \[1\] of the model have no MLP"),
+        ("pruned_mlp_width", {"0": 48, "1": 48, "2": 48, "3": 48}, "1 has 48; allowed is 0: the"),
+    ],
+)
+def test_a_file_for_blocks_that_there_are_not_is_refused(
+    key: str, value: Any, explanation: str
+) -> None:
+    config = PruningState.dense(WITHOUT_MLP_IN_LAYER_1).to_pruning_config()
+    with pytest.raises(ConfigError, match=f"{key}: .*{explanation}"):
+        PruningState.from_pruning_config(WITHOUT_MLP_IN_LAYER_1, config | {key: value})
 
 
 def test_the_order_of_keys_in_the_file_does_not_count() -> None:

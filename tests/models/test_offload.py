@@ -63,7 +63,7 @@ def all_candidates(state: PruningState) -> list[Candidate]:
     return [
         *state.candidates("blocks", 0),
         *state.candidates("mlp_channels", 8),
-        *state.candidates("heads", state.shape.attn.granule),
+        *state.candidates("heads", state.shape.layers[0].attn.group_width),
     ]
 
 

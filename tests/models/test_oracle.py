@@ -27,7 +27,8 @@ from pipeline.errors import ConfigError
 from pipeline.models.blocks import Block
 from pipeline.models.families import FAMILIES, LLAMA, BlockLayout, Family, Projection
 from pipeline.models.prunable import PrunableModel, shape_from_config
-from pipeline.pruning.state import Candidate, ModelShape, PruningState, Unit
+from pipeline.pruning.shape import ModelShape
+from pipeline.pruning.state import Candidate, PruningState, Unit
 
 LAYERS = range(4)
 UNITS: tuple[Unit, ...] = ("attn", "mlp", "attn_width", "mlp_width")
@@ -95,8 +96,8 @@ def without(shape: ModelShape, pieces: Iterable[Piece]) -> PruningState:
     width_after = {
         "attn": 0,
         "mlp": 0,
-        "attn_width": shape.attn.width - shape.attn.granule,
-        "mlp_width": shape.mlp.width - 7,
+        "attn_width": shape.layers[0].attn.width - shape.layers[0].attn.group_width,
+        "mlp_width": shape.layers[0].mlp.width - 7,
     }
     state = PruningState.dense(shape)
     for unit, layer in pieces:
@@ -455,7 +456,7 @@ def test_a_block_run_with_a_width_equals_the_block_cut_to_it(
     decoder = model.decoder_input(ids)
     hidden = decoder.hidden
     for block, context in zip(model.blocks, decoder.contexts, strict=True):
-        width = block.width - (model.shape.attn.granule if unit == "attn" else 7)
+        width = block.width - (model.shape.layers[0].attn.group_width if unit == "attn" else 7)
         following = block(hidden, context)
         if block.unit == unit:
             narrow = hidden + block.residual(hidden, context, width)

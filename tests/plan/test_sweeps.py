@@ -14,6 +14,7 @@ from support_inputs import REPOSITORY, save_model, write_tokens
 
 import launch
 from pipeline.commands.cli import main as multipruner
+from pipeline.config.compose import compose_command
 
 RATIOS = (5, 10, 15, 20, 25)
 FIVE = "prune.target_ratio=" + ",".join(map(str, RATIOS))
@@ -268,7 +269,7 @@ def test_every_sweep_file_is_composed(file: Path, monkeypatch: pytest.MonkeyPatc
     assert program == "launch.py"
     assert f"+sweep={file.stem}" in arguments
     monkeypatch.setattr(sys, "argv", ["launch.py"])
-    combinations, is_sweep = launch.compose(arguments, [])
+    combinations, is_sweep = compose_command(arguments, [])
     assert is_sweep
     configs = validated(combinations, [])
     assert len(set(labels([each.overrides for each in combinations]))) == len(configs)

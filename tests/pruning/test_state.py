@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,15 +12,13 @@ from hypothesis import strategies as st
 from pipeline.errors import StageError
 from pipeline.files import encode
 from pipeline.pruning.greedy import thresholds
-from pipeline.pruning.state import DIMENSIONS, BlockShape, Candidate, ModelShape, PruningState
+from pipeline.pruning.shape import BarredUnit, BlockShape, LayerShape, ModelShape
+from pipeline.pruning.state import DIMENSIONS, Candidate, PruningState
 from pipeline.pruning.trajectory import ScoredCandidate, Step
 
-SHAPE = ModelShape(
-    layers=3,
-    attn=BlockShape(width=64, granule=16, params=64 * 90 + 30, fixed_params=30),
-    mlp=BlockShape(width=48, granule=1, params=48 * 72, fixed_params=0),
-    total_params=60_000,
-)
+ATTN = BlockShape(width=64, group_width=16, params=64 * 90 + 30, fixed_params=30)
+MLP = BlockShape(width=48, group_width=1, params=48 * 72, fixed_params=0)
+SHAPE = ModelShape.repeated(3, ATTN, MLP, total_params=60_000)
 DENSE = PruningState.dense(SHAPE)
 
 repeatable = settings(derandomize=True, database=None, deadline=None)
@@ -105,12 +104,12 @@ def test_removals_are_kept_in_their_order_and_leave_the_other_state_alone() -> N
 def test_a_removed_block_keeps_its_width() -> None:
     state = after(("mlp_width", 1, 40), ("mlp", 1, 0))
     assert state.mlp_widths == (48, 40, 48)
-    assert state.params == SHAPE.total_params - SHAPE.mlp.params
+    assert state.params == SHAPE.total_params - MLP.params
 
 
 def test_a_narrow_block_keeps_what_does_not_depend_on_its_width() -> None:
-    assert SHAPE.attn.params_at(64) == SHAPE.attn.params
-    assert SHAPE.attn.params_at(16) == 16 * 90 + 30
+    assert ATTN.params_at(64) == ATTN.params
+    assert ATTN.params_at(16) == 16 * 90 + 30
     assert after(("attn_width", 1, 16)).params == SHAPE.total_params - 48 * 90
     assert after(("attn_width", 1, 16), ("attn", 1, 0)).params == after(("attn", 1, 0)).params
 
@@ -153,23 +152,32 @@ def test_a_state_can_become_what_removals_lead_to_and_not_go_back(
 
 @st.composite
 def shapes(draw: st.DrawFn) -> tuple[ModelShape, random.Random]:
-    """A random decoder of Llama's kind, counted from its matrices, and dice to prune it with."""
+    """A random decoder of Llama's kind, counted from its matrices, and dice to prune it with.
+
+    Its layers differ, and some have no attention or no MLP.
+    """
     hidden, head_dim = draw(st.sampled_from([8, 24])), draw(st.sampled_from([2, 6]))
-    key_value_heads, repeats = draw(st.integers(1, 4)), draw(st.integers(1, 3))
-    intermediate, biases = draw(st.integers(5, 40)), draw(st.booleans())
+    repeats, biases = draw(st.integers(1, 3)), draw(st.booleans())
+    attns = st.integers(1, 4).map(lambda heads: attention(hidden, head_dim, repeats, heads, biases))
+    mlps = st.integers(5, 40).map(lambda width: BlockShape(width, 1, 3 * width * hidden, 0))
+    layer = st.builds(LayerShape, st.none() | attns, st.none() | mlps)
+    layers = tuple(draw(st.lists(layer, min_size=1, max_size=4)))
+    outside = 100 * hidden + (2 * len(layers) + 1) * hidden
+    shape = ModelShape(layers, outside + sum(each.params for each in layers))
+    return shape, draw(st.randoms(use_true_random=False))
+
+
+def attention(
+    hidden: int, head_dim: int, repeats: int, key_value_heads: int, biases: bool
+) -> BlockShape:
     query = key_value_heads * repeats * head_dim
     rows = query + 2 * key_value_heads * head_dim
-    attn = BlockShape(
+    return BlockShape(
         width=query,
-        granule=repeats * head_dim,
+        group_width=repeats * head_dim,
         params=rows * (hidden + biases) + query * hidden + biases * hidden,
         fixed_params=biases * hidden,
     )
-    mlp = BlockShape(intermediate, 1, 3 * intermediate * hidden, 0)
-    layers = draw(st.integers(1, 4))
-    outside = 100 * hidden + (2 * layers + 1) * hidden
-    shape = ModelShape(layers, attn, mlp, outside + layers * (attn.params + mlp.params))
-    return shape, draw(st.randoms(use_true_random=False))
 
 
 @repeatable
@@ -179,7 +187,8 @@ def test_any_walk_of_removals_counts_down_to_what_can_never_go(
 ) -> None:
     shape, dice = drawn
     start = state = PruningState.dense(shape)
-    sizes = {"blocks": 0, "mlp_channels": 4, "heads": shape.attn.granule}
+    groups = [layer.attn.group_width for layer in shape.layers if layer.attn]
+    sizes = {"blocks": 0, "mlp_channels": 4, "heads": max(groups, default=0)}
     while moves := [c for d in DIMENSIONS for c in state.candidates(d, sizes[d])]:
         chosen = dice.choice(moves)
         following = state.without(chosen)
@@ -189,21 +198,78 @@ def test_any_walk_of_removals_counts_down_to_what_can_never_go(
         assert state.can_become(following)
         state = following
     assert start.can_become(state)
-    assert state.params == shape.total_params - shape.layers * (
-        shape.attn.params + shape.mlp.params
-    )
-    assert sorted(state.removed_attn) == sorted(state.removed_mlp) == list(range(shape.layers))
+    assert state.params == shape.params_outside_blocks
+    assert sorted(state.removed_attn) == start.left("attn")
+    assert sorted(state.removed_mlp) == start.left("mlp")
+    assert state.left("attn") == state.left("mlp") == []
 
 
 def size_of(state: PruningState, candidate: Candidate) -> int:
     """Parameters of a candidate, from its share of the channels of a whole block."""
     attention = candidate.unit.startswith("attn")
-    block = state.shape.attn if attention else state.shape.mlp
+    layer = state.shape.layers[candidate.layer]
+    block = layer.attn if attention else layer.mlp
     width = (state.attn_widths if attention else state.mlp_widths)[candidate.layer]
     shrinking = block.params - block.fixed_params
     lost, rest = divmod(shrinking * (width - candidate.width_after), block.width)
     assert rest == 0, "a channel has a whole number of parameters"
     return lost + (0 if candidate.unit.endswith("width") else block.fixed_params)
+
+
+# Layers that differ
+
+
+DIFFERENT = ModelShape(
+    layers=(
+        LayerShape(ATTN, MLP),
+        LayerShape(None, MLP),
+        LayerShape(ATTN, BlockShape(width=40, group_width=1, params=40 * 72, fixed_params=0)),
+        LayerShape(ATTN, None),
+    ),
+    total_params=80_000,
+)
+
+
+def test_a_block_that_a_layer_does_not_have_is_no_candidate_and_has_no_width() -> None:
+    dense = PruningState.dense(DIFFERENT)
+    assert (dense.attn_widths, dense.mlp_widths) == ((64, 0, 64, 64), (48, 48, 40, 0))
+    assert (dense.removed_attn, dense.removed_mlp) == ((), ())
+    assert dense.params == DIFFERENT.total_params
+    units = [(unit, layer) for unit, layer, _ in pieces(dense.candidates("blocks", 0))]
+    assert units == [("attn", 0), ("attn", 2), ("attn", 3), ("mlp", 0), ("mlp", 1), ("mlp", 2)]
+    assert pieces(dense.candidates("mlp_channels", 40)) == [
+        ("mlp_width", 0, 8),
+        ("mlp_width", 1, 8),
+    ]
+
+
+def test_a_unit_that_a_model_cannot_lose_is_no_candidate() -> None:
+    dense = PruningState.dense(replace(SHAPE, barred=(BarredUnit("attn_width", "for a test"),)))
+    assert dense.candidates("heads", 16) == []
+    assert dense.candidates("blocks", 0) == DENSE.candidates("blocks", 0)
+    assert dense.candidates("mlp_channels", 12) == DENSE.candidates("mlp_channels", 12)
+
+
+@repeatable
+@given(shapes())
+def test_a_shape_survives_its_json(drawn: tuple[ModelShape, random.Random]) -> None:
+    shape = replace(drawn[0], barred=(BarredUnit("mlp", "for a test"),))
+    assert ModelShape.from_json(json.loads(encode(shape.to_json()))) == shape
+
+
+def test_equal_neighbouring_layers_stand_once_in_json() -> None:
+    assert [run["count"] for run in SHAPE.to_json()["layers"]] == [3]
+    assert [run["count"] for run in DIFFERENT.to_json()["layers"]] == [1, 1, 1, 1]
+
+
+def test_the_json_of_earlier_runs_is_read() -> None:
+    written = {
+        "layers": 3,
+        "attn": {"width": 64, "granule": 16, "params": 64 * 90 + 30, "fixed_params": 30},
+        "mlp": {"width": 48, "granule": 1, "params": 48 * 72, "fixed_params": 0},
+        "total_params": 60_000,
+    }
+    assert ModelShape.from_json(written) == SHAPE
 
 
 # Where a dimension ends

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def write_run(
     put(folder / "summary.json", {
         "run": folder.name, "status": status, "error": error, "target_ratio": percent,
         "ratio_percent": state.ratio_percent, "params": state.params,
-        "total_params": dense.params, "shape": asdict(dense.shape),
+        "total_params": dense.params, "shape": dense.shape.to_json(),
         "measured": {
             "dense": records["dense"].to_json(),
             "pruned": records["pruned"].to_json() if is_done else None,

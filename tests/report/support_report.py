@@ -6,7 +6,8 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 from pipeline.measure.record import Latency, Memory, Record, TaskScore, Timing
-from pipeline.pruning.state import BlockShape, Candidate, Dimension, ModelShape, PruningState
+from pipeline.pruning.shape import BlockShape, ModelShape
+from pipeline.pruning.state import Candidate, Dimension, PruningState
 from pipeline.report.data import Evaluation, ReportStep, RunReport, Sensitivity, UnitLoss
 
 TASKS = {"arc_easy": 0.61, "hellaswag": 0.47, "piqa": 0.71}
@@ -21,7 +22,7 @@ def shape(layers: int = 10) -> ModelShape:
     attn = BlockShape(576, 192, 884_736, 0)
     mlp = BlockShape(1536, 1, 2_654_208, 0)
     outside = 28_311_552 + 576 * (2 * layers + 1)
-    return ModelShape(layers, attn, mlp, layers * (attn.params + mlp.params) + outside)
+    return ModelShape.repeated(layers, attn, mlp, layers * (attn.params + mlp.params) + outside)
 
 
 def record(state: PruningState, step: int, tasks: bool = True) -> Record:
@@ -35,7 +36,7 @@ def record(state: PruningState, step: int, tasks: bool = True) -> Record:
         for now in [accuracy - 0.1 * damage + noise * (1 + i) / 2]
     )
     prefill, decode = 182.0 * (share**1.1 + noise), 31.0 * (share**0.8 + noise)
-    kept = state.shape.layers - len(state.removed_attn)
+    kept = len(state.shape.layers) - len(state.removed_attn)
     return Record(
         params=state.params,
         ppl=14.2 * math.exp(damage * 0.9 + noise),
@@ -196,7 +197,7 @@ def _sensitivity(dense: PruningState, rng: random.Random) -> dict[str, Sensitivi
                 c.unit,
                 c.layer,
                 c.width_after,
-                ppl * (1 + scale * _harm(c, dense.shape.layers) * rng.uniform(0.4, 1.6)),
+                ppl * (1 + scale * _harm(c, len(dense.shape.layers)) * rng.uniform(0.4, 1.6)),
             )
             for c in dense.candidates(dimension, group)
         )

@@ -31,7 +31,7 @@ import launch
 from pipeline.config.overrides import CONF
 
 IMPORTED_BY_A_LAUNCH = (
-    "pipeline.runs.invocation",
+    "pipeline.runs.runner",
     "pipeline.plan.preflight",
     "transformers.models.auto.modeling_auto",
     "transformers.models.llama.modeling_llama",

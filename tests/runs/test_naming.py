@@ -6,6 +6,8 @@ import pytest
 from support_inputs import configured, problems_of
 
 from pipeline.runs.naming import display_name, job_type, mirrored_config, tags
+from pipeline.stages import stages as registered
+from pipeline.stages.base import PlannedStage
 
 PAPER = ("+paper=llama2_7b",)
 
@@ -53,7 +55,9 @@ def test_a_tag_that_wandb_would_refuse_is_a_wrong_value() -> None:
     ],
 )
 def test_a_process_is_called_after_its_main_stage(stages: list[str], shown: str) -> None:
-    assert job_type(stages) == shown
+    by_name = {stage.name: stage for stage in registered()}
+    planned = [PlannedStage(by_name[name], name, {}) for name in stages]
+    assert job_type(planned) == shown
 
 
 def test_what_may_hold_a_key_is_not_shown_elsewhere() -> None:

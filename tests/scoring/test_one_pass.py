@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedModel
 
-from pipeline.config.schema import BUILTIN
 from pipeline.errors import StageError
 from pipeline.models.loading import load
 from pipeline.models.prunable import PrunableModel
@@ -22,6 +21,7 @@ from pipeline.scoring import perplexity as perplexity_module
 from pipeline.scoring.memory import Budget
 from pipeline.scoring.one_pass import OnePass, Tile, perplexity
 from pipeline.scoring.perplexity import Windows, perplexity_of_losses, scored
+from pipeline.settings.section import BUILTIN
 
 CLOSE = 1e-5  # the loss is taken in float32
 EOS = 3
@@ -72,7 +72,7 @@ def all_candidates(state: PruningState) -> list[Candidate]:
     return [
         *state.candidates("blocks", 0),
         *state.candidates("mlp_channels", 8),
-        *state.candidates("heads", state.shape.attn.granule),
+        *state.candidates("heads", state.shape.layers[0].attn.group_width),
     ]
 
 

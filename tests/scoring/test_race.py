@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.config.schema import BUILTIN
 from pipeline.data.datasets import cut_windows, local_rows, paragraphs
 from pipeline.models.loading import load
 from pipeline.models.source import locate
@@ -17,6 +16,7 @@ from pipeline.pruning.trajectory import ScoredCandidate, Step
 from pipeline.scoring.one_pass import OnePass
 from pipeline.scoring.perplexity import Windows, perplexity_of_losses, scored
 from pipeline.scoring.race import race
+from pipeline.settings.section import BUILTIN
 
 LAYERS = [Candidate("mlp_width", layer, 64) for layer in range(24)]
 

@@ -28,13 +28,16 @@ from pipeline.errors import LeaseLostError
 from pipeline.files import key_of, publish
 from pipeline.models.prunable import PrunableModel
 from pipeline.pruning.greedy import walk
-from pipeline.pruning.state import BlockShape, Candidate, ModelShape, PruningState
+from pipeline.pruning.shape import BlockShape, ModelShape
+from pipeline.pruning.state import Candidate, PruningState
 from pipeline.pruning.trajectory import Guard, ScoredCandidate, Step, Trajectory, TrajectoryStore
 from pipeline.runs.display import Quiet
 from pipeline.scoring.one_pass import OnePass
 from pipeline.scoring.perplexity import Windows
+from pipeline.stages import prune
+from pipeline.stages.base import PlannedStage
 from pipeline.store.leases import awaited_lease, holder_of, lease
-from pipeline.store.results import Stage, Store
+from pipeline.store.results import Store
 
 REPO = Path(__file__).parents[2]
 VOCABULARY, EOS = 41, 2
@@ -457,7 +460,7 @@ def test_a_weight_file_that_changed_in_place_is_another_model(work: Workplace) -
 # What other processes do meanwhile
 
 
-TWO_LAYERS = ModelShape(2, BlockShape(8, 8, 100, 0), BlockShape(8, 1, 100, 0), 1000)
+TWO_LAYERS = ModelShape.repeated(2, BlockShape(8, 8, 100, 0), BlockShape(8, 1, 100, 0), 1000)
 STEPS = [
     Step.choose([ScoredCandidate(Candidate("attn", layer, 0), 2.0 + layer)]) for layer in range(2)
 ]
@@ -658,13 +661,13 @@ def test_a_stage_is_not_marked_as_finished_without_the_lease(tmp_path: Path) -> 
     def lost() -> None:
         raise LeaseLostError("another process has taken over")
 
-    stage, store = Stage("prune", {"target_ratio": 20.0}), Store(tmp_path)
+    stage, store = PlannedStage(prune.STAGE, "prune", {"target_ratio": 20.0}), Store(tmp_path)
     with pytest.raises(LeaseLostError):
         store.commit(stage, {"steps": 1}, lost)
     assert store.finished(stage) is None
 
 
 def test_the_first_result_of_a_stage_stands(tmp_path: Path) -> None:
-    stage, store = Stage("prune", {"target_ratio": 20.0}), Store(tmp_path)
+    stage, store = PlannedStage(prune.STAGE, "prune", {"target_ratio": 20.0}), Store(tmp_path)
     assert store.commit(stage, {"steps": 1}, lambda: None) == {"steps": 1}
     assert store.commit(stage, {"steps": 2}, lambda: None) == {"steps": 1}

@@ -23,7 +23,7 @@ from pipeline.executors.submission import Attempt, Submission
 from pipeline.store.processes import CurrentJob
 
 if TYPE_CHECKING:
-    from pipeline.config.schema import Config
+    from pipeline.settings.core import Config
 
 KILLED_WITHIN_S = 120.0
 

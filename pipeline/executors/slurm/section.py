@@ -4,9 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipeline.executors.base import ClusterSection, Resources
-from pipeline.pruning.state import DIMENSIONS
-from pipeline.settings.section import Section
+from pipeline.settings.cluster import ClusterSection, Resources, StagesResources
 
 OneLine = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")]
 """Text that ends up in a line of a batch script."""
@@ -45,25 +43,10 @@ class StageResources(Resources):
     """Any other option of sbatch by its long name, e.g. {exclude: node7, nice: 100}."""
 
 
-def _as_the_others() -> StageResources:
-    return StageResources.model_validate({})
-
-
-class StagesResources(Section):
+class SlurmStages(StagesResources):
     """The same keys for single stages: they win over the cluster's."""
 
-    calibrate: StageResources = Field(default_factory=_as_the_others)
-    score: StageResources = Field(default_factory=_as_the_others)
-    prune: StageResources = Field(default_factory=_as_the_others)
-    probe: StageResources = Field(default_factory=_as_the_others)
-    evaluate: StageResources = Field(default_factory=_as_the_others)
-
-
-SAME_RESOURCES: dict[str, str] = {
-    **dict.fromkeys(DIMENSIONS, "prune"),
-    "dense": "evaluate",
-}
-"""Stages of sweeps, by the stage whose resources they ask for."""
+    resources = StageResources
 
 
 class SlurmSection(StageResources, ClusterSection):
@@ -87,7 +70,7 @@ class SlurmSection(StageResources, ClusterSection):
     """How often a job goes on after a preemption, a time limit or a lost node."""
     offline: bool = False
     """Compute nodes have no internet: models, data and tasks come from the cache, W&B waits."""
-    stages: StagesResources = Field(default_factory=lambda: StagesResources.model_validate({}))
+    stages: SlurmStages = Field(default_factory=lambda: SlurmStages.model_validate({}))
     """Other resources for single stages: cluster.stages.prune.timeout_min=600."""
 
     @property
@@ -101,8 +84,8 @@ class SlurmSection(StageResources, ClusterSection):
         return self.max_requeues
 
     def of_stage(self, stage: str) -> StageResources:
-        """What the job of a stage asks for."""
-        of_one = getattr(self.stages, SAME_RESOURCES.get(stage, stage))
+        """What a job asks for that has the resources of ``stage``."""
+        of_one: StageResources = getattr(self.stages, stage)
         own: dict[str, Any] = of_one.model_dump(exclude_unset=True, exclude_none=True)
         common = {name: getattr(self, name) for name in StageResources.model_fields}
         parameters = {**self.parameters, **own.pop("parameters", {})}

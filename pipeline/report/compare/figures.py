@@ -374,7 +374,7 @@ def removal_maps(runs: Sequence[ComparedRun]) -> list[RemovalMap]:
             group.label,
             run.name,
             f"{run.removed_percent or 0:.1f} %" + ("" if run.is_done else f", {run.state}"),
-            run.pruning.shape.layers,
+            len(run.pruning.shape.layers),
             tuple(cells_of(run.pruning)),
         )
         for place, group in enumerate(groups(runs))

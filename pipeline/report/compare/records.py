@@ -9,7 +9,8 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.files import Json, read_json
 from pipeline.measure.record import Latency, Memory, Record, TaskScore
-from pipeline.pruning.state import BlockShape, Candidate, ModelShape, PruningState
+from pipeline.pruning.shape import ModelShape
+from pipeline.pruning.state import Candidate, PruningState
 from pipeline.report.data import finite, mean_accuracy
 from pipeline.settings.flat import flat
 
@@ -219,8 +220,7 @@ def _with_pruning(run: ComparedRun, folder: Path, written: Json) -> ComparedRun:
     """With the state it ended in; of an older run, whose shape is not known, without one."""
     if not written:
         return run
-    blocks = {name: BlockShape(**written[name]) for name in ("attn", "mlp")}
-    shape = ModelShape(written["layers"], blocks["attn"], blocks["mlp"], written["total_params"])
+    shape = ModelShape.from_json(written)
     state = _state(folder, shape)
     return replace(
         run,

@@ -3,20 +3,14 @@
 from collections.abc import Generator, Mapping
 from contextlib import closing
 
-from pipeline.config.schema import Config
 from pipeline.models.prunable import shape_from_config
-from pipeline.pruning.greedy import thresholds
 from pipeline.pruning.state import Dimension, PruningState
+from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs, StepRow
-from pipeline.stages.measuring import Measurements, What
-from pipeline.stages.probe import is_due
-from pipeline.stages.search import Search
-
-
-def ends_of(config: Config) -> dict[Dimension, float]:
-    """The removed percentage at which each dimension of a run ends, in the run's order."""
-    prune = config.prune
-    return thresholds(prune.target_ratio, prune.distribution, prune.order)
+from pipeline.stages.probe import ProbeConfig, is_due
+from pipeline.stages.shared.measuring import Measurements, What
+from pipeline.stages.shared.phases import ends_of
+from pipeline.stages.shared.search import Search
 
 
 def descend(
@@ -28,9 +22,9 @@ def descend(
     """
     search = Search(config, inputs)
     measurements = Measurements(config, inputs, What.of_probe(config))
-    own = ends_of(config)
+    probe, own = config.of(ProbeConfig), ends_of(config)
     state = PruningState.dense(shape_from_config(inputs.source.config))
-    if is_due(config.probe, 0):
+    if is_due(probe, 0):
         inputs.listener.on_dense(measurements.of(state))
     taken_steps = 0
     for dimension, end in ends.items():
@@ -51,7 +45,7 @@ def descend(
                 )
                 taken_steps += 1
                 is_last = state.ratio_percent >= config.prune.target_ratio and is_own
-                due = is_due(config.probe, taken_steps) or (config.probe.every > 0 and is_last)
+                due = is_due(probe, taken_steps) or (probe.every > 0 and is_last)
                 record = measurements.of(state) if due else None
                 if is_own:
                     inputs.listener.on_step(row, record)

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.schema import Config
 from pipeline.files import encode, key_of, publish, read_json, sha256_of_file
 from pipeline.measure.accuracy import TaskSet, local_files, missing_data
 from pipeline.measure.latency import LatencySettings, measure_latency
@@ -18,7 +17,10 @@ from pipeline.models.prunable import PrunableModel
 from pipeline.pruning.state import PruningState
 from pipeline.scoring.one_pass import perplexity
 from pipeline.scoring.perplexity import Windows
+from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs
+from pipeline.stages.evaluate import EvaluateConfig
+from pipeline.stages.probe import ProbeConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class What:
     @classmethod
     def of_probe(cls, config: Config) -> "What":
         """What ``probe`` measures after a step."""
-        probe = config.probe
+        probe = config.of(ProbeConfig)
         latency = LatencySettings(
             probe.batch, probe.prompt_tokens, probe.output_tokens, probe.repeats, probe.warmup
         )
@@ -51,7 +53,7 @@ class What:
     @classmethod
     def of_evaluation(cls, config: Config) -> "What":
         """What ``evaluate`` measures at the end."""
-        evaluate = config.evaluate
+        evaluate = config.of(EvaluateConfig)
         tasks = tuple(evaluate.tasks)
         return cls(
             evaluate.text, evaluate.text_tokens, evaluate.seqlen, tasks, evaluate.limit, None
@@ -91,7 +93,7 @@ class What:
 
 def sources(config: Config) -> tuple[Path | None, dict[str, Path]]:
     """Folder of local data, and the user's own tasks."""
-    evaluate = config.evaluate
+    evaluate = config.of(EvaluateConfig)
     data_dir = Path(evaluate.data_dir) if evaluate.data_dir else None
     return data_dir, {name: Path(path) for name, path in evaluate.task_files.items()}
 
@@ -165,5 +167,5 @@ class Measurements:
         if not self.what.tasks:
             return None
         data_dir, task_files = sources(self.config)
-        batch_size = self.config.evaluate.batch_size
+        batch_size = self.config.of(EvaluateConfig).batch_size
         return TaskSet(self.what.tasks, data_dir, self.what.items, batch_size, task_files)

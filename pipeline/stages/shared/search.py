@@ -4,44 +4,15 @@ from collections.abc import Generator, Sequence
 from functools import partial
 from typing import Any
 
-from pipeline.config.schema import Config
 from pipeline.pruning.greedy import Taken, walk
 from pipeline.pruning.state import Candidate, Dimension, PruningState
 from pipeline.pruning.trajectory import Step
 from pipeline.scoring.strategy import strategy
+from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs
-from pipeline.stages.calibrate import Calibration
-
-DECISION_VERSION = 1
-"""Raised by hand when the same settings would decide differently."""
-
-
-def trajectory_identity(
-    config: Config, weights: str, calibration: str, dimension: Dimension, start: PruningState
-) -> dict[str, Any]:
-    """What a trajectory is found by; ``weights`` and ``calibration`` are digests."""
-    model, prune = config.model, config.prune
-    return {
-        "decision_version": DECISION_VERSION,
-        "weights": weights,
-        "calibration": calibration,
-        "dimension": dimension,
-        "group_size": group_size_of(config, dimension),
-        "start": start.identity(),
-        "weight_reorder": prune.weight_reorder,
-        "search": prune.search,
-        "precision": config.scoring.precision,
-        "dtype": model.dtype,
-        "device": model.device,
-        "attn_implementation": model.attn_implementation,
-    }
-
-
-def group_size_of(config: Config, dimension: Dimension) -> int | None:
-    """Channels removed at a time; None for blocks."""
-    prune = config.prune
-    sizes = {"mlp_channels": prune.mlp_group_size, "heads": prune.attn_group_size}
-    return sizes.get(dimension)
+from pipeline.stages.shared import identity
+from pipeline.stages.shared.calibration import Calibration
+from pipeline.stages.shared.phases import group_size_of
 
 
 class Search:
@@ -88,7 +59,9 @@ class Search:
     def identity(self, dimension: Dimension, start: PruningState) -> dict[str, Any]:
         """Everything that decides a trajectory's steps, and nothing else."""
         calibration = self.calibration.hash_of(dimension)
-        return trajectory_identity(self.config, self.inputs.weights, calibration, dimension, start)
+        return identity.of_trajectory(
+            self.config, self.inputs.weights, calibration, dimension, start
+        )
 
     def _decide(
         self,

@@ -1,0 +1,131 @@
+"""From the command line to configurations: Hydra composes, the schema checks."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config.overrides import CONF, SEARCH_PATH, check
+from pipeline.config.schema import validate
+from pipeline.errors import ConfigError
+from pipeline.files import Json
+from pipeline.settings.core import Config
+from pipeline.settings.section import BUILTIN
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+MULTIRUN = ("-m", "--multirun")
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """One configuration as Hydra composed it, and the overrides that it has."""
+
+    raw: "DictConfig"
+    overrides: tuple[str, ...]
+
+
+def compose_command(arguments: list[str], problems: list[str]) -> tuple[list[Combination], bool]:
+    """Every configuration that Hydra makes of a command line, and whether they are a sweep.
+
+    Raises ``ConfigError`` for what cannot be composed, with ``problems`` that were found before.
+    """
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    composed: list[Combination] = []
+    modes: list[RunMode | None] = []
+
+    def task(raw: "DictConfig") -> None:
+        settings = HydraConfig.get()
+        given: Any = OmegaConf.to_container(settings.overrides.task)
+        composed.append(Combination(raw, tuple(given)))
+        modes.append(settings.mode)
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of exiting with 1
+    compose_all = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+    with tempfile.TemporaryDirectory() as scratch:
+        # Hydra keeps what was typed for a sweep, unchecked; nobody is to find it
+        flags = [argument for argument in arguments if argument in MULTIRUN]
+        rest = [argument for argument in arguments if argument not in MULTIRUN]
+        if any(argument.startswith(("sweep=", "+sweep=")) for argument in rest):
+            flags = ["--multirun"]  # a chosen sweep is one without the flag, too
+        sys.argv[1:] = [
+            *flags,
+            *rest,
+            f"hydra.sweep.dir={scratch}",
+            "hydra/launcher=plan",
+            SEARCH_PATH,
+        ]
+        try:
+            compose_all(task)()
+        except HydraException as error:
+            raise ConfigError([*problems, str(error)]) from error
+    return composed, RunMode.MULTIRUN in modes
+
+
+def compose_overrides(overrides: Sequence[str]) -> Config:
+    """The configuration of one run, composed without a command line.
+
+    Raises ``ConfigError`` with everything that is wrong.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    checked = check(overrides)
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            raw = compose("config", [*checked.arguments, SEARCH_PATH])
+            return from_composed(raw, checked.problems)
+    except HydraException as error:
+        raise ConfigError([*checked.problems, str(error)]) from error
+
+
+def from_composed(raw: "DictConfig", problems: Sequence[str] = ()) -> Config:
+    """The configuration that Hydra composed.
+
+    Raises ``ConfigError`` with ``problems``, found before, and all that come to light here.
+    """
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("builtin", lambda name: str(BUILTIN / name), replace=True)
+    unresolved: dict[str, str] = {}
+    values = _resolved(raw, "", unresolved)
+    found = [f"{key}: {reason}" for key, reason in unresolved.items()]
+    try:
+        config = validate(values)
+    except ConfigError as error:
+        found += [p for p in error.problems if p.partition(":")[0] not in unresolved]
+    if problems or found:
+        raise ConfigError([*problems, *found])
+    return config
+
+
+def _resolved(node: "DictConfig", prefix: str, unresolved: dict[str, str]) -> dict[str, Json]:
+    """Plain values with interpolations resolved; what has none goes to ``unresolved`` with why."""
+    from omegaconf import DictConfig, ListConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    values: dict[str, Json] = {}
+    for name in map(str, node):
+        key = f"{prefix}{name}"
+        if OmegaConf.is_missing(node, name):
+            continue
+        try:
+            value = node[name]
+            if isinstance(value, ListConfig):
+                value = OmegaConf.to_container(value, resolve=True)
+        except OmegaConfBaseException as error:
+            unresolved[key] = str(error).splitlines()[0]
+            continue
+        is_section = isinstance(value, DictConfig)
+        values[name] = _resolved(value, f"{key}.", unresolved) if is_section else value
+    return values

@@ -1,0 +1,132 @@
+"""The blocks of a dense model: how wide each one is, and how many parameters it has."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any, Literal, Self, get_args
+
+BlockKind = Literal["attn", "mlp"]
+BLOCK_KINDS: tuple[BlockKind, ...] = get_args(BlockKind)
+BLOCK_NAMES: dict[BlockKind, str] = {"attn": "attention", "mlp": "MLP"}
+
+
+@dataclass(frozen=True, slots=True)
+class BlockShape:
+    """One attention or MLP block of the dense model, without the layer norms around it."""
+
+    width: int
+    """Query channels (heads x head_dim) of an attention, intermediate channels of an MLP."""
+    group_width: int
+    """Channels of the smallest group that can be removed: all query heads of one key/value head;
+    1 in an MLP. Every width of the block is a multiple of it."""
+    params: int
+    """Parameters of the whole block."""
+    fixed_params: int
+    """Those that do not depend on the width: biases of the output, norms of queries and keys."""
+
+    def params_at(self, width: int) -> int:
+        """Parameters of the block cut to ``width`` channels."""
+        return self.fixed_params + (self.params - self.fixed_params) * width // self.width
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShape:
+    """One decoder layer of the dense model. A block that the layer does not have is None."""
+
+    attn: BlockShape | None
+    mlp: BlockShape | None
+
+    def block(self, kind: BlockKind) -> BlockShape | None:
+        """The layer's attention or MLP."""
+        return self.attn if kind == "attn" else self.mlp
+
+    @property
+    def params(self) -> int:
+        """Parameters of the layer's blocks."""
+        return sum(block.params for block in (self.attn, self.mlp) if block)
+
+
+@dataclass(frozen=True, slots=True)
+class BarredUnit:
+    """A unit that a model cannot lose, e.g. ``attn_width``, and why, as part of a sentence."""
+
+    unit: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What must be known of a dense model to count its parameters in any state."""
+
+    layers: tuple[LayerShape, ...]
+    """From the input to the output."""
+    total_params: int
+    """All parameters, embeddings and norms included, a tied embedding once."""
+    barred: tuple[BarredUnit, ...] = ()
+    """What cannot be removed although it is there."""
+
+    @classmethod
+    def repeated(
+        cls, count: int, attn: BlockShape | None, mlp: BlockShape | None, total_params: int
+    ) -> Self:
+        """A model of ``count`` equal layers."""
+        return cls((LayerShape(attn, mlp),) * count, total_params)
+
+    def block(self, kind: BlockKind, layer: int) -> BlockShape | None:
+        """The attention or MLP of a layer; None where the layer has none."""
+        return self.layers[layer].block(kind)
+
+    def widths(self, kind: BlockKind) -> tuple[int, ...]:
+        """Full width of each layer's block; 0 where the layer has none."""
+        blocks = (layer.block(kind) for layer in self.layers)
+        return tuple(block.width if block else 0 for block in blocks)
+
+    def params(self, kind: BlockKind) -> int:
+        """Parameters of all attentions or of all MLPs."""
+        blocks = (layer.block(kind) for layer in self.layers)
+        return sum(block.params for block in blocks if block)
+
+    @property
+    def params_outside_blocks(self) -> int:
+        """Parameters of embeddings, norms and head."""
+        return self.total_params - sum(layer.params for layer in self.layers)
+
+    def is_barred(self, unit: str) -> bool:
+        """Whether the model cannot lose such a unit."""
+        return any(barred.unit == unit for barred in self.barred)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON: equal neighbouring layers once, with their number as ``count``."""
+        runs = [{"count": len(list(run)), **asdict(layer)} for layer, run in groupby(self.layers)]
+        barred = [asdict(unit) for unit in self.barred]
+        return {
+            "layers": runs,
+            "total_params": self.total_params,
+            **({"barred": barred} if barred else {}),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of ``to_json``.
+
+        Also reads the form of earlier runs: the number of layers, and one attention and MLP for
+        all of them, whose ``group_width`` was called ``granule``.
+        """
+        runs = data["layers"]
+        if isinstance(runs, int):
+            runs = [{"count": runs, "attn": data["attn"], "mlp": data["mlp"]}]
+        layers = tuple(
+            layer
+            for run in runs
+            for layer in [LayerShape(_block_from_json(run["attn"]), _block_from_json(run["mlp"]))]
+            * run["count"]
+        )
+        barred = tuple(BarredUnit(**unit) for unit in data.get("barred", ()))
+        return cls(layers, data["total_params"], barred)
+
+
+def _block_from_json(data: Mapping[str, Any] | None) -> BlockShape | None:
+    if data is None:
+        return None
+    names = {"granule": "group_width"}
+    return BlockShape(**{names.get(key, key): value for key, value in data.items()})

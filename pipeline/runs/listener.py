@@ -1,0 +1,98 @@
+"""What a process learns of a run from its stages, passed on to a person and to the trackers."""
+
+from pipeline.measure.record import Record
+from pipeline.pruning.trajectory import Step
+from pipeline.runs.display import Display
+from pipeline.stages.base import PlannedStage, StepRow
+from pipeline.store.run_folder import RunFolder
+from pipeline.tracking.metrics import dense_metrics, step_metrics
+from pipeline.tracking.tracker import Tracker
+
+
+class RunListener:
+    """Collects the steps of a run and what was computed here; keeps ``steps.jsonl`` up to date."""
+
+    def __init__(
+        self, folder: RunFolder, total_params: int, display: Display, tracker: Tracker
+    ) -> None:
+        self.folder, self.display, self.tracker = folder, display, tracker
+        self.total_params = total_params
+        self.stage: PlannedStage | None = None
+        """The stage that runs now."""
+        self.dense: Record | None = None
+        self.rows: list[StepRow] = []
+        self.records: dict[int, Record] = {}
+        self.computed: dict[tuple[str, int], Step] = {}
+        """Steps that were computed here, by trajectory and index."""
+        self.states_measured = 0
+        self.probe_seconds = 0.0
+        """Time that measuring took in stages that tell of steps."""
+        self.warnings: list[str] = []
+
+    @property
+    def steps_computed(self) -> int:
+        """Steps of the run that were computed here, not found."""
+        return sum(row.source in self.computed for row in self.rows)
+
+    @property
+    def candidates_scored(self) -> int:
+        """Candidates of the steps that were computed here."""
+        return sum(len(step.scored) for step in self.computed.values())
+
+    @property
+    def candidates_scored_in_full(self) -> int:
+        """Those of them whose score is no estimate."""
+        return sum(not s.estimated for step in self.computed.values() for s in step.scored)
+
+    @property
+    def last_record(self) -> Record | None:
+        """What was measured of the state in which the run ended."""
+        return self.records.get(self.rows[-1].step) if self.rows else None
+
+    def write_steps(self) -> None:
+        """Write ``steps.jsonl``, unless it has more steps: a restart may have come to fewer."""
+        if self.rows and len(self.rows) >= self.folder.steps_written():
+            self.folder.write_steps(self.rows, self.records)
+
+    def on_dense(self, record: Record) -> None:
+        """The dense model was measured: the baseline of every curve."""
+        if self.dense is None:
+            self.dense = record
+            self.tracker.log(dense_metrics(self.total_params, record))
+
+    def on_step(self, row: StepRow, record: Record | None) -> None:
+        """A step is on disk: show and track it, unless another stage told of it before."""
+        if row.step < len(self.rows):
+            return
+        self.rows.append(row)
+        if record:
+            self.records[row.step] = record
+        is_computed = row.source in self.computed
+        if is_computed:
+            self.folder.write_steps(self.rows, self.records)
+        self.tracker.log(step_metrics(row, record))
+        self.display.step(row, is_computed)
+
+    def on_scored(self, share: float) -> None:
+        """Part of a step's scoring is done."""
+        self.display.scored(share)
+
+    def on_computed(self, source: tuple[str, int], step: Step) -> None:
+        """A step was computed here, not found."""
+        self.computed[source] = step
+
+    def on_measured(self, seconds: float) -> None:
+        """A state was measured here, not found."""
+        self.states_measured += 1
+        if self.stage and self.stage.stage.tells_steps:
+            self.probe_seconds += seconds
+
+    def on_note(self, text: str) -> None:
+        """Pass on a note."""
+        self.display.note(text)
+
+    def on_warning(self, text: str) -> None:
+        """Pass on a warning, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+            self.display.warning(text)

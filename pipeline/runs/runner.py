@@ -1,0 +1,188 @@
+"""A plan's stages, one after the other in this process."""
+
+import platform
+import time
+from collections.abc import Collection
+from functools import partial
+from typing import Any
+
+import torch
+import transformers
+
+from pipeline.errors import LeaseLostError
+from pipeline.files import Json, encode, replace
+from pipeline.models.loading import LiveModel, load
+from pipeline.models.prunable import PrunableModel, shape_from_config
+from pipeline.models.source import ModelSource
+from pipeline.plan.run import Run
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.trajectory import Guard
+from pipeline.runs.display import Display
+from pipeline.runs.listener import RunListener
+from pipeline.settings.core import Config
+from pipeline.stages.base import Inputs, PlannedStage
+from pipeline.store.provenance import provenance
+from pipeline.store.summary import Audit, Measured, StageSummary, Summary, Work
+from pipeline.tracking.tracker import Tracker
+
+
+class StageRunner:
+    """Runs the stages of a run that are not finished, and sums up what came of them.
+
+    With ``only``, of the stages that are not finished no others are run.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        display: Display,
+        tracker: Tracker,
+        only: Collection[str] | None = None,
+    ) -> None:
+        self.plan, self.config, self.only = run.plan, run.config, only
+        self.store, self.folder, self.display = run.store, run.folder, display
+        self.source = run.source
+        self.shape = shape_from_config(run.source.config)
+        self.listener = RunListener(run.folder, self.shape.total_params, display, tracker)
+        self.live = LiveModel(partial(load_dense, run.config, run.source))
+        self.stages: dict[str, StageSummary] = {}
+
+    def run(self) -> Summary:
+        """Run what is not in the store yet, and return the summary, which is also in the folder."""
+        error: BaseException | None = None
+        started = time.monotonic()
+        try:
+            for stage in self.plan.stages:
+                if self.only is None or stage.name in self.only or self.store.finished(stage):
+                    self._finish(stage)
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            summary = self._summary(error, time.monotonic() - started)
+            if not isinstance(error, LeaseLostError):  # else the run's folder is another process's
+                self.listener.write_steps()
+                summary.write(self.folder.path)
+        return summary
+
+    def work(self) -> Work:
+        """What was computed here of the stages that this process is to run."""
+        own = self.stages if self.only is None else self.only
+        return Work(
+            stages={name: entry for name, entry in self.stages.items() if name in own},
+            steps_computed=self.listener.steps_computed,
+            states_measured=self.listener.states_measured,
+        )
+
+    def _finish(self, stage: PlannedStage) -> None:
+        self.listener.stage = stage
+        self.stages[stage.name] = StageSummary(key=stage.key, status="waiting")
+        if self.store.finished(stage) is None:
+            with self.store.writer(stage, self.display.note) as guard:
+                if self.store.finished(stage) is None:
+                    self._compute(stage, guard)
+        entry = self.stages[stage.name]
+        if entry.status == "waiting":
+            entry = self.stages[stage.name] = StageSummary(key=stage.key, status="reused")
+        self.folder.copy_from(self.store.folder(stage), *stage.stage.publishes)
+        if stage.stage.replay:
+            stage.stage.replay(self.config, self._inputs(stage))
+        self.display.stage_ended(stage.name, entry.status, entry.seconds)
+
+    def _compute(self, stage: PlannedStage, guard: Guard) -> None:
+        started, scored_before = time.monotonic(), self.listener.candidates_scored
+        self.display.stage_started(stage.name)
+        is_done = False
+        try:
+            inputs, folder = self._inputs(stage), self.store.folder(stage)
+            result = stage.stage.run(self.config, inputs, folder)
+            replace(folder / "provenance.json", encode(provenance()))
+            self.store.commit(stage, result, guard)
+            is_done = True
+        finally:
+            entry = self.stages[stage.name] = StageSummary(
+                key=stage.key,
+                status="new" if is_done else "failed",
+                seconds=round(time.monotonic() - started, 3),
+                candidates_scored=self.listener.candidates_scored - scored_before,
+            )
+            if not is_done:
+                self.display.stage_ended(stage.name, entry.status, entry.seconds)
+
+    def _inputs(self, stage: PlannedStage) -> Inputs:
+        return Inputs(
+            stage=stage,
+            source=self.source,
+            weights=self.plan.weights,
+            results={each.name: self.store.folder(each) for each in (*stage.needs, stage)},
+            live=self.live,
+            trajectories=self.store.trajectories,
+            records=self.store.records,
+            made_by=made_by(self.config.model.device),
+            listener=self.listener,
+        )
+
+    def _summary(self, error: BaseException | None, seconds: float) -> Summary:
+        facts: dict[str, Json] = {}
+        for stage in self.plan.stages:
+            if stage.stage.facts and (result := self.store.finished(stage)) is not None:
+                facts |= stage.stage.facts(result)
+        listener = self.listener
+        last = listener.rows[-1] if listener.rows else None
+        return Summary(
+            run=self.folder.path.name,
+            status="done" if error is None else "failed",
+            error=None if error is None else str(error) or type(error).__name__,
+            target_ratio=self.config.prune.target_ratio,
+            steps=len(listener.rows),
+            ratio_percent=last.ratio_percent if last else 0.0,
+            params=last.params if last else None,
+            total_params=self.shape.total_params,
+            ppl=last.importance if last else None,
+            dense_ppl=facts.get("dense_ppl", {}).get(last.dimension) if last else None,
+            evaluation=facts.get("evaluation"),
+            shape=self.shape,
+            measured=Measured(dense=listener.dense, pruned=listener.last_record),
+            candidates_scored=listener.candidates_scored,
+            candidates_scored_in_full=listener.candidates_scored_in_full,
+            audit=self._audit(),
+            steps_computed=listener.steps_computed,
+            states_measured=listener.states_measured,
+            seconds=round(seconds, 3),
+            probe_share=self._probe_share(),
+            stages=self.stages,
+            warnings=tuple(listener.warnings),
+            made_by={**made_by(self.config.model.device), "host": platform.node()},
+        )
+
+    def _audit(self) -> Audit:
+        """How many of the run's steps were checked exhaustively, and decided otherwise."""
+        audited = [row for row in self.listener.rows if row.audited]
+        otherwise = sum(row.audited != row.chosen for row in audited)
+        return Audit(steps=len(audited), decided_otherwise=otherwise)
+
+    def _probe_share(self) -> float | None:
+        """Share of pruning's time that went into measuring; None where nothing was pruned now."""
+        names = {stage.name for stage in self.plan.stages if stage.stage.tells_steps}
+        took = sum(entry.seconds for name, entry in self.stages.items() if name in names)
+        return round(self.listener.probe_seconds / took, 4) if took else None
+
+
+def load_dense(config: Config, source: ModelSource, _state: PruningState) -> PrunableModel:
+    """Load the dense model as a configuration wants it, reordered where it says so.
+
+    It can become any state.
+    """
+    settings = config.model
+    model = load(
+        source, settings.dtype, settings.device, settings.attn_implementation, settings.offload
+    )
+    if config.prune.weight_reorder:
+        model.reorder()
+    return model
+
+
+def made_by(device: str) -> dict[str, Any]:
+    """What may change the last bits of a score, noted with everything that is computed."""
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
+    return {"torch": torch.__version__, "transformers": transformers.__version__, "device": name}

