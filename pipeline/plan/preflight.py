@@ -16,10 +16,9 @@ from pipeline.plan.prefetching import missing as not_in_cache
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config, ModelConfig
 from pipeline.stages.calibrate import CalibrationConfig
-from pipeline.stages.evaluate import EvaluateConfig
-from pipeline.stages.probe import ProbeConfig
+from pipeline.stages.evaluate import EvaluateConfig, data_sources, evaluation_protocol
+from pipeline.stages.probe import ProbeConfig, probe_protocol
 from pipeline.stages.shared.calibration import prepare, require_tokenizer
-from pipeline.stages.shared.measuring import data_sources, evaluation_protocol, probe_protocol
 from pipeline.store.folders import RUNS
 
 
