@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from pipeline.executors.status import LIVE, StageStatus, of_runs
+from pipeline.jobs.status import LIVE, StageStatus, of_runs
 
 EVERY_S = 2.0
 COLOURS = {"done": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
