@@ -20,7 +20,7 @@ from pipeline.plan.run import Run
 from pipeline.pruning.trajectory import Guard
 from pipeline.runs.display import Display
 from pipeline.runs.listener import RunListener
-from pipeline.settings.core import Config
+from pipeline.settings.core import ModelConfig
 from pipeline.stages.base import Inputs, PlannedStage
 from pipeline.stages.shared.phases import is_reordered
 from pipeline.store.provenance import provenance
@@ -49,8 +49,9 @@ class StageRunner:
         self.source = run.source
         self.shape = run.source.shape
         self.listener = RunListener(run.folder, self.shape.total_params, display, tracker)
-        lineage = dense_lineage(run.plan.weights, reordered=is_reordered(run.config))
-        self.live = LiveModel(partial(load_dense, run.config, run.source), lineage)
+        reordered = is_reordered(run.config)
+        lineage = dense_lineage(run.plan.weights, reordered=reordered)
+        self.live = LiveModel(partial(load_dense, run.config.model, reordered, run.source), lineage)
         self.stages: dict[str, StageSummary] = {}
 
     def run(self) -> Summary:
@@ -177,16 +178,18 @@ class StageRunner:
         return round(self.listener.probe_seconds / took, 4) if took else None
 
 
-def load_dense(config: Config, source: ModelSource, _variant: Variant) -> PrunableModel:
-    """Load the dense model as a configuration wants it, reordered where it says so.
+def load_dense(
+    settings: ModelConfig, reordered: bool, source: ModelSource, _variant: Variant
+) -> PrunableModel:
+    """Load the dense model; every variant of its weights can be cut from it.
 
-    Every variant of its weights can be cut from it.
+    Other ranks are told to load it so: all arguments can be pickled, which a whole configuration
+    cannot.
     """
-    settings = config.model
     model = load(
         source, settings.dtype, settings.device, settings.attn_implementation, settings.offload
     )
-    if is_reordered(config):
+    if reordered:
         model.reorder()
     return model
 
