@@ -242,7 +242,7 @@ def forwards(bench: Bench, candidates: Sequence[Candidate], windows: Windows) ->
     """The plain way, on evenly spaced candidates, scaled to all."""
     count = min(bench.arguments.forwards or len(candidates), len(candidates))
     some = [candidates[i * len(candidates) // count] for i in range(count)]
-    blocks = {(block.unit, block.layer): block for block in bench.model.blocks}
+    blocks = {(block.kind, block.layer): block for block in bench.model.blocks}
 
     def work() -> None:
         for candidate in some:
@@ -269,7 +269,7 @@ def forward_flops(model: PrunableModel, shape: Sequence[int]) -> float:
     config = model.model.config
     weights = sum(p.numel() for block in model.blocks for p in block.body.parameters())
     weights += config.vocab_size * config.hidden_size
-    attention = sum(2 * seqlen * block.width for block in model.blocks if block.unit == "attn")
+    attention = sum(2 * seqlen * block.width for block in model.blocks if block.kind == "attn")
     return windows * seqlen * (2 * weights + attention)
 
 

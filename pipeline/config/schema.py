@@ -3,7 +3,7 @@
 Everything that can be said about a value alone is checked here.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
 from functools import cache
 from typing import Annotated, Any, get_origin
@@ -112,9 +112,14 @@ def _likeness(key: str, known: str) -> float:
     return max(SequenceMatcher(None, key, known).ratio(), 0.85 * last)
 
 
-def validate(raw: Mapping[str, Json]) -> Config:
-    """Turn composed values into a ``Config``, or raise ``ConfigError`` with every problem."""
-    problems = [*secret_problems(raw), *_between_keys(raw), *_mixed_where_it_cannot_be(raw)]
+def validate(composed: Mapping[str, Json], typed: Collection[str] = ()) -> Config:
+    """Turn composed values into a ``Config``, or raise ``ConfigError`` with every problem.
+
+    ``typed`` are the keys that the user gave: one that means nothing to the chosen method is wrong.
+    One that an option set for every method (``+paper``, ``model``) is left out.
+    """
+    raw, problems = _for_method(composed, typed)
+    problems += [*secret_problems(raw), *_between_keys(raw), *_mixed_where_it_cannot_be(raw)]
     method = _method_of(raw)
     known = method if method in methods() else DEFAULT_METHOD
     try:
@@ -129,6 +134,24 @@ def validate(raw: Mapping[str, Json]) -> Config:
     if problems:
         raise ConfigError([without_secrets(problem) for problem in problems])
     return config
+
+
+def _for_method(
+    raw: Mapping[str, Json], typed: Collection[str]
+) -> tuple[dict[str, Json], list[str]]:
+    """The values without keys that only other methods have; problems with those of them typed."""
+    method, section = methods().get(_method_of(raw)), raw.get(PruneConfig.key)
+    if method is None or not isinstance(section, Mapping):
+        return dict(raw), []
+    own = method.section.model_fields
+    others = {key for each in methods().values() for key in each.section.model_fields} - own.keys()
+    kept = {key: value for key, value in section.items() if key not in others}
+    wrong = [
+        f"prune.{key}: means nothing to prune={method.name}; its keys are {', '.join(own)}"
+        for key in section
+        if key in others and f"prune.{key}" in typed
+    ]
+    return {**raw, PruneConfig.key: kept}, wrong
 
 
 def _method_of(raw: Mapping[str, Json]) -> str:

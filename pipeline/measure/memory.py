@@ -25,6 +25,6 @@ def kv_cache_bytes_per_token(model: PrunableModel) -> int:
     return sum(
         block.channels.segment_length(segment, block.width) * next(block.body.parameters()).itemsize
         for block in model.blocks
-        if block.unit == "attn"
+        if block.kind == "attn"
         for segment in ("key", "value")
     )

@@ -23,13 +23,13 @@ class Block(nn.Module):
 
     def __init__(
         self,
-        unit: BlockKind,
+        kind: BlockKind,
         layer: int,
         decoder_layer: nn.Module,
         description: BlockDescription[Heads] | BlockDescription[Channels],
     ) -> None:
         super().__init__()
-        self.unit, self.layer = unit, layer
+        self.kind, self.layer = kind, layer
         self.layout = description.layout
         self.channels: Heads | Channels = description.channels
         self.width = self.channels.width
@@ -55,12 +55,12 @@ class Block(nn.Module):
         if self.offloaded:
             self.offloaded.bring()
         arguments = (self.norm_before(hidden),)
-        keywords = context if self.unit == "attn" else {}
+        keywords = context if self.kind == "attn" else {}
         if width is None:
             out = self.body(*arguments, **keywords)
         else:
             out = torch.func.functional_call(self.body, self._narrowed(width), arguments, keywords)
-        if self.unit == "attn":
+        if self.kind == "attn":
             out = out[0]
         added: Tensor = self.norm_after(out)
         return added
@@ -128,7 +128,7 @@ class Block(nn.Module):
                 if tensor.shape[dim] != expected:
                     raise ConfigError(
                         [
-                            f"model.path: {projection.name} in the {BLOCK_NAMES[self.unit]} of "
+                            f"model.path: {projection.name} in the {BLOCK_NAMES[self.kind]} of "
                             f"layer {self.layer} has {tensor.shape[dim]} channels where the "
                             f"configuration says {expected}"
                         ]

@@ -97,9 +97,9 @@ class PrunableModel:
         """Remove what ``state`` lacks. It must be reachable from the present state."""
         assert self.state.can_become(state), "what was removed cannot come back"
         gone = {("attn", i) for i in state.removed_attn} | {("mlp", i) for i in state.removed_mlp}
-        kept = [block for block in self.blocks if (block.unit, block.layer) not in gone]
+        kept = [block for block in self.blocks if (block.kind, block.layer) not in gone]
         for block in kept:
-            width = state.widths(block.unit)[block.layer]
+            width = state.widths(block.kind)[block.layer]
             if width < block.width:
                 block.cut(width)
         if len(kept) < len(self.blocks):
@@ -153,12 +153,12 @@ class PrunableModel:
         groups: list[list[Block]] = [[]]
         seen_attention = False
         for block in self.blocks:
-            if block.unit == "attn" and seen_attention:
+            if block.kind == "attn" and seen_attention:
                 groups.append([])
-            seen_attention = seen_attention or block.unit == "attn"
+            seen_attention = seen_attention or block.kind == "attn"
             groups[-1].append(block)
         setattr(self._decoder, self.family.layers, nn.ModuleList(map(BlockGroup, groups)))
-        attentions = [b for b in self.blocks if b.unit == "attn"]
+        attentions = [b for b in self.blocks if b.kind == "attn"]
         for index, block in enumerate(attentions):
             setattr(block.body, "layer_idx", index)  # noqa: B010 - the cache's index of this attention
         config = self.text_config
@@ -216,7 +216,7 @@ def _blocks_of(model: PreTrainedModel, family: Family) -> list[Block]:
 
 
 def _shape_of(model: PreTrainedModel, family: Family, blocks: list[Block]) -> ModelShape:
-    shapes = {(block.unit, block.layer): block.shape() for block in blocks}
+    shapes = {(block.kind, block.layer): block.shape() for block in blocks}
     layers = range(len(family.describe(model.config)))
     return ModelShape(
         tuple(LayerShape(shapes.get(("attn", i)), shapes.get(("mlp", i))) for i in layers),

@@ -34,7 +34,7 @@ def validated(combinations: Sequence[Combination], problems: Sequence[str]) -> l
 
     Raises ``ConfigError`` with ``problems`` and all of theirs, each once.
     """
-    checks = [partial(from_composed, each.raw) for each in combinations]
+    checks = [partial(from_composed, each.raw, overrides=each.overrides) for each in combinations]
     return _all(checks, [each.overrides for each in combinations], problems)
 
 

@@ -63,6 +63,14 @@ def score_name(criterion: str) -> str:
     return "calibration perplexity" if criterion == PERPLEXITY else f"{plain} score"
 
 
+def score_text(score: float | None, criterion: str) -> str:
+    """A score as a person reads it. Those that are no perplexities may be of any size."""
+    known = finite(score)
+    if known is None or criterion == PERPLEXITY:
+        return number(known, 3)
+    return f"{known:.4g}".replace("-", MINUS)
+
+
 def block_of(candidate: Candidate) -> str:
     """The block or layer that a candidate touches, in words: attention block, layer."""
     kinds = candidate.unit.kinds

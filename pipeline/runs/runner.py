@@ -49,9 +49,7 @@ class StageRunner:
         self.source = run.source
         self.shape = run.source.shape
         self.listener = RunListener(run.folder, self.shape.total_params, display, tracker)
-        reordered = is_reordered(run.config)
-        lineage = dense_lineage(run.plan.weights, reordered=reordered)
-        self.live = LiveModel(partial(load_dense, run.config.model, reordered, run.source), lineage)
+        self.live = live_model_of(run)
         self.stages: dict[str, StageSummary] = {}
 
     def run(self) -> Summary:
@@ -176,6 +174,13 @@ class StageRunner:
         names = {stage.name for stage in self.plan.stages if stage.stage.tells_steps}
         took = sum(entry.seconds for name, entry in self.stages.items() if name in names)
         return round(self.listener.probe_seconds / took, 4) if took else None
+
+
+def live_model_of(run: Run) -> LiveModel:
+    """The run's model, not loaded yet; it comes to whatever state is asked for."""
+    reordered = is_reordered(run.config)
+    lineage = dense_lineage(run.plan.weights, reordered=reordered)
+    return LiveModel(partial(load_dense, run.config.model, reordered, run.source), lineage)
 
 
 def load_dense(

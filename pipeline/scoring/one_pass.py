@@ -207,7 +207,7 @@ def _heights_to_keep(model: PrunableModel, tile: Tile, spare: int) -> Sequence[i
 
 def _branches(model: PrunableModel, candidates: Sequence[Candidate]) -> tuple[Branch, ...]:
     """The candidates as branches, lowest first."""
-    heights = {(block.unit, block.layer): at for at, block in enumerate(model.blocks)}
+    heights = {(block.kind, block.layer): at for at, block in enumerate(model.blocks)}
     branches = []
     for row, candidate in enumerate(candidates):
         cuts = (
@@ -268,7 +268,7 @@ class _Kept:
 
 
 def _described(blocks: Sequence[Block]) -> tuple[tuple[str, int, int], ...]:
-    return tuple((block.unit, block.layer, block.width) for block in blocks)
+    return tuple((block.kind, block.layer, block.width) for block in blocks)
 
 
 def _work(model: PrunableModel, tile: Tile, start: int) -> int:

@@ -31,7 +31,8 @@ from pipeline.models.loading import load
 from pipeline.models.prunable import PrunableModel, shape_from_config
 from pipeline.models.source import locate
 from pipeline.pruning.shape import BLOCK_KINDS
-from pipeline.pruning.state import DIMENSIONS, Candidate, PruningState
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import ATTN, BLOCKS, HEADS, MLP, MLP_CHANNELS, Candidate
 from pipeline.scoring.one_pass import OnePass
 from pipeline.scoring.perplexity import Windows
 
@@ -117,8 +118,8 @@ def uneven(build: Build) -> PreTrainedModel:
 def moves(state: PruningState) -> list[Candidate]:
     """Every candidate of every dimension: blocks, seven channels, one key/value head."""
     heads = max(layer.attn.group_width for layer in state.shape.layers if layer.attn)
-    sizes = {"blocks": 0, "mlp_channels": 7, "heads": heads}
-    return [c for d in DIMENSIONS for c in state.candidates(d, sizes[d])]
+    sizes = {BLOCKS: None, MLP_CHANNELS: 7, HEADS: heads}
+    return [c for units, size in sizes.items() for c in state.candidates(units, size)]
 
 
 def silenced(dense: PreTrainedModel, state: PruningState, layers: nn.ModuleList) -> None:
@@ -228,7 +229,7 @@ def test_layers_that_differ_are_scored_as_the_silenced_model_scores(
     generator = torch.Generator().manual_seed(2)
     windows = Windows(torch.randint(SIZES["vocab_size"], (3, 12), generator=generator), eos_id=7)
     start = PrunableModel(copy.deepcopy(uneven)).state
-    for removal in (None, Candidate("attn", 1, 0), Candidate("mlp", 0, 0)):
+    for removal in (None, Candidate(ATTN, 1, 0), Candidate(MLP, 0, 0)):
         model = PrunableModel(copy.deepcopy(uneven))
         model.prune_to(start if removal is None else start.without(removal))
         candidates = moves(model.state)
@@ -298,9 +299,9 @@ def test_any_piece_of_a_nested_language_model_can_go(build: Build, ids: Tensor) 
 def test_a_family_says_what_it_cannot_lose_and_why(build: Build) -> None:
     shape = PrunableModel(build(Phi3Config(**SIZES | {"pad_token_id": 0}))).shape
     dense = PruningState.dense(shape)
-    assert dense.candidates("heads", 16) == []
-    assert dense.candidates("blocks", 0)
-    assert dense.candidates("mlp_channels", 7)
+    assert dense.candidates(HEADS, 16) == []
+    assert dense.candidates(BLOCKS, None)
+    assert dense.candidates(MLP_CHANNELS, 7)
     narrowed = dense.to_pruning_config() | {"pruned_attn_width": {str(i): 16 for i in range(4)}}
     with pytest.raises(ConfigError, match="allowed is 32: its attention reads the number of heads"):
         PruningState.from_pruning_config(shape, narrowed)

@@ -234,7 +234,7 @@ def test_layers_numbered_as_in_the_dense_model_would_lose_the_length_of_the_cach
     assert_equal_up_to(cached, expected)
 
     for block in model.blocks:
-        if block.unit == "attn":
+        if block.kind == "attn":
             block.body.layer_idx = block.layer
     cached, cache = cached_logits(model.model, ids, prompt=11, cache=DynamicCache())
     assert cache.get_seq_length() == 0
@@ -432,7 +432,7 @@ def test_a_block_run_with_a_width_equals_the_block_cut_to_it(
     for block, context in zip(model.blocks, decoder.contexts, strict=True):
         width = block.width - (model.shape.layers[0].attn.group_width if unit == "attn" else 7)
         following = block(hidden, context)
-        if block.unit == unit:
+        if block.kind == unit:
             narrow = hidden + block.residual(hidden, context, width)
             assert (narrow - following).abs().max() > MATTERS
             assert torch.equal(block(hidden, context), following), "the block itself stays whole"

@@ -14,7 +14,8 @@ from pipeline.models.loading import LiveModel
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.variants import Origin, Variant, dense_lineage
 from pipeline.pruning.shape import BlockShape, ModelShape
-from pipeline.pruning.state import Candidate, PruningState
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import ATTN, MLP, MLP_WIDTH, Candidate
 
 Build = Callable[[PretrainedConfig | str], PreTrainedModel]
 
@@ -22,7 +23,7 @@ SHAPE = ModelShape.repeated(
     2, BlockShape(64, 16, 64 * 90, 0), BlockShape(48, 1, 48 * 72, 0), total_params=60_000
 )
 DENSE = PruningState.dense(SHAPE)
-WITHOUT = {layer: DENSE.without(Candidate("attn", layer, 0)) for layer in (0, 1)}
+WITHOUT = {layer: DENSE.without(Candidate(ATTN, layer, 0)) for layer in (0, 1)}
 LINEAGE = dense_lineage("files:abc", reordered=True)
 
 
@@ -43,8 +44,8 @@ def test_a_variant_is_told_apart_by_its_state_and_by_how_its_weights_came_about(
 
 
 def test_the_order_of_removal_does_not_make_another_variant() -> None:
-    one = WITHOUT[0].without(Candidate("attn", 1, 0))
-    other = WITHOUT[1].without(Candidate("attn", 0, 0))
+    one = WITHOUT[0].without(Candidate(ATTN, 1, 0))
+    other = WITHOUT[1].without(Candidate(ATTN, 0, 0))
     assert one != other
     assert Variant.cut(one, LINEAGE).key == Variant.cut(other, LINEAGE).key
 
@@ -60,7 +61,7 @@ def test_the_dense_model_is_not_cut() -> None:
 def test_tuned_weights_are_another_base_than_those_they_were_tuned_from() -> None:
     tuned = (*LINEAGE, Origin("cut"), Origin("tuned", "0123"))
     assert Variant(WITHOUT[0], tuned).base == tuned
-    narrower = WITHOUT[0].without(Candidate("mlp", 0, 0))
+    narrower = WITHOUT[0].without(Candidate(MLP, 0, 0))
     assert Variant.cut(narrower, tuned).base == tuned
 
 
@@ -84,8 +85,8 @@ def loader(build: Build) -> Loader:
 def test_a_live_model_is_loaded_again_only_for_what_cutting_does_not_give(loader: Loader) -> None:
     live = LiveModel(loader, LINEAGE)
     dense = PruningState.dense(PrunableModel(copy.deepcopy(loader.dense)).shape)
-    first = dense.without(Candidate("attn", 1, 0))
-    second = first.without(Candidate("mlp_width", 2, 30))
+    first = dense.without(Candidate(ATTN, 1, 0))
+    second = first.without(Candidate(MLP_WIDTH, 2, 30))
     for state in (dense, first, second, second):
         assert live.at(live.cut(state)).state == state
     assert loader.asked == [live.cut(dense)]

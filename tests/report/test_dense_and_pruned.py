@@ -7,9 +7,10 @@ from support_report import bare, broken, full
 from pipeline.measure.record import Record
 from pipeline.report.data import Evaluation, RunReport
 from pipeline.report.dense_and_pruned import Row, dense_and_pruned
+from pipeline.report.drawing.scales import tick_text
 from pipeline.report.headline import headlines
 from pipeline.report.table import dense_and_pruned_table
-from pipeline.report.wording import MINUS, NOTHING, TIMES, number, relative_change
+from pipeline.report.wording import MINUS, NOTHING, TIMES, number, relative_change, score_text
 
 
 def rows_of(report: RunReport) -> dict[str, Row]:
@@ -147,6 +148,14 @@ def test_numbers_are_written_for_people() -> None:
     assert relative_change(10, 50) == f"{TIMES}5.0"
     assert relative_change(10, 9) == f"{MINUS}10.0 %"
     assert relative_change(0, 9) == relative_change(None, 1) == ""
+
+
+def test_scores_that_are_no_perplexities_may_be_of_any_size() -> None:
+    assert score_text(9.87654, "perplexity") == "9.877"
+    assert score_text(0.000012345, "block_influence") == "1.234e\N{MINUS SIGN}05"
+    assert score_text(float("nan"), "block_influence") == NOTHING
+    assert tick_text(0.00002) == "2e\N{MINUS SIGN}05"
+    assert tick_text(-1234.5) == "\N{MINUS SIGN}1,234.5"
 
 
 def test_a_record_without_anything_is_a_record() -> None:

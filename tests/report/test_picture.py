@@ -80,19 +80,25 @@ def test_names_are_text_in_the_svg() -> None:
     assert names == {"svg", "g", "path", "circle", "text"}
 
 
-def test_the_pdf_is_one_page_with_text_that_can_be_searched(tmp_path: Path) -> None:
-    write_report(full(), tmp_path)
-    content = (tmp_path / "report.pdf").read_bytes()
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a full report is."""
+    folder = tmp_path_factory.mktemp("report")
+    write_report(full(), folder)
+    return folder
+
+
+def test_the_pdf_is_one_page_with_text_that_can_be_searched(folder: Path) -> None:
+    content = (folder / "report.pdf").read_bytes()
     assert content.startswith(b"%PDF-")
     assert len(re.findall(rb"/Type /Page\b", content)) == 1
     assert b"/FontFile2" in content
 
 
-def test_the_same_report_is_the_same_file(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write_report(full(), tmp_path / name)
+def test_the_same_report_is_the_same_file(tmp_path: Path, folder: Path) -> None:
+    write_report(full(), tmp_path)
     for name in NAMES:
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+        assert (folder / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
 def test_drawing_libraries_are_not_loaded_before_they_are_used() -> None:

@@ -6,7 +6,7 @@ from itertools import groupby
 from pipeline.report.charts.base import Chart, Level, Source
 from pipeline.report.charts.run import Curve, Reading, over_removed, stretches
 from pipeline.report.data import RunReport, finite
-from pipeline.report.wording import number, score_name
+from pipeline.report.wording import score_name, score_text
 
 
 def of_run(report: RunReport) -> Iterator[Chart]:
@@ -15,7 +15,7 @@ def of_run(report: RunReport) -> Iterator[Chart]:
         return
     first = report.steps[0].dimension
     readings = [
-        (dimension, Reading(step, ratio, value, number(value, 3)))
+        (dimension, Reading(step, ratio, value, score_text(value, report.criterion)))
         for dimension, step, ratio, value in (
             (first, None, 0.0, report.dense_importance_of(first)),
             *(

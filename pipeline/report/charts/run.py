@@ -121,11 +121,11 @@ def over_removed(
 
 def stretches(report: RunReport) -> list[tuple[str, float, float]]:
     """Each dimension with the ratios from which and to which it was pruned, without gaps."""
-    found: list[tuple[str, float, float]] = []
+    dimensions: list[tuple[str, float, float]] = []
     for dimension, group in groupby(report.steps, key=lambda step: step.dimension):
-        start = found[-1][2] if found else 0.0
-        found.append((dimension, start, list(group)[-1].ratio_percent))
-    return found
+        start = dimensions[-1][2] if dimensions else 0.0
+        dimensions.append((dimension, start, list(group)[-1].ratio_percent))
+    return dimensions
 
 
 def _dimension_keys(report: RunReport) -> list[Key]:

@@ -29,7 +29,7 @@ SENSITIVITY = Section(
     height=230,
     picture_columns=0,
     picture_height=216,
-    lead="The score without one unit: the higher, the more it is needed.",
+    lead="Calibration perplexity without one unit: the higher, the more it is needed.",
 )
 OVER_REMOVED = Section(
     name="over-removed",

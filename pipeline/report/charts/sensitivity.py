@@ -4,19 +4,30 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from pipeline.pruning.shape import BLOCK_NAMES
+from pipeline.pruning.steps import PERPLEXITY
 from pipeline.pruning.units import Candidate
 from pipeline.report import colours
 from pipeline.report.charts.base import Axis, Chart, Key, Level, Marker, Shape, Source, Stem
 from pipeline.report.charts.run import DENSE_KEY
 from pipeline.report.charts.sections import SENSITIVITY
 from pipeline.report.data import RunReport, Sensitivity, UnitLoss, finite
-from pipeline.report.wording import DIMENSION_NAMES, TIMES, block_of, dimension_name, number
+from pipeline.report.wording import (
+    DIMENSION_NAMES,
+    TIMES,
+    block_of,
+    dimension_name,
+    number,
+    score_text,
+)
 
 ORDINARY_SHARE, ORDINARY_SPREAD = 0.85, 1.5
 """Sensitivities up to this quantile are ordinary; the axis ends at this multiple of the highest."""
 NAMED_OUTLIERS = 2
 SHAPES: dict[str, Shape] = {"attn": "circle", "mlp": "square"}
 HOLLOW_KEY = Key("hollow: the run took from it", marker=Marker(colours.MUTED, hollow=True))
+OTHER_SCORES = replace(
+    SENSITIVITY, lead="The score of every unit: the higher, the more it is needed."
+)
 ONE_KIND, SEVERAL_KINDS = 1.3, 2.0
 """Widths of charts."""
 
@@ -36,7 +47,7 @@ def _chart(report: RunReport, sensitivity: Sensitivity, dimension: str) -> Chart
     names = {_marker(candidate): _kind_name(candidate) for candidate in candidates}
     dense = finite(sensitivity.dense_ppl)
     return Chart(
-        section=SENSITIVITY,
+        section=SENSITIVITY if sensitivity.score_name == PERPLEXITY else OTHER_SCORES,
         title=dimension_name(dimension),
         x=Axis("layer", whole=True),
         y=Axis(sensitivity.score_name),
@@ -57,7 +68,7 @@ def _stem(report: RunReport, sensitivity: Sensitivity, loss: UnitLoss) -> Stem:
     score, candidate = finite(loss.score), loss.candidate
     off_scale = score is not None and limit is not None and score > limit
     marker = replace(_marker(candidate), hollow=is_taken(report, candidate))
-    value = "no number" if score is None else number(score, 3)
+    value = "no number" if score is None else score_text(score, sensitivity.score_name)
     missing = block_of(candidate) if candidate.unit.is_whole else (
         f"first cut of the {_kind_name(candidate)}"
     )  # fmt: skip

@@ -76,7 +76,9 @@ def sample(key: Key) -> Drawing:
             shapes.append(hatching(x, 1, size, size, key.area.edge))
         shapes.append(rectangle(x, 1, size, size, Look(None, key.area.edge, 1.2)))
     if key.stroke:
-        shapes.append(line(0, middle, SAMPLE_WIDTH, middle, stroke(key.stroke, 2)))
+        dashes = tuple(0.8 * length for length in DASHES[key.stroke.dash])  # seen beside a marker
+        look = Look(stroke=key.stroke.colour, width=2, dashes=dashes)
+        shapes.append(line(0, middle, SAMPLE_WIDTH, middle, look))
     if key.marker:
         radius = 6.0 if key.marker.shape == "ring" else 4.2
         shapes.append(marker(key.marker, SAMPLE_WIDTH / 2, middle, radius))

@@ -21,7 +21,7 @@ from pipeline.report.drawing.shapes import (
 
 RIGHT, TOP, BOTTOM = 14.0, 8.0, 36.0
 """From the edges of the sheet to the axes."""
-X_TICK_ROOM, WHOLE_TICK_ROOM, Y_TICK_ROOM = 52.0, 30.0, 30.0
+X_TICK_ROOM, WHOLE_TICK_ROOM, Y_TICK_ROOM = 52.0, 30.0, 28.0
 HALF_STEP = 0.6
 CROWDED_POINTS = 60
 SIDE_BY_SIDE = 0.38

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 ROOM = 0.06
 """Left free on both sides of the values, as a share of their range."""
+SMALLEST = 1e-4
+"""Smaller values have an exponent."""
 LONG_RANGE = 1000
 """Axes over so many times have ticks at the powers of ten only."""
 
@@ -45,11 +47,13 @@ def extent(values: Sequence[float], logarithmic: bool) -> tuple[float, float]:
 
 
 def _linear_ticks(low: float, high: float, wanted: int, whole: bool) -> Iterator[float]:
-    rough = (high - low) / wanted or 1
-    rough = max(1.0, rough) if whole else rough
-    power = 10 ** math.floor(math.log10(rough))
-    factors = (1, 2, 5, 10) if whole else (1, 2, 2.5, 5, 10)
-    step = power * next(factor for factor in factors if factor * power >= rough * 0.999)
+    """The round step that comes nearest to so many ticks."""
+    length = (high - low) or 1
+    power = 10 ** math.floor(math.log10(length / wanted))
+    steps = [factor * power for factor in (1, 2, 2.5, 5, 10)]
+    if whole:
+        steps = [step for step in steps if step >= 1 and float(step).is_integer()] or [1]
+    step = min(steps, key=lambda step: abs(length / step - wanted))
     for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1):
         yield number * step
 
@@ -62,6 +66,8 @@ def _logarithmic_ticks(low: float, high: float) -> Iterator[float]:
 
 def tick_text(value: float) -> str:
     """With thousands separators and as few digits as it needs."""
+    if value and abs(value) < SMALLEST:
+        return f"{value:.3g}".replace("-", "−")  # noqa: RUF001 (as wide as a plus sign)
     rounded = float(f"{value:.6g}")
     text = f"{rounded:,.6f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text.replace("-", "−")  # noqa: RUF001 (as wide as a plus sign)

@@ -101,12 +101,12 @@ def _look(look: Look) -> str:
 
 
 def _text_attributes(text: Text) -> str:
-    found = f' x="{_short(text.x)}" y="{_short(text.y)}" fill="{text.colour}"'
+    attributes = f' x="{_short(text.x)}" y="{_short(text.y)}" fill="{text.colour}"'
     if text.anchor != "start":
-        found += f' text-anchor="{text.anchor}"'
+        attributes += f' text-anchor="{text.anchor}"'
     if text.size != TEXT_SIZE:
-        found += f' font-size="{_short(text.size)}"'
-    return f'{found} font-weight="600"' if text.bold else found
+        attributes += f' font-size="{_short(text.size)}"'
+    return f'{attributes} font-weight="600"' if text.bold else attributes
 
 
 def _attributes(attributes: Attributes) -> str:

@@ -12,7 +12,7 @@ from pipeline.report.dense_and_pruned import accuracy_text, dense_and_pruned
 from pipeline.report.headline import headlines
 from pipeline.report.pages.figures import shown
 from pipeline.report.pages.html import render, unless_secret
-from pipeline.report.wording import NOTHING, dimension_name, number, removal, score_name
+from pipeline.report.wording import NOTHING, dimension_name, number, removal, score_name, score_text
 from pipeline.settings.flat import flat
 
 
@@ -71,7 +71,7 @@ def _step_row(report: RunReport, step: StepRecord) -> list[Value]:
             colours.dimension(dimension),
         ),
         Value(removal(step.chosen, report.shape), step.chosen.layer),
-        _number(step.decision.score, 3),
+        _score(step),
         Value(f"{step.ratio_percent:.2f} %", step.ratio_percent),
         Value(f"{step.params:,}", step.params),
     ]
@@ -91,6 +91,11 @@ def _measured(report: RunReport, step: StepRecord) -> Iterator[Value]:
 def _number(value: float | None, digits: int) -> Value:
     known = finite(value)
     return Value(NOTHING, "") if known is None else Value(number(known, digits), known)
+
+
+def _score(step: StepRecord) -> Value:
+    score, criterion = step.decision.score, step.decision.criterion
+    return Value(score_text(score, criterion), "" if finite(score) is None else score)
 
 
 def _settings(report: RunReport) -> Iterator[tuple[str, str]]:

@@ -83,8 +83,9 @@ def _section(section: Section, figures: list[Figure]) -> Block:
     shapes = list(heading)
     for row in _rows(section, figures):
         two_lines = any(_caption_width(figure) > width for figure, _, width in row)
+        most_notes = max(len(_notes(figure)) for figure, _, _ in row)
         for figure, left, width in row:
-            parts = _captioned(figure, width, section.picture_height, two_lines)
+            parts = _captioned(figure, width, section.picture_height, two_lines, most_notes)
             shapes.append(Group(tuple(parts), place=(left, down)))
         down += section.picture_height
     return Block(down, tuple(shapes))
@@ -142,16 +143,21 @@ def _rows(section: Section, figures: list[Figure]) -> Iterator[list[tuple[Figure
         yield placed
 
 
-def _captioned(figure: Figure, width: float, height: float, two_lines: bool) -> Iterator[Shape]:
-    """The figure between its title and its notes."""
+def _notes(figure: Figure) -> list[str]:
+    return [note for note in figure.notes if note]
+
+
+def _captioned(
+    figure: Figure, width: float, height: float, two_lines: bool, most_notes: int
+) -> Iterator[Shape]:
+    """The figure between its title and its notes, with axes where its neighbours have theirs."""
     top = 0.0
     if figure.title:
         top = CAPTION + (NOTE if two_lines else 0)
         yield from _caption(figure, width, two_lines)
-    notes = [note for note in figure.notes if note]
-    inside = height - top - NOTE * len(notes) - 8
+    inside = height - top - NOTE * most_notes - 8
     yield Group(draw(figure, width, inside).shapes, place=(0.0, top))
-    for row, note in enumerate(notes):
+    for row, note in enumerate(_notes(figure)):
         y = top + inside + 10 + NOTE * row
         yield Text(0, y, shortened(note, width), colours.MUTED)
 
