@@ -5,21 +5,20 @@ import os
 import shlex
 import stat
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pipeline.commands.reporting import report_errors
-from pipeline.distributed.rendezvous import over_ranks
+from pipeline.distributed.start import over_ranks
 from pipeline.errors import ConfigError
-from pipeline.executors import announce_job, executor_named, ranks
+from pipeline.executors import announce_job, ranks
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-    from rich.console import Console
 
     from pipeline.config.compose import Combination
-    from pipeline.plan.run import Run
-    from pipeline.plan.sweep import Sweep
+    from pipeline.distributed.ranks import Leader
 
 
 def main() -> int:
@@ -29,91 +28,61 @@ def main() -> int:
     os.umask(os.umask(0) | stat.S_IWOTH)
     command = shlex.join(["python", *sys.argv])
     announce_job(os.environ)
-    return report_errors(
-        lambda: over_ranks(lambda: compose_and_run(command), ranks(os.environ)), command
-    )
+    work = partial(compose_and_run, command)
+    return report_errors(lambda: over_ranks(work, ranks(os.environ)), command)
 
 
-def compose_and_run(command: str) -> None:
-    """Have Hydra compose the command line, and run what comes of it. Raises ``PipelineError``."""
+def compose_and_run(command: str, leader: "Leader | None" = None) -> None:
+    """Have Hydra compose the command line, and run what comes of it. Raises ``PipelineError``.
+
+    ``leader`` has the ranks that share the scoring.
+    """
     from pipeline.config.compose import compose_command
     from pipeline.config.overrides import check
 
     checked = check(sys.argv[1:])
     combinations, is_sweep = compose_command(checked.arguments, checked.problems)
     if is_sweep:
-        run_sweep(combinations, checked.problems, command)
+        run_sweep(combinations, checked.problems, command, leader)
     elif combinations:
-        run(combinations[0].raw, checked.problems)
+        run(combinations[0].raw, checked.problems, combinations[0].overrides, leader)
     elif checked.problems:
         raise ConfigError(checked.problems)
 
 
-def run(raw: "DictConfig", problems: list[str]) -> None:
+def run(
+    raw: "DictConfig",
+    problems: Sequence[str],
+    overrides: Sequence[str] = (),
+    leader: "Leader | None" = None,
+) -> None:
     """Validate what Hydra composed, and run it or have it run. Raises ``PipelineError``."""
     from pipeline.config.compose import from_composed
+    from pipeline.jobs.launching import carry_out, go_offline, screen
 
-    config = from_composed(raw, problems)
-    go_offline(config.cluster.is_offline)
+    config = from_composed(raw, problems, overrides)
+    go_offline([config])
 
     from pipeline.plan.preflight import check
     from pipeline.plan.run import Run
 
-    ready = Run.prepare(config, check(config))
-    carry_out([ready], lambda: run_here(ready))
+    carry_out([Run.prepare(config, check(config))], screen(), leader=leader)
 
 
-def run_sweep(combinations: "list[Combination]", problems: list[str], command: str) -> None:
-    """Plan all combinations as one, and run them or have them run. Raises ``PipelineError``."""
-    from pipeline.plan import sweep
-
-    configs = sweep.validated(combinations, problems)
-    go_offline(any(config.cluster.is_offline for config in configs))
-
-    planned = sweep.Sweep.of(configs, [each.overrides for each in combinations], command)
-    carry_out(planned.runs, lambda: sweep.run_here(planned, run_here, screen()), planned)
-
-
-def carry_out(
-    runs: "Sequence[Run]", run_all_here: Callable[[], None], sweep: "Sweep | None" = None
+def run_sweep(
+    combinations: "Sequence[Combination]",
+    problems: Sequence[str],
+    command: str,
+    leader: "Leader | None" = None,
 ) -> None:
-    """Show what the runs would do, run them here, or have a cluster run them: as they say."""
-    from pipeline.jobs import launching
+    """Plan all combinations as one, and run them or have them run. Raises ``PipelineError``."""
+    from pipeline.jobs.launching import carry_out, go_offline, screen
+    from pipeline.plan.sweep import Sweep, validated
 
-    if runs[0].config.plan:
-        launching.show(runs, screen())
-    elif executor_named(runs[0].config.cluster.name).is_here:
-        run_all_here()
-    else:
-        launching.launch(runs, screen(), sweep)
-
-
-def go_offline(is_offline: bool) -> None:
-    """Tell the hub's libraries, before they are imported."""
-    if is_offline:
-        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
-
-
-def run_here(ready: "Run") -> None:
-    """Run a run in this process."""
-    from pipeline.runs import session
-    from pipeline.runs.display import Quiet, Terminal
-
-    ready.claim()
-    console = screen()
-    display = (
-        Terminal(console, ready.config.prune.target_ratio)
-        if console.is_terminal
-        else Quiet(console)
-    )
-    session.run_all(ready, display, console)
-
-
-def screen() -> "Console":
-    """Where to print."""
-    from rich.console import Console
-
-    return Console(soft_wrap=True)
+    configs = validated(combinations, problems)
+    go_offline(configs)
+    sweep = Sweep.of(configs, [each.overrides for each in combinations], command)
+    carry_out(sweep.runs, screen(), sweep, leader)
 
 
 if __name__ == "__main__":

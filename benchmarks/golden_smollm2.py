@@ -20,12 +20,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pipeline.scoring.strategy import Precision, Search, strategy
+
 from pipeline.models.loading import LiveModel, load, resolve_device
 from pipeline.models.source import locate
-from pipeline.pruning.state import Candidate
-from pipeline.pruning.trajectory import Step
+from pipeline.pruning.steps import Step
+from pipeline.pruning.units import Candidate
 from pipeline.scoring.perplexity import Windows
-from pipeline.scoring.strategy import Precision, Search, strategy
 
 PPL_TOLERANCE = 2e-4
 NEAR_TIE = 1e-4
@@ -84,7 +85,7 @@ def main() -> int:
         evaluations += len(candidates)
         in_full += sum(not s.estimated for s in step.scored)
         error = max(
-            abs((s.ppl or float("inf")) / c["ppl"] - 1)
+            abs((s.score or float("inf")) / c["ppl"] - 1)
             for s, c in zip(step.scored, reference["candidates"], strict=True)
             if not s.estimated
         )

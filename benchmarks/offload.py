@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline.models.prunable import PrunableModel
+from pipeline.pruning.units import BLOCKS
 from pipeline.scoring.one_pass import OnePass
 from pipeline.scoring.perplexity import Windows
 
@@ -113,7 +114,7 @@ def measure(way: str, device: torch.device, arguments: argparse.Namespace) -> Ou
         model.offload(device, "cpu" if way == "cpu" else "disk")
     placed_s = time.monotonic() - started
     windows = random_windows(arguments.windows, arguments.seqlen, model.model.config.vocab_size)
-    candidates = model.state.candidates("blocks", 0)[: arguments.candidates]
+    candidates = model.state.candidates(BLOCKS, 0)[: arguments.candidates]
     few = Windows(windows.ids[:1], None)
     OnePass(arguments.memory_fraction).losses(model, candidates[:2], few, lambda _: None)
     if on_gpu:

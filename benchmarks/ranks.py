@@ -20,11 +20,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from pipeline.distributed.ranks import losses_of
-from pipeline.distributed.rendezvous import over_ranks
+from pipeline.distributed.start import over_ranks
 from pipeline.models.loading import LiveModel, load, resolve_device
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.source import locate
+from pipeline.models.variants import Variant
 from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import BLOCKS
 from pipeline.scoring.perplexity import Windows
 
 WINDOWS, SEQLEN = 8, 256
@@ -56,16 +58,16 @@ def measure() -> None:
     device = resolve_device("auto")
     live = LiveModel(partial(load_builtin, device))
     losses = losses_of(live, 0.5, device, keep=False)
-    state = live.at(PruningState.dense(load_builtin(device).shape)).state
+    state = PruningState.dense(load_builtin(device).shape)
     ids = torch.randint(3, 4096, (WINDOWS, SEQLEN), generator=torch.Generator().manual_seed(0))
-    windows, candidates = Windows(ids, 2), state.candidates("blocks", 0)
+    windows, candidates = Windows(ids, 2), state.candidates(BLOCKS, 0)
     losses(state, candidates, windows, lambda _: None)
     started = time.perf_counter()
     losses(state, candidates, windows, lambda _: None)
     print(time.perf_counter() - started)
 
 
-def load_builtin(device: str, _: PruningState | None = None) -> PrunableModel:
+def load_builtin(device: str, _: Variant | None = None) -> PrunableModel:
     """The built-in model; ranks load it by this function's name."""
     source = locate(str(ROOT / "pipeline" / "builtin" / "stories-5m"), None, None, False)
     return load(source, "float32", device, "sdpa")

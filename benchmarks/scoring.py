@@ -33,15 +33,17 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pipeline.scoring.strategy import Search, Strategy, strategy
+
 from pipeline.models.blocks import Context
 from pipeline.models.loading import DTYPES, LiveModel, load, resolve_device
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.source import locate
-from pipeline.pruning.state import Candidate, PruningState
-from pipeline.pruning.trajectory import Step
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.steps import Step
+from pipeline.pruning.units import ATTN, BLOCKS, MLP, MLP_CHANNELS, Candidate
 from pipeline.scoring.losses import LocalLosses
 from pipeline.scoring.perplexity import Windows
-from pipeline.scoring.strategy import Search, Strategy, strategy
 
 BUILTIN = Path(__file__).resolve().parents[1] / "pipeline" / "builtin" / "stories-5m"
 LLAMA2_7B = LlamaConfig(
@@ -110,9 +112,9 @@ class Bench:
     def candidates(self, kind: str) -> list[Candidate]:
         """Candidates of a block step or of a step of MLP channels."""
         if kind == "block":
-            return self.model.state.candidates("blocks", 0)
+            return self.model.state.candidates(BLOCKS, 0)
         group = self.arguments.group or self.model.shape.widths("mlp")[0] // 8
-        return self.model.state.candidates("mlp_channels", group)
+        return self.model.state.candidates(MLP_CHANNELS, group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +167,8 @@ def layers_table(bench: Bench) -> None:
         state = bench.model.state
         for layer in range(layers, dense):
             if layer not in state.removed_mlp:
-                state = state.without(Candidate("attn", layer, 0))
-                state = state.without(Candidate("mlp", layer, 0))
+                state = state.without(Candidate(ATTN, layer, 0))
+                state = state.without(Candidate(MLP, layer, 0))
         bench.model.prune_to(state)
         candidates = bench.candidates("block")
         seconds = one_pass(bench, candidates, windows, None).seconds
@@ -240,7 +242,7 @@ def forwards(bench: Bench, candidates: Sequence[Candidate], windows: Windows) ->
     """The plain way, on evenly spaced candidates, scaled to all."""
     count = min(bench.arguments.forwards or len(candidates), len(candidates))
     some = [candidates[i * len(candidates) // count] for i in range(count)]
-    blocks = {(block.unit, block.layer): block for block in bench.model.blocks}
+    blocks = {(block.kind, block.layer): block for block in bench.model.blocks}
 
     def work() -> None:
         for candidate in some:
@@ -267,7 +269,7 @@ def forward_flops(model: PrunableModel, shape: Sequence[int]) -> float:
     config = model.model.config
     weights = sum(p.numel() for block in model.blocks for p in block.body.parameters())
     weights += config.vocab_size * config.hidden_size
-    attention = sum(2 * seqlen * block.width for block in model.blocks if block.unit == "attn")
+    attention = sum(2 * seqlen * block.width for block in model.blocks if block.kind == "attn")
     return windows * seqlen * (2 * weights + attention)
 
 

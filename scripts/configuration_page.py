@@ -6,7 +6,7 @@ python scripts/configuration_page.py
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from pydantic.fields import FieldInfo
 
 from pipeline.config.cluster import sections
 from pipeline.config.schema import schema
+from pipeline.methods import methods
 from pipeline.settings.cluster import ClusterSection
+from pipeline.settings.core import PruneConfig
 
 PAGE = ROOT / "docs" / "configuration.md"
 HEAD = """# Every configuration key
@@ -26,7 +28,8 @@ HEAD = """# Every configuration key
 Given on the command line as `KEY=VALUE`, e.g. `python launch.py prune.target_ratio=15`. A group is
 chosen as `GROUP=OPTION`; what an option sets is in `conf/GROUP/OPTION.yaml`, and a key given on the
 command line wins. `+paper=MODEL` has the paper's settings of a model. Written from
-the sections of `pipeline/settings/` and of the stages by `python scripts/configuration_page.py`.
+the sections of `pipeline/settings/`, of the stages and of the methods by
+`python scripts/configuration_page.py`.
 """
 
 TABLE = "\n| key | allowed | meaning |\n| --- | --- | --- |\n"
@@ -48,19 +51,26 @@ def page() -> str:
             for of_one in sections():
                 choice = type_name(of_one.model_fields["name"].annotation)
                 parts.append(f"\n### cluster={choice}\n\n{of_one.__doc__}\n")
-                parts += rows(name, of_one)
+                parts += rows(name, of_one, ())
+        elif issubclass(section, PruneConfig):
+            parts += rows(name, PruneConfig, ())
+            for method in methods().values():
+                parts.append(f"\n### prune={method.name}\n\n{method.section.__doc__}\n")
+                if method.section.model_fields.keys() > PruneConfig.model_fields.keys():
+                    parts += rows(name, method.section, PruneConfig.model_fields)
         else:
-            parts += rows(name, section)
+            parts += rows(name, section, ())
     return "".join(parts)
 
 
-def rows(name: str, section: type[BaseModel]) -> Iterator[str]:
-    """The table of a section's keys."""
+def rows(name: str, section: type[BaseModel], without: Collection[str]) -> Iterator[str]:
+    """The table of a section's keys, but for those named."""
     yield TABLE
-    for key, entry in section.model_fields.items():
+    fields = {key: entry for key, entry in section.model_fields.items() if key not in without}
+    for key, entry in fields.items():
         if not is_section(entry.annotation):
             yield row(f"{name}.{key}", entry)
-    for key, entry in section.model_fields.items():
+    for key, entry in fields.items():
         if is_section(entry.annotation):
             inner = entry.annotation.model_fields
             first = next(iter(inner.values())).annotation

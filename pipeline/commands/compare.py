@@ -28,13 +28,13 @@ def _arguments(parser: ArgumentParser) -> None:
 def _run_command(parsed: Namespace) -> None:
     from rich.console import Console
 
-    from pipeline.report.compare.comparison import write
-    from pipeline.report.compare.table import comparison_table
+    from pipeline.report.compare.table import runs_table
+    from pipeline.report.output import write_comparison
 
     comparison, folder = gather(parsed.target, parsed.out)
-    written = write(comparison, folder)
+    written = write_comparison(comparison, folder)
     console = Console() if sys.stdout.isatty() else Console(width=200)
-    console.print(comparison_table(comparison.name, comparison.runs))
+    console.print(runs_table(comparison.name, comparison.runs))
     for answer in comparison.answers:
         console.print(
             f"{answer.question}: {answer.text}", soft_wrap=True, markup=False, emoji=False

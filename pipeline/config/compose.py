@@ -84,13 +84,15 @@ def compose_overrides(overrides: Sequence[str]) -> Config:
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             raw = compose("config", [*checked.arguments, SEARCH_PATH])
-            return from_composed(raw, checked.problems)
+            return from_composed(raw, checked.problems, overrides)
     except HydraException as error:
         raise ConfigError([*checked.problems, str(error)]) from error
 
 
-def from_composed(raw: "DictConfig", problems: Sequence[str] = ()) -> Config:
-    """The configuration that Hydra composed.
+def from_composed(
+    raw: "DictConfig", problems: Sequence[str] = (), overrides: Sequence[str] = ()
+) -> Config:
+    """The configuration that Hydra composed, of these overrides among others.
 
     Raises ``ConfigError`` with ``problems``, found before, and all that come to light here.
     """
@@ -101,12 +103,16 @@ def from_composed(raw: "DictConfig", problems: Sequence[str] = ()) -> Config:
     values = _resolved(raw, "", unresolved)
     found = [f"{key}: {reason}" for key, reason in unresolved.items()]
     try:
-        config = validate(values)
+        config = validate(values, {_key(override) for override in overrides})
     except ConfigError as error:
         found += [p for p in error.problems if p.partition(":")[0] not in unresolved]
     if problems or found:
         raise ConfigError([*problems, *found])
     return config
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
 
 
 def _resolved(node: "DictConfig", prefix: str, unresolved: dict[str, str]) -> dict[str, Json]:

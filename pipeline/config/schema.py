@@ -1,9 +1,9 @@
-"""The whole schema, put together from the sections of settings and of the stages.
+"""The whole schema, put together from the sections of settings, stages and methods.
 
 Everything that can be said about a value alone is checked here.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
 from functools import cache
 from typing import Any, get_origin
@@ -14,8 +14,9 @@ from pydantic.fields import FieldInfo
 from pipeline.config.cluster import cluster_section, sections
 from pipeline.errors import ConfigError
 from pipeline.files import Json
+from pipeline.methods import methods
 from pipeline.settings.cluster import ClusterSection
-from pipeline.settings.core import Config
+from pipeline.settings.core import DEFAULT_METHOD, Config, PruneConfig
 from pipeline.settings.messages import message
 from pipeline.settings.secrets import secret_problems, without_secrets
 from pipeline.settings.section import Section
@@ -23,11 +24,12 @@ from pipeline.stages import stages
 
 
 @cache
-def schema() -> type[Config]:
-    """The configuration with every section."""
+def schema(method: str = DEFAULT_METHOD) -> type[Config]:
+    """The configuration with every section; ``prune`` has the keys of a method."""
     owned: dict[str, Any] = {
         stage.section.key: _field(stage.section) for stage in stages() if stage.section
     }
+    owned["prune"] = _field(methods()[method].section)
     return create_model("Config", __base__=Config, __doc__=Config.__doc__, **owned)
 
 
@@ -38,9 +40,16 @@ def _field(section: type[Section]) -> tuple[Any, Any]:
     return section, Field(default_factory=lambda: section.model_validate({}))
 
 
-def known_keys() -> Iterator[str]:
-    """Every key of the schema, dotted; sections alone do not count."""
-    yield from dict.fromkeys(key for key, _ in _fields(schema()))
+@cache
+def known_keys() -> tuple[str, ...]:
+    """Every key, dotted, whatever the method and the executor; sections alone do not count."""
+    return tuple(_fields_of_all())
+
+
+@cache
+def _fields_of_all() -> dict[str, FieldInfo]:
+    """Every field by its dotted key, whatever the method and the executor."""
+    return {key: field for method in methods() for key, field in _fields(schema(method))}
 
 
 def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -65,7 +74,8 @@ def is_known(key: str) -> bool:
 
 def _mappings() -> set[str]:
     """Keys whose value is a mapping with names of the user's own."""
-    return {key for key, field in _fields(schema()) if get_origin(field.annotation) is dict}
+    fields = _fields_of_all().items()
+    return {key for key, field in fields if get_origin(field.annotation) is dict}
 
 
 def unknown_key(key: str, others: Iterable[str] = ()) -> str:
@@ -85,25 +95,64 @@ def _likeness(key: str, known: str) -> float:
     return max(SequenceMatcher(None, key, known).ratio(), 0.85 * last)
 
 
-def validate(raw: Mapping[str, Json]) -> Config:
-    """Turn composed values into a ``Config``, or raise ``ConfigError`` with every problem."""
-    problems = [*secret_problems(raw), *_between_keys(raw), *_mixed_where_it_cannot_be(raw)]
+def validate(composed: Mapping[str, Json], typed: Collection[str] = ()) -> Config:
+    """Turn composed values into a ``Config``, or raise ``ConfigError`` with every problem.
+
+    ``typed`` are the keys that the user gave: one that means nothing to the chosen method is wrong.
+    One that an option set for every method (``+paper``, ``model``) is left out.
+    """
+    raw, problems = _for_method(composed, typed)
+    problems += [*secret_problems(raw), *_between_keys(raw), *_mixed_where_it_cannot_be(raw)]
     cluster, wrong = cluster_section(raw.get("cluster"), _message)
     problems += wrong
+    method = _method_of(raw)
+    known = method if method in methods() else DEFAULT_METHOD
     try:
-        config = schema().model_validate({**raw, "cluster": cluster})
+        config = schema(known).model_validate({**raw, "cluster": cluster})
     except ValidationError as error:
-        problems += [_message(detail) for detail in error.errors()]
+        details = error.errors()
+        if method != known:  # its keys are not known either
+            details = [detail for detail in details if detail["loc"][0] != PruneConfig.key]
+        problems += [_message(detail) for detail in details]
+    if method != known:
+        problems.append(f"prune.method: {method!r} is not there; allowed: {', '.join(methods())}")
     if problems:
         raise ConfigError([without_secrets(problem) for problem in problems])
     return config
 
 
+def _for_method(
+    raw: Mapping[str, Json], typed: Collection[str]
+) -> tuple[dict[str, Json], list[str]]:
+    """The values without keys that only other methods have; problems with those of them typed."""
+    method, section = methods().get(_method_of(raw)), raw.get(PruneConfig.key)
+    if method is None or not isinstance(section, Mapping):
+        return dict(raw), []
+    own = method.section.model_fields
+    others = {key for each in methods().values() for key in each.section.model_fields} - own.keys()
+    kept = {key: value for key, value in section.items() if key not in others}
+    wrong = [
+        f"prune.{key}: means nothing to prune={method.name}; its keys are {', '.join(own)}"
+        for key in section
+        if key in others and f"prune.{key}" in typed
+    ]
+    return {**raw, PruneConfig.key: kept}, wrong
+
+
+def _method_of(raw: Mapping[str, Json]) -> str:
+    """The name of the method; the default where it is not given or no text."""
+    section = raw.get(PruneConfig.key)
+    name = section.get("method", DEFAULT_METHOD) if isinstance(section, Mapping) else None
+    return name if isinstance(name, str) else DEFAULT_METHOD
+
+
 def _between_keys(raw: Mapping[str, Json]) -> Iterator[str]:
-    for stage in stages():
-        given = raw.get(stage.section.key) if stage.section else None
-        if stage.section and isinstance(given, Mapping):
-            yield from stage.section.problems(given)
+    sections = [stage.section for stage in stages() if stage.section]
+    sections += [m.section for name, m in methods().items() if name == _method_of(raw)]
+    for section in sections:
+        given = raw.get(section.key)
+        if isinstance(given, Mapping):
+            yield from section.problems(given)
 
 
 def _mixed_where_it_cannot_be(raw: Mapping[str, Json]) -> Iterator[str]:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pipeline.data.rows import json_lines, read_text
 from pipeline.errors import ConfigError, StageError
+from pipeline.files import Json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,15 +51,11 @@ def local_rows(path: Path, field: str, split: Callable[[str], list[str]]) -> lis
     Raises ``ConfigError`` for a file that is not what its name says.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            [f"calibration.path: {path} is not UTF-8 text (byte {error.start})"]
-        ) from error
-    if path.suffix == ".jsonl":
-        lines = enumerate(text.split("\n"), 1)
-        return [_field(path, number, line, field) for number, line in lines if line.strip()]
-    return split(text)
+        if path.suffix == ".jsonl":
+            return [_text(place, row, field) for place, row in json_lines(path)]
+        return split(read_text(path))
+    except ConfigError as error:
+        raise ConfigError([f"calibration.path: {problem}" for problem in error.problems]) from error
 
 
 def paragraphs(text: str) -> list[str]:
@@ -76,22 +74,16 @@ def ptb_rows(text: str) -> list[str]:
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
-def _field(path: Path, number: int, line: str, field: str) -> str:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ConfigError(
-            [f"calibration.path: {path}, line {number} is not JSON: {error}"]
-        ) from error
-    if not isinstance(row, dict) or not isinstance(row.get(field), str):
-        there = f"it has {', '.join(row)}" if isinstance(row, dict) else "it is no object"
+def _text(place: str, row: Json, field: str) -> str:
+    text = row.get(field) if isinstance(row, dict) else None
+    if not isinstance(text, str):
+        fields = f"it has {', '.join(row)}" if isinstance(row, dict) else "it is no object"
         raise ConfigError(
             [
-                f"calibration.path: {path}, line {number} has no text in the field {field!r} "
-                f"({there}); name the field as calibration.field"
+                f"{place} has no text in the field {field!r} ({fields}); name the field as "
+                "calibration.field"
             ]
         )
-    text: str = row[field]
     return text
 
 

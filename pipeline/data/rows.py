@@ -1,4 +1,4 @@
-"""Rows of the .jsonl files that are measured on."""
+"""Text files and .jsonl files, read with errors that name file and line."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -7,6 +7,32 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.files import Json
+
+
+def read_text(path: Path) -> str:
+    """The text of a file. Raises ``ConfigError`` where it cannot be read or is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path} is not UTF-8 text (byte {error.start})"]) from error
+    except OSError as error:
+        raise ConfigError([f"{path} cannot be read: {error.strerror}"]) from error
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, Json]]:
+    """Lines of a .jsonl file that are not blank: the place of each, for messages, and its value.
+
+    Raises ``ConfigError`` as ``read_text`` does, and for a line that is not JSON.
+    """
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        place = f"{path}, line {number}"
+        if line.strip():
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ConfigError([f"{place} is not JSON: {error}"]) from error
+            yield place, value
 
 
 def read_rows(path: Path, fields: Sequence[str], most: int | None) -> list[dict[str, Any]]:
@@ -15,31 +41,15 @@ def read_rows(path: Path, fields: Sequence[str], most: int | None) -> list[dict[
     Raises ``ConfigError`` that names the line which is no JSON object or lacks a field, and where
     there is no row at all.
     """
-    try:
-        rows = list(islice(_rows(path, fields), most))
-    except UnicodeDecodeError as error:
-        raise ConfigError([f"{path} is not UTF-8 text (byte {error.start})"]) from error
-    except OSError as error:
-        raise ConfigError([f"{path} cannot be read: {error.strerror}"]) from error
+    rows = [_row(place, row, fields) for place, row in islice(json_lines(path), most)]
     if not rows:
         raise ConfigError([f"{path} has no rows"])
     return rows
 
 
-def _rows(path: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                yield _row(f"{path}, line {number}", line, fields)
-
-
-def _row(where: str, line: str, fields: Sequence[str]) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ConfigError([f"{where} is not JSON: {error}"]) from error
+def _row(place: str, row: Json, fields: Sequence[str]) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise ConfigError([f"{where} is not a JSON object"])
+        raise ConfigError([f"{place} is not a JSON object"])
     if lacking := [field for field in fields if field not in row]:
-        raise ConfigError([f"{where} lacks {', '.join(lacking)} (it has {', '.join(row)})"])
+        raise ConfigError([f"{place} lacks {', '.join(lacking)} (it has {', '.join(row)})"])
     return {field: row[field] for field in fields}

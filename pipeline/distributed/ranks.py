@@ -25,9 +25,9 @@ from torch import Tensor
 from pipeline.distributed.rendezvous import Ranks
 from pipeline.errors import StageError
 from pipeline.models.loading import LiveModel
-from pipeline.models.prunable import PrunableModel
-from pipeline.pruning.shape import BLOCK_KINDS
-from pipeline.pruning.state import Candidate, PruningState
+from pipeline.pruning.shape import BLOCK_KINDS, BlockKind
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import Candidate
 from pipeline.scoring.losses import LocalLosses, Losses, lowered
 from pipeline.scoring.one_pass import LOSS_IN_BLOCKS, Progress
 from pipeline.scoring.perplexity import Windows
@@ -48,21 +48,24 @@ SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 def costs(state: PruningState, candidates: Sequence[Candidate]) -> list[int]:
     """What each candidate costs, in blocks: its own, those above it, and the loss."""
-    blocks: list[tuple[int, str]] = [
+    blocks: list[tuple[int, BlockKind]] = [
         (layer, kind)
         for layer in range(len(state.shape.layers))
         for kind in BLOCK_KINDS
         if layer in state.left(kind)
     ]
     above = {block: len(blocks) - height for height, block in enumerate(blocks)}
-    return [above[c.layer, c.unit.removesuffix("_width")] + LOSS_IN_BLOCKS for c in candidates]
+    return [
+        max(above.get((cut.layer, cut.kind), 0) for cut in candidate.cuts) + LOSS_IN_BLOCKS
+        for candidate in candidates
+    ]
 
 
 def divide(costs: Sequence[int], ranks: int) -> list[list[int]]:
-    """The places in ``costs`` that each rank takes, dearest first to whoever has least to do.
+    """Longest-processing-time-first assignment: the places in ``costs`` that each rank gets.
 
-    The dearest branch off lowest, so a removal hardly changes who takes what lies below it, and the
-    states that a rank keeps from one step serve the next.
+    The most expensive candidates branch off lowest, so a removal hardly changes which rank has what
+    lies below it, and the states that a rank keeps from one step serve the next.
     """
     shares: list[list[int]] = [[] for _ in range(ranks)]
     loads = [0] * ranks
@@ -74,6 +77,7 @@ def divide(costs: Sequence[int], ranks: int) -> list[list[int]]:
 
 
 def losses_of(
+    leader: "Leader | None",
     live: LiveModel,
     memory_fraction: float,
     device: str,
@@ -81,21 +85,21 @@ def losses_of(
     keep: bool,
     cast_to: torch.dtype | None = None,
 ) -> Losses:
-    """Losses on ``live``, or on all ranks with a model each that is loaded as ``live`` is.
+    """Losses on ``live``; with a leader on all ranks, with a model each that is loaded as it is.
 
     ``cast_to`` asks for them on a copy with its weights in that format. ``device`` is "cpu" or
     "cuda". Raises ``StageError`` where a rank is gone.
     """
     model = lowered(live, cast_to) if cast_to else live
-    if _leader is None:
+    if leader is None:
         return LocalLosses(model, memory_fraction, keep=keep)
     if device == "cpu":
-        memory_fraction /= _leader.group.ranks.local_size
-    opened = _Open(pickle.dumps(live.load), cast_to, memory_fraction, keep, device)
-    with _leader.exchanging():
-        _leader.group.exchange(opened)
-        _leader.group.use(device)
-    return RankedLosses(cast_to, LocalLosses(model, memory_fraction, keep=keep), _leader)
+        memory_fraction /= leader.group.ranks.local_size
+    opened = _Open(pickle.dumps(live), cast_to, memory_fraction, keep, device)
+    with leader.exchanging():
+        leader.group.exchange(opened)
+        leader.group.use(device)
+    return RankedLosses(cast_to, LocalLosses(model, memory_fraction, keep=keep), leader)
 
 
 class RankedLosses:
@@ -123,22 +127,22 @@ class RankedLosses:
 
         with leader.exchanging():
             group.exchange(_Score(self.cast_to, state, tuple(candidates), windows, shares))
-            found, problem = _scored(lambda: self.local(state, mine, windows, progress), mine)
+            losses, problem = _scored(lambda: self.local(state, mine, windows, progress), mine)
             leader.check()
             if not mine:
                 on_progress(1.0)
-            problems = group.problems(_told(problem))
+            problems = group.problems(_text(problem))
             if not any(problems):
-                parts = group.gather(found, shares, len(windows.ids))
+                parts = group.gather(losses, shares, len(windows.ids))
         if problem:
             raise problem
         for rank, text in enumerate(problems):
             if text:
                 raise StageError(f"rank {rank} failed: {text}")
-        losses = torch.empty(len(candidates), len(windows.ids), dtype=torch.float64)
+        together = torch.empty(len(candidates), len(windows.ids), dtype=torch.float64)
         for share, part in zip(shares, parts, strict=True):
-            losses[share] = part
-        return losses
+            together[share] = part
+        return together
 
 
 class Group:
@@ -262,25 +266,14 @@ class Leader:
         self._noticed.set()
 
 
-_leader: Leader | None = None
-
-
 @contextmanager
-def leading(ranks: Ranks) -> Iterator[None]:
+def leading(ranks: Ranks) -> Iterator[Leader]:
     """Rank 0: the other ranks are there for ``losses_of`` meanwhile, and end with it."""
-    global _leader  # noqa: PLW0603
-    _leader = Leader(Group(ranks))
+    leader = Leader(Group(ranks))
     try:
-        yield
+        yield leader
     finally:
-        _leader.dismiss()
-        _leader = None
-
-
-def require_all() -> None:
-    """Raise ``StageError`` where this process leads ranks and one of them is gone."""
-    if _leader is not None:
-        _leader.check()
+        leader.dismiss()
 
 
 def serve(ranks: Ranks) -> NoReturn:
@@ -314,18 +307,18 @@ def _serve(group: Group) -> NoReturn:
         assert isinstance(command, _Score)
         windows = _recognised(command.windows, known)
         mine = [command.candidates[row] for row in command.shares[group.ranks.rank]]
-        score = partial(served[command.cast_to].losses, command.state, mine, windows, _untold)
-        found, problem = _scored(score, mine)
-        if not any(group.problems(_told(problem))):
-            group.gather(found, command.shares, len(windows.ids))
+        score = partial(served[command.cast_to].losses, command.state, mine, windows, _ignore)
+        losses, problem = _scored(score, mine)
+        if not any(group.problems(_text(problem))):
+            group.gather(losses, command.shares, len(windows.ids))
 
 
 @dataclass(frozen=True, slots=True)
 class _Open:
     """Be ready to score with a model."""
 
-    load: bytes
-    """Pickled, so that equal ones are recognised."""
+    live: bytes
+    """A live model without what is in memory; pickled, so that equal ones are recognised."""
     cast_to: torch.dtype | None
     memory_fraction: float
     keep: bool
@@ -359,8 +352,7 @@ class _Served:
         if opened.cast_to:
             live = lowered(served[None].losses.live, opened.cast_to)
         else:
-            load: Callable[[PruningState], PrunableModel] = pickle.loads(opened.load)  # noqa: S301
-            live = LiveModel(load)
+            live = pickle.loads(opened.live)  # noqa: S301
         return cls(opened, LocalLosses(live, opened.memory_fraction, keep=opened.keep))
 
 
@@ -384,11 +376,11 @@ def _scored(
         return torch.empty(0), error
 
 
-def _told(problem: Exception | None) -> str | None:
+def _text(problem: Exception | None) -> str | None:
     return None if problem is None else str(problem) or type(problem).__name__
 
 
-def _untold(_: float) -> None:
+def _ignore(_: float) -> None:
     """Only rank 0 shows progress."""
 
 

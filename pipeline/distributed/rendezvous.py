@@ -3,8 +3,7 @@
 Imports no torch: a wrong configuration of one process is to be told at once.
 """
 
-import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -21,28 +20,6 @@ class Ranks:
     """Processes on its machine; the most on any, where machines differ."""
     init_method: str
     """Where they meet, as ``torch.distributed`` wants it."""
-
-
-def over_ranks(work: Callable[[], None], ranks: Ranks | None) -> None:
-    """Do ``work``, with the candidates divided over the ranks that this process was started among.
-
-    Rank 0 alone does ``work``. Every other rank scores what rank 0 asks for, and this call ends its
-    process. Raises ``StageError`` where the ranks do not meet.
-    """
-    if ranks is None:
-        work()
-        return
-
-    if ranks.rank > 0:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_IGN)  # rank 0 says when it is over
-
-    from pipeline.distributed.ranks import leading, serve
-
-    if ranks.rank > 0:
-        serve(ranks)
-    with leading(ranks):
-        work()
 
 
 def ranks_of_torchrun(environment: Mapping[str, str]) -> Ranks | None:

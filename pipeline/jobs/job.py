@@ -11,10 +11,12 @@ import signal
 import stat
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.distributed.rendezvous import over_ranks, ranks_of_torchrun
+from pipeline.distributed.rendezvous import ranks_of_torchrun
+from pipeline.distributed.start import over_ranks
 from pipeline.errors import LeaseLostError, PipelineError, StageError
 from pipeline.executors import AnyExecutor, announce_job, executor_named, find_executor, register
 from pipeline.executors.base import Executor
@@ -24,14 +26,17 @@ from pipeline.store.processes import NO_JOB
 from pipeline.store.summary import Work
 
 if TYPE_CHECKING:
+    from pipeline.distributed.ranks import Leader
     from pipeline.plan.run import Run
 
 
 class ThisJob:
     """The job that this process is."""
 
-    def __init__(self, submission: Submission, executor: AnyExecutor) -> None:
-        self.submission, self.executor = submission, executor
+    def __init__(
+        self, submission: Submission, executor: AnyExecutor, leader: "Leader | None"
+    ) -> None:
+        self.submission, self.executor, self.leader = submission, executor, leader
         self.job = executor.current_job(os.environ) or NO_JOB
         self.index, self.restart = self.job.index, self.job.restart
         self.work = Work()
@@ -85,7 +90,7 @@ class ThisJob:
             in_order = self.executor.keeps_order
             check_unchanged(run, task, needs_all=in_order)
             only = set(task.stages) if in_order else set(run.plan.by_name)
-            run_part(run, only, log, self._keep)
+            run_part(run, only, log, self._keep, self.leader)
         for path in _others_that_want(run, task):
             with launched_from(path):
                 other = Run.open(path)
@@ -98,10 +103,9 @@ class ThisJob:
 
     def _check(self) -> None:
         """Raise what ends the stage between two steps."""
-        from pipeline.distributed.ranks import require_all
-
         # first: a job whose rank has died is asked to stop, and that is no reason to requeue it
-        require_all()
+        if self.leader:
+            self.leader.check()
         self.interruption.check()
 
     def _leave_at_once(self) -> None:
@@ -166,17 +170,15 @@ def main() -> int:
     """Run this job, or this process's part of it."""
     # before any thread is started, those of the ranks' exchange among them
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    outcomes: list[int] = []
     try:
         submission = Submission(Path(sys.argv[1]))
         executor = executor_of(submission)
         announce_job(os.environ)
         ranks = ranks_of_torchrun(os.environ) or executor.ranks(os.environ)
-        over_ranks(lambda: outcomes.append(run_submission(submission, executor)), ranks)
+        return over_ranks(partial(run_submission, submission, executor), ranks)
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return outcomes[0]
 
 
 def executor_of(submission: Submission) -> AnyExecutor:
@@ -194,12 +196,14 @@ def executor_of(submission: Submission) -> AnyExecutor:
     return executor_named(submission.executor)
 
 
-def run_submission(submission: Submission, executor: AnyExecutor) -> int:
+def run_submission(
+    submission: Submission, executor: AnyExecutor, leader: "Leader | None" = None
+) -> int:
     """Run this process's job of a submission; the exit status."""
     if submission.intent["offline"]:
         os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_MODE="offline")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return ThisJob(submission, executor).run()
+    return ThisJob(submission, executor, leader).run()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """From prepared runs to jobs, in the words that a person reads."""
 
 import json
+import os
 import shlex
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,8 +18,52 @@ from pipeline.jobs.submit import Work, completed, submit, survey
 from pipeline.plan.forecast import Forecast
 from pipeline.plan.run import Run
 from pipeline.plan.sweep import Sweep
-from pipeline.runs.display import Quiet
-from pipeline.runs.session import conclude, needs_conclusion
+from pipeline.plan.sweep import run_here as run_sweep_here
+from pipeline.runs.display import Quiet, Terminal
+from pipeline.runs.session import conclude, needs_conclusion, run_all
+from pipeline.settings.core import Config
+
+if TYPE_CHECKING:
+    from pipeline.distributed.ranks import Leader
+
+
+def carry_out(
+    runs: Sequence[Run],
+    console: Console,
+    sweep: Sweep | None = None,
+    leader: "Leader | None" = None,
+) -> None:
+    """Show what the runs would do, do it here, or have an executor do it: as they say.
+
+    ``sweep`` is what the runs are part of; ``leader`` has the ranks that share the scoring here.
+    """
+    if runs[0].config.plan:
+        show(runs, console)
+    elif not executor_named(runs[0].config.cluster.name).is_here:
+        launch(runs, console, sweep)
+    elif sweep:
+        run_sweep_here(sweep, partial(run_here, console=console, leader=leader), console)
+    else:
+        run_here(runs[0], console, leader)
+
+
+def run_here(run: Run, console: Console, leader: "Leader | None" = None) -> None:
+    """Run a run in this process."""
+    run.claim()
+    target = run.config.prune.target_ratio
+    display = Terminal(console, target) if console.is_terminal else Quiet(console)
+    run_all(run, display, console, leader)
+
+
+def go_offline(configs: Iterable[Config]) -> None:
+    """Tell the hub's libraries, before they are imported."""
+    if any(config.cluster.is_offline for config in configs):
+        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+
+
+def screen() -> Console:
+    """Where to print."""
+    return Console(soft_wrap=True)
 
 
 def launch(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) -> None:

@@ -98,14 +98,14 @@ def _file_problems(name: str, path: Path) -> list[str]:
 
 
 def _data_problems(name: str, data_dir: Path) -> list[str]:
-    found = local_files(name, data_dir)
-    if len(found) == 1:
+    files = local_files(name, data_dir)
+    if len(files) == 1:
         return []
     expected = data_dir / name / f"{TASKS[name].split}.jsonl"
-    if not found:
+    if not files:
         return [f"{name}: the file {expected} does not exist"]
     return [
-        f"{name}: there are {', '.join(path.name for path in found)} in {expected.parent}; name "
+        f"{name}: there are {', '.join(path.name for path in files)} in {expected.parent}; name "
         f"the one to take {expected.name}"
     ]
 

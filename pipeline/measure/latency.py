@@ -87,7 +87,7 @@ def _latency(settings: LatencySettings, runs: list[list[float]]) -> Latency:
 
 def _check_context(model: PrunableModel, settings: LatencySettings) -> None:
     needed = settings.prompt_tokens + settings.output_tokens
-    context: int | None = getattr(model.model.config, "max_position_embeddings", None)
+    context = model.context_length
     if context is not None and needed > context:
         raise StageError(
             f"latency: {settings.prompt_tokens} prompt and {settings.output_tokens} output tokens "
@@ -98,7 +98,7 @@ def _check_context(model: PrunableModel, settings: LatencySettings) -> None:
 def _prompts(model: PrunableModel, settings: LatencySettings) -> Tensor:
     shape = (settings.batch, settings.prompt_tokens)
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(model.model.config.vocab_size, shape, generator=generator)
+    ids = torch.randint(model.vocabulary_size, shape, generator=generator)
     return ids.to(model.device)
 
 

@@ -23,8 +23,8 @@ def kv_cache_bytes_per_token(model: PrunableModel) -> int:
     window stops growing once the window is full.
     """
     return sum(
-        block.heads.segment_length(segment, block.width) * next(block.body.parameters()).itemsize
+        block.channels.segment_length(segment, block.width) * next(block.body.parameters()).itemsize
         for block in model.blocks
-        if block.unit == "attn"
+        if block.kind == "attn"
         for segment in ("key", "value")
     )

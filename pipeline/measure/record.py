@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline.pruning.records import Measured
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -89,6 +91,15 @@ class Record:
     def accuracy(self) -> float | None:
         """Mean accuracy over the tasks (a fraction); None without tasks."""
         return average_accuracy(self.tasks)
+
+    def of_step(self) -> Measured:
+        """What a line of ``steps.jsonl`` has of it."""
+        return Measured(
+            self.ppl,
+            self.accuracy,
+            asdict(self.latency) if self.latency else None,
+            asdict(self.memory) if self.memory else None,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, with the averages that readers want."""

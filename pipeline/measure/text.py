@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipeline.data.datasets import ROW_SEPARATOR, dataset_rows
-from pipeline.data.rows import read_rows
+from pipeline.data.rows import read_rows, read_text
 from pipeline.errors import ConfigError
 from pipeline.scoring.perplexity import Windows
 
@@ -44,10 +44,7 @@ def text_rows(text: str, data_dir: Path | None) -> list[str]:
         return dataset_rows(WIKITEXT2, path, None)
     if path.suffix == ".jsonl":
         return [str(row["text"]) for row in read_rows(path, ["text"], None)]
-    try:
-        return [path.read_text(encoding="utf-8")]
-    except UnicodeDecodeError as error:
-        raise ConfigError([f"{path} is not UTF-8 text (byte {error.start})"]) from error
+    return [read_text(path)]
 
 
 def text_file(text: str, data_dir: Path | None) -> Path | None:

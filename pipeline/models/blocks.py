@@ -1,36 +1,18 @@
 """A residual block as a module: run whole, run with fewer channels, or cut for good."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.families import BlockLayout, Projection, Segment
+from pipeline.errors import ConfigError
+from pipeline.models.families.base import BlockDescription, Channels, Heads, Projection, Segment
 from pipeline.models.offload import Offloaded
-from pipeline.pruning.shape import BlockShape
+from pipeline.pruning.shape import BLOCK_NAMES, BlockKind, BlockShape
 
 Context = dict[str, Any]
 """What the decoder hands to a layer: masks, rotary embeddings, cache."""
-
-
-@dataclass(frozen=True, slots=True)
-class Heads:
-    """The attention layout of the dense model; it decides how many key rows a query width keeps."""
-
-    query_heads: int
-    key_value_heads: int
-    head_dim: int
-
-    @property
-    def group_width(self) -> int:
-        """Query channels that belong to one key/value head."""
-        return self.query_heads // self.key_value_heads * self.head_dim
-
-    def segment_length(self, segment: Segment, width: int) -> int:
-        """Rows (or columns) that a segment has in a block of ``width`` channels."""
-        return width // self.group_width * self.head_dim if segment in ("key", "value") else width
 
 
 class Block(nn.Module):
@@ -41,23 +23,24 @@ class Block(nn.Module):
 
     def __init__(
         self,
-        unit: Literal["attn", "mlp"],
+        kind: BlockKind,
         layer: int,
         decoder_layer: nn.Module,
-        layout: BlockLayout,
-        heads: Heads,
-        width: int,
+        description: BlockDescription[Heads] | BlockDescription[Channels],
     ) -> None:
         super().__init__()
-        self.unit, self.layer = unit, layer
-        self.layout, self.heads = layout, heads
-        self.width = width
+        self.kind, self.layer = kind, layer
+        self.layout = description.layout
+        self.channels: Heads | Channels = description.channels
+        self.width = self.channels.width
+        layout = self.layout
         self.offloaded: Offloaded | None = None
         self.norm_before = decoder_layer.get_submodule(layout.norm_before)
         self.body = decoder_layer.get_submodule(layout.body)
         self.norm_after = (
             decoder_layer.get_submodule(layout.norm_after) if layout.norm_after else nn.Identity()
         )
+        self._check_widths()
 
     def forward(self, hidden: Tensor, context: Context) -> Tensor:
         """Hidden states ``[batch, tokens, hidden]`` after this block."""
@@ -72,12 +55,12 @@ class Block(nn.Module):
         if self.offloaded:
             self.offloaded.bring()
         arguments = (self.norm_before(hidden),)
-        keywords = context if self.unit == "attn" else {}
+        keywords = context if self.kind == "attn" else {}
         if width is None:
             out = self.body(*arguments, **keywords)
         else:
             out = torch.func.functional_call(self.body, self._narrowed(width), arguments, keywords)
-        if self.unit == "attn":
+        if self.kind == "attn":
             out = out[0]
         added: Tensor = self.norm_after(out)
         return added
@@ -108,14 +91,13 @@ class Block(nn.Module):
         """
         if self.offloaded:
             self.offloaded.bring()
-        groups = self.width // (1 if self.unit == "mlp" else self.heads.group_width)
+        groups = self.width // self.channels.group_width
         importance = torch.zeros(groups, device=next(self.body.parameters()).device)
-        repeats = self.heads.query_heads // self.heads.key_value_heads
         for projection in self.layout.projections:
             weight = self._linear(projection).weight
             for segment, rows in self._split(weight, 0, projection.rows, self.width):
                 norms = rows.float().abs().sum(dim=1).view(groups, -1).sum(dim=1)
-                importance += norms * (repeats if segment in ("key", "value") else 1)
+                importance += norms * self.channels.uses(segment)
         order = torch.argsort(importance, descending=True, stable=True)
         for projection in self.layout.projections:
             linear = self._linear(projection)
@@ -136,8 +118,21 @@ class Block(nn.Module):
             for projection in self.layout.projections
             for tensor, _, _ in _cut_tensors(self._linear(projection), projection)
         )
-        group_width = 1 if self.unit == "mlp" else self.heads.group_width
-        return BlockShape(self.width, group_width, params, params - shrinking)
+        return BlockShape(self.width, self.channels.group_width, params, params - shrinking)
+
+    def _check_widths(self) -> None:
+        """Raise ``ConfigError`` where the modules are not as wide as the configuration says."""
+        for projection in self.layout.projections:
+            for tensor, dim, segments in _cut_tensors(self._linear(projection), projection):
+                expected = sum(self.channels.segment_length(s, self.width) for s in segments)
+                if tensor.shape[dim] != expected:
+                    raise ConfigError(
+                        [
+                            f"model.path: {projection.name} in the {BLOCK_NAMES[self.kind]} of "
+                            f"layer {self.layer} has {tensor.shape[dim]} channels where the "
+                            f"configuration says {expected}"
+                        ]
+                    )
 
     def _linear(self, projection: Projection) -> nn.Linear:
         linear = self.body.get_submodule(projection.name)
@@ -154,7 +149,7 @@ class Block(nn.Module):
                 for cut, dim, segments in _cut_tensors(linear, projection):
                     if cut is parameter:
                         parts = [
-                            part.narrow(dim, 0, self.heads.segment_length(segment, width))
+                            part.narrow(dim, 0, self.channels.segment_length(segment, width))
                             for segment, part in self._split(cut, dim, segments, self.width)
                         ]
                         tensor = parts[0] if len(parts) == 1 else torch.cat(parts, dim)
@@ -164,7 +159,7 @@ class Block(nn.Module):
     def _split(
         self, tensor: Tensor, dim: int, segments: Sequence[Segment], width: int
     ) -> list[tuple[Segment, Tensor]]:
-        lengths = [self.heads.segment_length(segment, width) for segment in segments]
+        lengths = [self.channels.segment_length(segment, width) for segment in segments]
         return list(zip(segments, tensor.split(lengths, dim), strict=True)) if segments else []
 
 

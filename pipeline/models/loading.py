@@ -1,19 +1,19 @@
-"""Loading weights, and the digest that stands for them in keys."""
+"""Loading weights, and the one model in memory."""
 
 import functools
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from pipeline.errors import StageError
-from pipeline.files import encode, key_of, publish, read_json, sha256_of_file
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.source import ModelSource, fetch
+from pipeline.models.variants import Lineage, Variant, dense_lineage
 from pipeline.pruning.state import PruningState
 
 if TYPE_CHECKING:
@@ -22,14 +22,6 @@ if TYPE_CHECKING:
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Offload = Literal["none", "cpu", "disk"]
 """Where the weights of blocks stay that are not on the device."""
-CONFIG_KEYS_WITHOUT_EFFECT = (
-    "_name_or_path",
-    "transformers_version",
-    "torch_dtype",
-    "dtype",
-    "architectures",
-    "use_cache",
-)
 
 
 def load(
@@ -80,7 +72,7 @@ def _placed(model: "PreTrainedModel", device: str, offload: Offload) -> Prunable
 
 def _check_loaded(source: ModelSource, info: Mapping[str, Any]) -> None:
     """Raise ``StageError`` for weights that the files lack: transformers makes up random ones."""
-    found = {
+    wrong = {
         "are missing from its files": sorted(info["missing_keys"]),
         "have another shape than its configuration says": sorted(
             entry[0] if isinstance(entry, tuple) else entry for entry in info["mismatched_keys"]
@@ -88,8 +80,8 @@ def _check_loaded(source: ModelSource, info: Mapping[str, Any]) -> None:
         "are in its files and not in its architecture": sorted(info["unexpected_keys"]),
     }
     problems = [
-        f"{len(names)} weights {what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"  # noqa: PLR2004
-        for what, names in found.items()
+        f"{len(names)} weights {problem}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"  # noqa: PLR2004
+        for problem, names in wrong.items()
         if names
     ]
     if problems:
@@ -103,63 +95,59 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def weights_digest(source: ModelSource, digests: "Digests") -> str:
-    """What stands for a model's weights and architecture in keys, wherever the files are.
+@dataclass(frozen=True, slots=True)
+class DenseLoader:
+    """Loads a model's own weights, from which every variant without other weights can be cut."""
 
-    A hub model is named by repository and commit; other files by their content.
-    """
-    if source.hub_commit:
-        return f"hub:{source.hub_commit}"
-    files = {path.name: digests.of(path) for path in source.weight_files}
-    payload: dict[str, Any] = {"files": files}
-    if not source.gguf_file:
-        config = read_json(source.folder / "config.json")
-        payload["config"] = {k: v for k, v in config.items() if k not in CONFIG_KEYS_WITHOUT_EFFECT}
-    return f"files:{key_of(payload)}"
+    source: ModelSource
+    dtype: str
+    device: str
+    attn_implementation: str
+    offload: Offload
+    reorder: bool
+    """Whether the most important channels and heads are put first."""
 
+    def __call__(self, _variant: Variant) -> PrunableModel:
+        """The dense model. Raises ``StageError`` where it cannot be loaded."""
+        model = load(self.source, self.dtype, self.device, self.attn_implementation, self.offload)
+        if self.reorder:
+            model.reorder()
+        return model
 
-class Digests:
-    """SHA-256 of files, remembered on disk while path, size and modification time stay."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._new: dict[Path, str] = {}
-
-    def of(self, path: Path) -> str:
-        """The digest of a file."""
-        stat = path.stat()
-        what = {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        entry = self.folder / f"{key_of(what)}.json"
-        try:
-            digest: str = read_json(entry)["sha256"]
-        except FileNotFoundError:
-            digest = sha256_of_file(path)
-            self._new[entry] = encode({**what, "sha256": digest})
-        return digest
-
-    def save(self) -> None:
-        """Remember the new ones."""
-        for entry, text in self._new.items():
-            publish(entry, text)
+    def lineage(self, weights: str) -> Lineage:
+        """How what it loads came about; ``weights`` is the digest of the model's files."""
+        return dense_lineage(weights, reordered=self.reorder)
 
 
 class LiveModel:
-    """One model in memory, brought to whatever state is asked for.
+    """One model in memory, brought to whatever variant is asked for.
 
-    ``load`` gives a model, dense or pruned, that can still become the state that it is given.
+    ``load`` gives a model that can still be cut to the variant that it is given. ``lineage`` is
+    how the weights came about that are cut here. A pickled one takes no model along.
     """
 
-    def __init__(self, load: Callable[[PruningState], PrunableModel]) -> None:
-        self.load = load
+    def __init__(self, load: Callable[[Variant], PrunableModel], lineage: Lineage = ()) -> None:
+        self.load, self.lineage = load, lineage
         self._model: PrunableModel | None = None
+        self._base: Lineage = ()
 
-    def at(self, state: PruningState) -> PrunableModel:
-        """The model in ``state``. What was removed comes back only by loading again."""
-        if self._model is None or not self._model.state.can_become(state):
-            self._model = None  # frees its memory before the next one is loaded
-            self._model = self.load(state)
-        self._model.prune_to(state)
-        return self._model
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LiveModel, (self.load, self.lineage)
+
+    def cut(self, state: PruningState) -> Variant:
+        """This model's weights cut down to ``state``."""
+        return Variant.cut(state, self.lineage)
+
+    def at(self, variant: Variant) -> PrunableModel:
+        """The model as ``variant``. What was removed comes back only by loading again."""
+        model = self._model
+        is_near = model is not None and self._base == variant.base
+        if model is None or not is_near or not model.state.can_become(variant.state):
+            self._model = model = None  # frees its memory before the next one is loaded
+            self._model = model = self.load(variant)
+            self._base = variant.base
+        model.prune_to(variant.state)
+        return model
 
 
 @contextmanager

@@ -32,7 +32,7 @@ ALIGNMENT = 256
 """Bytes to which a tensor starts in a slot."""
 
 
-class Home:
+class StoredWeights:
     """The weights of one block in the place where they stay, and the parameters that use them.
 
     Pinned memory is given out in powers of two bytes per tensor: up to twice the weights. A file
@@ -40,7 +40,7 @@ class Home:
     lies in the folder for temporary files (``TMPDIR``), which needs room for all blocks.
     """
 
-    following: "Home | None" = None
+    following: "StoredWeights | None" = None
     """The block that runs after this one."""
 
     def __init__(self, place: Place, pinned: bool) -> None:
@@ -85,7 +85,7 @@ class Home:
 @dataclass(eq=False)
 class _Slot:
     memory: Tensor
-    home: Home | None = None
+    stored: StoredWeights | None = None
     copied: "Future[torch.cuda.Event | None] | None" = None
 
     def wait(self) -> None:
@@ -96,7 +96,7 @@ class _Slot:
 
     def forget(self) -> None:
         self.wait()
-        self.home = self.copied = None
+        self.stored = self.copied = None
 
 
 class Stream:
@@ -115,46 +115,46 @@ class Stream:
             for slot in self._slots:  # not given to others before copies into it are done
                 slot.memory.record_stream(self._side)
 
-    def bring(self, home: Home) -> None:
+    def bring(self, stored: StoredWeights) -> None:
         """Have a block's weights on the device, and begin to copy those of the block after it."""
-        if self._now and self._now.home is home:
+        if self._now and self._now.stored is stored:
             return
         self._put_back()
-        slot = next((slot for slot in self._slots if slot.home is home), None)
+        slot = next((slot for slot in self._slots if slot.stored is stored), None)
         if slot is None:
             slot = self._slots[0]
-            self._copy(home, slot)
+            self._copy(stored, slot)
         slot.wait()
-        home.point_to(home.views(slot.memory))
+        stored.point_to(stored.views(slot.memory))
         self._now = slot
         other = self._slots[1 - self._slots.index(slot)]
-        if home.following and other.home is not home.following:
-            self._copy(home.following, other)
+        if stored.following and other.stored is not stored.following:
+            self._copy(stored.following, other)
 
-    def forget(self, home: Home) -> None:
+    def forget(self, stored: StoredWeights) -> None:
         """What the slots hold of a block is no longer right."""
         for slot in self._slots:
-            if slot.home is home:
+            if slot.stored is stored:
                 slot.forget()
                 self._now = None if self._now is slot else self._now
 
-    def put_back(self, home: Home) -> None:
+    def put_back(self, stored: StoredWeights) -> None:
         """Let a block use its own weights again."""
-        if self._now and self._now.home is home:
+        if self._now and self._now.stored is stored:
             self._put_back()
 
     def _put_back(self) -> None:
-        if self._now and self._now.home:
-            self._now.home.point_to(self._now.home.tensors)
+        if self._now and self._now.stored:
+            self._now.stored.point_to(self._now.stored.tensors)
         self._now = None
 
-    def _copy(self, home: Home, slot: _Slot) -> None:
+    def _copy(self, stored: StoredWeights, slot: _Slot) -> None:
         """Begin to fill a slot, after all that was launched until now: that may read the slot."""
         free = None
         if self._side:
             free = torch.cuda.current_stream(self.device).record_event()
-        sources, targets = list(home.tensors), home.views(slot.memory)
-        slot.home = home
+        sources, targets = list(stored.tensors), stored.views(slot.memory)
+        slot.stored = stored
         slot.copied = self._thread.submit(_copy_all, sources, targets, self._side, free)
 
 
@@ -163,20 +163,20 @@ class Offloaded:
     """One block's weights and the stream that brings them."""
 
     stream: Stream
-    home: Home
+    stored: StoredWeights
 
     def bring(self) -> None:
         """Have the weights on the device."""
-        self.stream.bring(self.home)
+        self.stream.bring(self.stored)
 
     def put_back(self) -> None:
         """Have the block's parameters where they stay."""
-        self.stream.put_back(self.home)
+        self.stream.put_back(self.stored)
 
     def keep(self, parameters: Iterable[nn.Parameter]) -> None:
         """These are the block's parameters from now on."""
-        self.home.keep(parameters)
-        self.stream.forget(self.home)
+        self.stored.keep(parameters)
+        self.stream.forget(self.stored)
 
 
 def offloaded(blocks: Sequence[nn.Module], device: torch.device, place: Place) -> list[Offloaded]:
@@ -184,20 +184,20 @@ def offloaded(blocks: Sequence[nn.Module], device: torch.device, place: Place) -
 
     The device needs room for the two slots. Raises ``StageError`` where the disk has no room.
     """
-    homes = []
+    stores = []
     for block in blocks:
-        home = Home(place, pinned=device.type == "cuda")
-        home.keep(block.parameters())
-        homes.append(home)
-    stream = Stream(device, max((home.bytes for home in homes), default=0))
-    return [Offloaded(stream, home) for home in homes]
+        stored = StoredWeights(place, pinned=device.type == "cuda")
+        stored.keep(block.parameters())
+        stores.append(stored)
+    stream = Stream(device, max((stored.bytes for stored in stores), default=0))
+    return [Offloaded(stream, stored) for stored in stores]
 
 
 def put_in_order(blocks: Sequence[Offloaded | None]) -> None:
     """Tell each block which one runs after it; nothing where the model is not offloaded."""
-    homes = [block.home for block in blocks if block]
-    for home, following in zip(homes, [*homes, None][1:], strict=True):
-        home.following = following
+    stores = [block.stored for block in blocks if block]
+    for stored, following in zip(stores, [*stores, None][1:], strict=True):
+        stored.following = following
 
 
 @torch.no_grad()

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from pipeline.errors import ConfigError
-from pipeline.models.blocks import Block, Context, Heads
-from pipeline.models.families import Family, family_of
+from pipeline.models.blocks import Block, Context
+from pipeline.models.families import family_of
+from pipeline.models.families.base import Family
 from pipeline.models.offload import Place, move_all_but, offloaded, put_in_order
-from pipeline.pruning.shape import LayerShape, ModelShape
+from pipeline.pruning.shape import BLOCK_KINDS, LayerShape, ModelShape
 from pipeline.pruning.state import PruningState
 
 
@@ -41,9 +41,11 @@ class PrunableModel:
         self._decoder: nn.Module = model.get_submodule(self.family.decoder)
         self.final_norm = self._decoder.get_submodule(self.family.final_norm)
         self._head = model.get_submodule(self.family.head)
-        self._layer_types: list[str] | None = copy.copy(getattr(model.config, "layer_types", None))
+        self._layer_types: list[str] | None = copy.copy(
+            getattr(self.text_config, "layer_types", None)
+        )
         self.blocks = _blocks_of(model, self.family)
-        self.shape = _shape_of(model, self.blocks)
+        self.shape = _shape_of(model, self.family, self.blocks)
         self.state = PruningState.dense(self.shape)
         self._regroup()
 
@@ -52,6 +54,27 @@ class PrunableModel:
         """Where the model computes: where its embeddings are."""
         device: torch.device = self.model.get_input_embeddings().weight.device
         return device
+
+    @property
+    def text_config(self) -> PretrainedConfig:
+        """The Hugging Face configuration that the decoder reads: as many layers as are called."""
+        config: PretrainedConfig = self.family.text(self.model.config)
+        return config
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the hidden states."""
+        return self.family.hidden_size(self.model.config)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids; the ids run from 0."""
+        return self.family.vocabulary_size(self.model.config)
+
+    @property
+    def context_length(self) -> int | None:
+        """Most tokens that a sequence may have; None where the configuration does not say."""
+        return self.family.context_length(self.model.config)
 
     def offload(self, device: torch.device, place: Place) -> None:
         """Compute on ``device`` with the blocks' weights in ``place``, brought as they run.
@@ -74,11 +97,11 @@ class PrunableModel:
         """Remove what ``state`` lacks. It must be reachable from the present state."""
         assert self.state.can_become(state), "what was removed cannot come back"
         gone = {("attn", i) for i in state.removed_attn} | {("mlp", i) for i in state.removed_mlp}
-        kept = [block for block in self.blocks if (block.unit, block.layer) not in gone]
+        kept = [block for block in self.blocks if (block.kind, block.layer) not in gone]
         for block in kept:
-            widths = state.attn_widths if block.unit == "attn" else state.mlp_widths
-            if widths[block.layer] < block.width:
-                block.cut(widths[block.layer])
+            width = state.widths(block.kind)[block.layer]
+            if width < block.width:
+                block.cut(width)
         if len(kept) < len(self.blocks):
             self.blocks = kept
             put_in_order([block.offloaded for block in kept])
@@ -123,22 +146,22 @@ class PrunableModel:
     def logits(self, normed: Tensor) -> Tensor:
         """Vocabulary logits of normed hidden states."""
         out: Tensor = self._head(normed)
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        cap = self.family.logit_cap(self.model.config)
         return out if cap is None else torch.tanh(out / cap) * cap
 
     def _regroup(self) -> None:
         groups: list[list[Block]] = [[]]
         seen_attention = False
         for block in self.blocks:
-            if block.unit == "attn" and seen_attention:
+            if block.kind == "attn" and seen_attention:
                 groups.append([])
-            seen_attention = seen_attention or block.unit == "attn"
+            seen_attention = seen_attention or block.kind == "attn"
             groups[-1].append(block)
         setattr(self._decoder, self.family.layers, nn.ModuleList(map(BlockGroup, groups)))
-        attentions = [b for b in self.blocks if b.unit == "attn"]
+        attentions = [b for b in self.blocks if b.kind == "attn"]
         for index, block in enumerate(attentions):
             setattr(block.body, "layer_idx", index)  # noqa: B010 - the cache's index of this attention
-        config = self.model.config
+        config = self.text_config
         if self._layer_types is not None:
             config.layer_types = [
                 self._layer_types[b.layer] for b in attentions
@@ -171,19 +194,6 @@ class _Recorder(nn.Module):
         return hidden_states
 
 
-def heads_of(config: PretrainedConfig) -> Heads:
-    """The attention layout that a Hugging Face configuration states."""
-    query, key_value = config.num_attention_heads, config.num_key_value_heads
-    if query < 1 or key_value < 1 or query % key_value:
-        raise ConfigError(
-            [
-                f"model.path: {query} attention heads on {key_value} key/value heads do not go; "
-                "the first must be a multiple of the second"
-            ]
-        )
-    return Heads(query, key_value, getattr(config, "head_dim", None) or config.hidden_size // query)
-
-
 def shape_from_config(config: PretrainedConfig) -> ModelShape:
     """Parameter counts of the dense model from its configuration alone: no weights, no memory."""
     from transformers import AutoModelForCausalLM
@@ -191,24 +201,25 @@ def shape_from_config(config: PretrainedConfig) -> ModelShape:
     family = family_of(config.model_type)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    return _shape_of(model, _blocks_of(model, family))
+    return _shape_of(model, family, _blocks_of(model, family))
 
 
 def _blocks_of(model: PreTrainedModel, family: Family) -> list[Block]:
-    heads = heads_of(model.config)
     layers = model.get_submodule(family.decoder).get_submodule(family.layers)
-    attn_width = heads.query_heads * heads.head_dim
-    blocks = []
-    for i, layer in enumerate(layers):
-        blocks.append(Block("attn", i, layer, family.attn, heads, attn_width))
-        blocks.append(Block("mlp", i, layer, family.mlp, heads, model.config.intermediate_size))
-    return blocks
+    described = zip(layers.children(), family.describe(model.config), strict=True)
+    return [
+        Block(kind, index, layer, block)
+        for index, (layer, description) in enumerate(described)
+        for kind in BLOCK_KINDS
+        if (block := description.block(kind))
+    ]
 
 
-def _shape_of(model: PreTrainedModel, blocks: list[Block]) -> ModelShape:
-    shapes = {(block.unit, block.layer): block.shape() for block in blocks}
-    layers = 1 + max(block.layer for block in blocks)
+def _shape_of(model: PreTrainedModel, family: Family, blocks: list[Block]) -> ModelShape:
+    shapes = {(block.kind, block.layer): block.shape() for block in blocks}
+    layers = range(len(family.describe(model.config)))
     return ModelShape(
-        tuple(LayerShape(shapes.get(("attn", i)), shapes.get(("mlp", i))) for i in range(layers)),
+        tuple(LayerShape(shapes.get(("attn", i)), shapes.get(("mlp", i))) for i in layers),
         total_params=sum(p.numel() for p in model.parameters()),
+        barred=family.barred,
     )

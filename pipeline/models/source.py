@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import ConfigError
 from pipeline.files import is_file, is_folder
 from pipeline.models.families import family_of
+from pipeline.models.families.base import Family, LayerDescription
+from pipeline.pruning.shape import ModelShape
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -52,10 +54,14 @@ class ModelSource:
         try:
             return AutoConfig.from_pretrained(self.folder, **self.keywords)
         except Exception as error:  # transformers raises whatever a wrong value leads to
-            where = self.folder / (self.gguf_file or "config.json")
             raise ConfigError(
-                [f"model.path: {where} is no readable configuration: {_line(error)}"]
+                [f"model.path: {self.config_file} is no readable configuration: {_line(error)}"]
             ) from error
+
+    @property
+    def config_file(self) -> Path:
+        """The local file that the configuration is read from."""
+        return self.folder / (self.gguf_file or "config.json")
 
     @property
     def keywords(self) -> dict[str, Any]:
@@ -91,6 +97,40 @@ class ModelSource:
         """End-of-sequence id of the configuration: the first where it lists several."""
         eos: int | list[int] | None = self.config.eos_token_id
         return eos[0] if isinstance(eos, list) else eos
+
+    @property
+    def family(self) -> Family:
+        """How models like this one are put together."""
+        return family_of(self.config.model_type)
+
+    @cached_property
+    def layers(self) -> tuple[LayerDescription, ...]:
+        """The layers as the configuration describes them. Raises ``ConfigError``."""
+        return self.family.describe(self.config)
+
+    @cached_property
+    def shape(self) -> ModelShape:
+        """Widths and parameter counts of the dense model. Raises ``ConfigError``."""
+        from pipeline.models.prunable import shape_from_config
+
+        try:
+            return shape_from_config(self.config)
+        except ConfigError:
+            raise
+        except Exception as error:  # as above: whatever a wrong value leads to
+            raise ConfigError(
+                [f"model.path: no model can be made as {self.config_file} says: {_line(error)}"]
+            ) from error
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids; the ids run from 0."""
+        return self.family.vocabulary_size(self.config)
+
+    @property
+    def context_length(self) -> int | None:
+        """Most tokens that a sequence may have; None where the configuration does not say."""
+        return self.family.context_length(self.config)
 
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -187,12 +227,12 @@ def _package_folder(requirement: str, gguf_file: str | None) -> Path:
             ]
         )
     files = [Path(str(distribution.locate_file(f))) for f in distribution.files or ()]
-    found = [f for f in files if f.name == (gguf_file or "config.json")]
-    if not found:
+    candidates = [f for f in files if f.name == (gguf_file or "config.json")]
+    if not candidates:
         raise ConfigError(
             [f"model.gguf_file: the package {name} carries no file {gguf_file or 'config.json'}"]
         )
-    return found[0].parent
+    return candidates[0].parent
 
 
 def _check_files(source: ModelSource) -> None:

@@ -1,8 +1,8 @@
 """What runs would have to score, counted without a model.
 
 Steps on disk are followed as they were decided. After them the search is played with the widest or
-the next best block in place of the one that the scores would choose: which piece goes is not known,
-how many candidates there are nearly is.
+the next best candidate in place of the one that the scores would choose: which piece goes is not
+known, how many candidates there are nearly is.
 """
 
 from collections import defaultdict
@@ -10,15 +10,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.models.prunable import shape_from_config
+from pipeline.methods import method_of
 from pipeline.plan.run import Run
-from pipeline.pruning.shape import BLOCK_KINDS
-from pipeline.pruning.state import DIMENSIONS, Candidate, Dimension, PruningState
-from pipeline.pruning.trajectory import Step, Trajectory
-from pipeline.stages.score import ScoreConfig
+from pipeline.pruning.phases import Phase
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.steps import Step
+from pipeline.pruning.trajectory import Trajectory
+from pipeline.pruning.units import Candidate
+from pipeline.stages import calibrate, score
 from pipeline.stages.shared import identity
-from pipeline.stages.shared.calibration import windows_for
-from pipeline.stages.shared.phases import ends_of, group_size_of
+from pipeline.stages.shared.phases import in_common_order, phases_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,9 @@ class Scoring:
 
     key: tuple[str, int]
     """The same for the same step of the same search from the same state."""
-    dimension: Dimension
+    dimension: str
     candidates: int
+    """Those that the step scores."""
     is_done: bool
     is_estimate: bool
     """Whether steps before it had to be guessed."""
@@ -41,16 +43,16 @@ class Forecast:
     scorings: dict[tuple[str, int], Scoring] = field(default_factory=dict)
     alone: int = 0
     """Evaluations if no run shared anything, done ones included."""
-    seconds: dict[Dimension, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
     """Measured time of one evaluation."""
 
     @classmethod
     def of(cls, runs: Iterable[Run]) -> "Forecast":
         """Count the runs' evaluations, each step once."""
         forecast = cls()
-        times: dict[Dimension, list[tuple[float, int]]] = defaultdict(list)
+        times: dict[str, list[tuple[float, int]]] = defaultdict(list)
         for run in runs:
-            if "prune" in run.plan.by_name:
+            if run.plan.main:
                 own = {scoring.key: scoring for scoring in _Counted(run, times).scorings()}
                 forecast.alone += sum(scoring.candidates for scoring in own.values())
                 forecast.scorings |= own
@@ -119,43 +121,46 @@ def _duration(seconds: float) -> str:
 class _Counted:
     """One run's steps."""
 
-    def __init__(self, run: Run, times: dict[Dimension, list[tuple[float, int]]]) -> None:
+    def __init__(self, run: Run, times: dict[str, list[tuple[float, int]]]) -> None:
         self.run, self.config, self.times = run, run.config, times
-        calibrate = run.plan.by_name["calibrate"]
-        self.calibrate = calibrate.key
-        self.windows = run.store.finished(calibrate)
-        self.dense = PruningState.dense(shape_from_config(run.source.config))
+        calibration = run.plan.by_name[calibrate.STAGE.name]
+        self.calibration = calibration.key
+        self.windows = run.store.finished(calibration)
+        self.dense = PruningState.dense(run.source.shape)
+        self.method = method_of(self.config.prune)
+        self.phases = phases_of(self.config)
 
     def scorings(self) -> Iterator[Scoring]:
         """Of the sensitivity, and of every step down to the target."""
-        if self.config.of(ScoreConfig).enabled:
-            for dimension in DIMENSIONS:
-                yield from self._first(dimension)
+        if score.STAGE.name in self.run.plan.by_name:
+            for phase in in_common_order(self.phases):
+                yield from self._first(phase)
         state, guessed = self.dense, False
-        for dimension, end in ends_of(self.config).items():
-            trajectory, index = self._trajectory(dimension, state), 0
-            while state.ratio_percent < end and (found := self._candidates(state, dimension)):
-                step = None if guessed else self._read(trajectory, index, dimension)
-                yield self._scoring(trajectory, index, dimension, found, step, guessed)
+        for phase in self.phases:
+            trajectory, index = self._trajectory(phase, state), 0
+            before: Sequence[Candidate] = ()
+            while state.ratio_percent < phase.end_percent and (
+                candidates := phase.candidates(state)
+            ):
+                step = None if guessed else self._read(trajectory, index, phase)
+                new = self.method.choice.unscored(candidates, before)
+                yield self._scoring(trajectory, index, phase, new, step, guessed)
                 guessed = guessed or step is None
-                state = state.without(step.chosen if step else _guess(state, found))
+                state = state.without(step.chosen if step else _guess(state, candidates))
+                before = candidates
                 index += 1
 
-    def _first(self, dimension: Dimension) -> Iterator[Scoring]:
-        if found := self._candidates(self.dense, dimension):
-            trajectory = self._trajectory(dimension, self.dense)
-            step = self._read(trajectory, 0, dimension)
-            yield self._scoring(trajectory, 0, dimension, found, step, guessed=False)
+    def _first(self, phase: Phase) -> Iterator[Scoring]:
+        if candidates := phase.candidates(self.dense):
+            trajectory = self._trajectory(phase, self.dense)
+            step = self._read(trajectory, 0, phase)
+            yield self._scoring(trajectory, 0, phase, candidates, step, guessed=False)
 
-    def _candidates(self, state: PruningState, dimension: Dimension) -> list[Candidate]:
-        return state.candidates(dimension, group_size_of(self.config, dimension) or 0)
-
-    def _trajectory(self, dimension: Dimension, start: PruningState) -> Trajectory:
+    def _trajectory(self, phase: Phase, start: PruningState) -> Trajectory:
         """The trajectory; before calibration, one without steps that has the same name for all."""
-        kind = windows_for(dimension)
-        calibration = self.windows[kind]["sha256"] if self.windows else self.calibrate
+        calibration = self.windows[phase.windows]["sha256"] if self.windows else self.calibration
         wanted = identity.of_trajectory(
-            self.config, self.run.plan.weights, calibration, dimension, start
+            self.config, self.run.plan.weights, calibration, phase, start
         )
         return self.run.store.trajectories.find(wanted)
 
@@ -163,23 +168,27 @@ class _Counted:
         self,
         trajectory: Trajectory,
         index: int,
-        dimension: Dimension,
-        found: Sequence[Candidate],
+        phase: Phase,
+        candidates: Sequence[Candidate],
         step: Step | None,
         guessed: bool,
     ) -> Scoring:
         key = (trajectory.key, index)
-        return Scoring(key, dimension, len(found), step is not None, guessed)
+        return Scoring(key, phase.dimension, len(candidates), step is not None, guessed)
 
-    def _read(self, trajectory: Trajectory, index: int, dimension: Dimension) -> Step | None:
+    def _read(self, trajectory: Trajectory, index: int, phase: Phase) -> Step | None:
         """A step that is on disk; its time is noted."""
         step = trajectory.read(index)
-        if step and (took := trajectory.made_by(index).get("seconds")):
-            self.times[dimension].append((took, len(step.scored)))
+        if step and step.evaluations and (took := trajectory.made_by(index).get("seconds")):
+            self.times[phase.dimension].append((took, step.evaluations))
         return step
 
 
 def _guess(state: PruningState, candidates: Sequence[Candidate]) -> Candidate:
     """The candidate that is taken to go: attention and MLP blocks in turn, the widest first."""
-    kept: dict[str, int] = {kind: len(state.left(kind)) for kind in BLOCK_KINDS}
-    return max(candidates, key=lambda c: (kept.get(c.unit, 0), c.width_after, c.layer))
+
+    def preference(candidate: Candidate) -> tuple[int, int, int]:
+        left = sum(len(state.left(kind)) for kind in candidate.unit.kinds)
+        return left if candidate.unit.is_whole else 0, candidate.width_after, candidate.layer
+
+    return max(candidates, key=preference)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from pipeline.models.loading import weights_digest
+from pipeline.models.digests import weights_digest
 from pipeline.models.source import ModelSource
 from pipeline.settings.core import Config
 from pipeline.stages import stages
@@ -30,12 +30,17 @@ class Plan:
     @property
     def key(self) -> str:
         """What the run is about: the pruning, or where there is none the evaluation."""
-        return self.by_name.get("prune", self.stages[-1]).key
+        return (self.main or self.stages[-1]).key
+
+    @property
+    def main(self) -> PlannedStage | None:
+        """The stage that prunes; None where a given pruning is evaluated."""
+        return next((planned for planned in self.stages if planned.stage.is_main), None)
 
 
 def planning_of(config: Config, source: ModelSource, store: Store) -> Planning:
     """What stages are planned from: hashes files, loads no model."""
-    return Planning(config, source, weights_digest(source, store.digests), store.digests.of)
+    return Planning(config, source, weights_digest(source, store.digests.of), store.digests.of)
 
 
 def plan(planning: Planning) -> Plan:

@@ -8,7 +8,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.models.source import ModelSource, fetch, locate
 from pipeline.settings.core import Config
 from pipeline.stages.calibrate import CalibrationConfig
-from pipeline.stages.evaluate import EvaluateConfig
+from pipeline.stages.evaluate import EvaluateConfig, data_sources
 from pipeline.stages.probe import ProbeConfig
 
 
@@ -43,9 +43,9 @@ def needed(config: Config, source: ModelSource) -> Iterator[tuple[str, Callable[
     from pipeline.data.datasets import dataset_rows
     from pipeline.measure.accuracy import TaskSet
     from pipeline.measure.text import text_file, text_rows
-    from pipeline.stages.shared.measuring import sources
 
-    data_dir, task_files = sources(config)
+    sources = data_sources(config)
+    data_dir, task_files = sources.data_dir, sources.task_files
     calibration, evaluate, probe = (
         config.of(CalibrationConfig),
         config.of(EvaluateConfig),

@@ -10,16 +10,15 @@ from pydantic import BaseModel
 from pipeline.errors import ConfigError
 from pipeline.executors import executor_named
 from pipeline.files import is_file, is_folder, read_json
-from pipeline.models.prunable import heads_of, shape_from_config
+from pipeline.methods import method_of
 from pipeline.models.source import ModelSource, locate
 from pipeline.plan.prefetching import missing as not_in_cache
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config, ModelConfig
 from pipeline.stages.calibrate import CalibrationConfig
-from pipeline.stages.evaluate import EvaluateConfig
-from pipeline.stages.probe import ProbeConfig
+from pipeline.stages.evaluate import EvaluateConfig, data_sources, evaluation_protocol
+from pipeline.stages.probe import ProbeConfig, probe_protocol
 from pipeline.stages.shared.calibration import prepare, require_tokenizer
-from pipeline.stages.shared.measuring import What
 from pipeline.store.folders import RUNS
 
 
@@ -62,7 +61,7 @@ class Preflight:
                     "cache", lambda: not_in_cache(config, source),
                     *read, config.of(ProbeConfig), config.of(EvaluateConfig),
                 )  # fmt: skip
-            about_model = _groups if prunes else _pruning_config
+            about_model = _method if prunes else _pruning_config
             problems += _collected(lambda: about_model(config, source))
             if prunes and not file_problems:
                 problems += self._once("windows", lambda: _windows(config, source), *read)
@@ -136,10 +135,10 @@ def _calibration_file(config: Config) -> list[str]:
 
 def _measured_files(config: Config) -> list[str]:
     """Every local file that probe and evaluate read is there, and every task is known."""
-    evaluate = config.of(EvaluateConfig)
-    problems = What.of_evaluation(config).missing(config, "evaluate")
+    evaluate, sources = config.of(EvaluateConfig), data_sources(config)
+    problems = evaluation_protocol(config).missing(sources, "evaluate")
     if config.of(ProbeConfig).every:
-        problems += What.of_probe(config).missing(config, "probe")
+        problems += probe_protocol(config).missing(sources, "probe")
     given = evaluate.pruning_config
     if given is not None and not is_file(given):
         problems.append(f"evaluate.pruning_config: {given} does not exist")
@@ -159,7 +158,7 @@ def _measurements(config: Config, source: ModelSource) -> list[str]:
             f"model.path: {source.folder} has no tokenizer, and probe or evaluate read text; add "
             "its files there, or choose probe=none evaluate=none"
         )
-    context = getattr(source.config, "max_position_embeddings", None)
+    context = source.context_length
     lengths = {
         "probe.prompt_tokens + probe.output_tokens": (
             probe.prompt_tokens + probe.output_tokens if probe.every and probe.latency else 0
@@ -183,31 +182,18 @@ def _pruning_config(config: Config, source: ModelSource) -> list[str]:
             given = read_json(path)
         except ValueError as error:
             return [f"evaluate.pruning_config: {path} is not a JSON file: {error}"]
-        PruningState.from_pruning_config(shape_from_config(source.config), given)
+        PruningState.from_pruning_config(source.shape, given)
     return []
 
 
-def _groups(config: Config, source: ModelSource) -> list[str]:
-    prune, heads = config.prune, heads_of(source.config)
-    attn_width, mlp_width = heads.query_heads * heads.head_dim, source.config.intermediate_size
-    problems = []
-    if prune.mlp_group_size >= mlp_width:
-        problems.append(
-            f"prune.mlp_group_size: {prune.mlp_group_size} is wrong; allowed is a number from "
-            f"1 to {mlp_width - 1}: this model's MLPs have {mlp_width} channels"
-        )
-    if prune.attn_group_size % heads.group_width or prune.attn_group_size > attn_width:
-        problems.append(
-            f"prune.attn_group_size: {prune.attn_group_size} is wrong; allowed is a multiple of "
-            f"{heads.group_width} up to {attn_width}: a key/value head of this model serves "
-            f"{heads.query_heads // heads.key_value_heads} query heads of {heads.head_dim} channels"
-        )
-    return problems
+def _method(config: Config, source: ModelSource) -> list[str]:
+    """The settings of the method fit the model."""
+    return method_of(config.prune).problems(config.prune, source)
 
 
 def _windows(config: Config, source: ModelSource) -> list[str]:
     """The context length; and, for a local file, that it gives the windows asked for."""
-    context = getattr(source.config, "max_position_embeddings", None)
+    context = source.context_length
     require_tokenizer(config.of(CalibrationConfig), source)
     key, length = "calibration.seqlen", config.of(CalibrationConfig).seqlen
     if config.of(CalibrationConfig).path is not None:

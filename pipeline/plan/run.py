@@ -11,11 +11,12 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from pipeline.config.schema import validate
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, StageError
 from pipeline.executors import executor_named, find_executor
 from pipeline.files import read_json
 from pipeline.models.source import ModelSource, locate
 from pipeline.plan.plan import Plan, plan, planning_of
+from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.stages.base import Planning
 from pipeline.store.results import Store
@@ -74,6 +75,15 @@ class Run:
         plan = self.plan
         self.folder.claim(self.config, plan.key, plan.stages, plan.planning.reach)
         self.store.digests.save()
+
+    def final_state(self) -> PruningState:
+        """The state in which the run ended. Raises ``StageError`` before it has."""
+        try:
+            given = read_json(self.folder.path / "pruning_config.json")
+        except FileNotFoundError:
+            path = self.folder.path
+            raise StageError(f"{path} is not pruned yet; see: multipruner status {path}") from None
+        return PruningState.from_pruning_config(self.source.shape, given)
 
     @property
     def is_complete(self) -> bool:

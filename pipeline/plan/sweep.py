@@ -17,12 +17,12 @@ from pipeline.files import Json, encode
 from pipeline.plan.plan import plan, planning_of
 from pipeline.plan.preflight import Preflight
 from pipeline.plan.run import Run, with_device
-from pipeline.pruning.state import DIMENSIONS, Dimension
+from pipeline.pruning.phases import Phase
 from pipeline.settings.core import Config, SweepConfig
 from pipeline.stages.base import Planning
 from pipeline.stages.probe import probe_recipe
 from pipeline.stages.prune import decisions_recipe
-from pipeline.stages.shared.phases import ends_of, group_size_of
+from pipeline.stages.shared.phases import phases_of
 from pipeline.stages.walk import recipe_of
 from pipeline.store.folders import SWEEPS, entries_of
 from pipeline.store.results import Store
@@ -34,7 +34,7 @@ def validated(combinations: Sequence[Combination], problems: Sequence[str]) -> l
 
     Raises ``ConfigError`` with ``problems`` and all of theirs, each once.
     """
-    checks = [partial(from_composed, each.raw) for each in combinations]
+    checks = [partial(from_composed, each.raw, overrides=each.overrides) for each in combinations]
     return _all(checks, [each.overrides for each in combinations], problems)
 
 
@@ -111,7 +111,9 @@ class Sweep:
                 ])  # fmt: skip
             folders[path], distinct[path] = given, run
         in_order = sorted(
-            distinct.values(), key=lambda run: [*ends_of(run.config).values()], reverse=True
+            distinct.values(),
+            key=lambda run: [phase.end_percent for phase in phases_of(run.config)],
+            reverse=True,
         )
         return cls(name, command, tuple(in_order), folders)
 
@@ -195,9 +197,9 @@ def reaches(plannings: Sequence[Planning], store: Store) -> list[dict[str, float
     found: list[dict[str, float]] = [{} for _ in plannings]
     groups: dict[str, list[int]] = defaultdict(list)
     for index, planning in enumerate(plannings):
-        by_name = plan(planning).by_name
-        if "prune" in by_name:
-            planned = replace(planning, planned=by_name)
+        planned_alone = plan(planning)
+        if planned_alone.main:
+            planned = replace(planning, planned=planned_alone.by_name)
             common = {**decisions_recipe(planned), "probe": probe_recipe(planned)}
             groups[encode(common)].append(index)
     for members in groups.values():
@@ -217,20 +219,20 @@ class _Sharing:
 
         All of them went the same way through the ``depth`` dimensions before it.
         """
-        if depth == len(DIMENSIONS):
-            return
-        alike: dict[tuple[Dimension, int | None], list[int]] = defaultdict(list)
+        alike: dict[str, list[int]] = defaultdict(list)
         for index in members:
-            config = self.plannings[index].config
-            dimension = config.prune.order[depth]
-            alike[dimension, group_size_of(config, dimension)].append(index)
-        for (dimension, _), group in alike.items():
+            phases = self._phases(index)
+            if depth < len(phases):
+                alike[encode(phases[depth].identity())].append(index)
+        for group in alike.values():
             if len({self._prune_key(index) for index in group}) == 1:
                 continue
             same_end: dict[float, list[int]] = defaultdict(list)
             for index in group:
-                same_end[ends_of(self.plannings[index].config)[dimension]].append(index)
-            start = [0.0, *ends_of(self.plannings[group[0]].config).values()][depth]
+                same_end[self._phases(index)[depth].end_percent].append(index)
+            phases = self._phases(group[0])
+            dimension = phases[depth].dimension
+            start = [0.0, *(phase.end_percent for phase in phases)][depth]
             if max(same_end) > start:
                 to = self._reach(group[0], dimension, max(same_end))
                 for index in group:
@@ -238,10 +240,13 @@ class _Sharing:
             for ended in same_end.values():
                 self.descend(ended, depth + 1)
 
+    def _phases(self, index: int) -> Sequence[Phase]:
+        return phases_of(self.plannings[index].config)
+
     def _prune_key(self, index: int) -> str:
         return plan(self.plannings[index]).key
 
-    def _reach(self, index: int, dimension: Dimension, end: float) -> float:
+    def _reach(self, index: int, dimension: str, end: float) -> float:
         """``end``, or what a finished stage that serves as well has walked to."""
         planning = self.plannings[index]
         planned = replace(planning, planned=plan(planning).by_name)

@@ -48,7 +48,7 @@ class LayerShape:
 
 @dataclass(frozen=True, slots=True)
 class BarredUnit:
-    """A unit that a model cannot lose, e.g. ``attn_width``, and why, as part of a sentence."""
+    """A unit that a model cannot lose, e.g. ``attn_width``, and why, as a clause for messages."""
 
     unit: str
     reason: str
@@ -91,9 +91,9 @@ class ModelShape:
         """Parameters of embeddings, norms and head."""
         return self.total_params - sum(layer.params for layer in self.layers)
 
-    def is_barred(self, unit: str) -> bool:
-        """Whether the model cannot lose such a unit."""
-        return any(barred.unit == unit for barred in self.barred)
+    def why_barred(self, unit: str) -> str | None:
+        """Why the model cannot lose such a unit; None where it can."""
+        return next((barred.reason for barred in self.barred if barred.unit == unit), None)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON: equal neighbouring layers once, with their number as ``count``."""

@@ -1,24 +1,12 @@
 """The pruning state of a model: which blocks are gone and how wide the others are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.pruning.shape import BLOCK_KINDS, BLOCK_NAMES, BlockKind, BlockShape, ModelShape
-
-Unit = Literal["attn", "mlp", "attn_width", "mlp_width"]
-Dimension = Literal["blocks", "mlp_channels", "heads"]
-DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One piece that could go next: a whole block (``width_after`` 0) or the tail of one."""
-
-    unit: Unit
-    layer: int
-    width_after: int
+from pipeline.pruning.units import Candidate, Cut, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,38 +49,50 @@ class PruningState:
         """Removed parameters, in percent of all parameters of the dense model."""
         return (self.shape.total_params - self.params) / self.shape.total_params * 100
 
-    def candidates(self, dimension: Dimension, group_size: int) -> list[Candidate]:
-        """Everything that could go next in a dimension, in the order that decides ties.
+    def candidates(self, units: Sequence[Unit], group_size: int | None) -> list[Candidate]:
+        """Everything of these units that could go next, in the order that decides ties.
 
-        ``group_size`` is in channels and has no meaning for blocks.
+        ``group_size`` is in channels and has no meaning for what goes as a whole. What the model
+        cannot lose is left out.
         """
-        if dimension == "blocks":
-            kinds = [kind for kind in BLOCK_KINDS if not self.shape.is_barred(kind)]
-            return [Candidate(kind, layer, 0) for kind in kinds for layer in self.left(kind)]
-        unit: Unit
-        kind: BlockKind
-        unit, kind = ("mlp_width", "mlp") if dimension == "mlp_channels" else ("attn_width", "attn")
-        if self.shape.is_barred(unit):
+        return [candidate for unit in units for candidate in self._candidates_of(unit, group_size)]
+
+    def _candidates_of(self, unit: Unit, group_size: int | None) -> list[Candidate]:
+        if any(self.shape.why_barred(name) for name in unit.parts):
             return []
+        if unit.is_whole:
+            layers = {layer for kind in unit.kinds for layer in self.left(kind)}
+            return [Candidate(unit, layer, 0) for layer in sorted(layers)]
+        assert group_size is not None
+        (kind,) = unit.kinds
         widths = self.widths(kind)
         return [
-            Candidate(unit, i, widths[i] - group_size)
-            for i in self.left(kind)
-            if widths[i] > group_size
+            Candidate(unit, layer, widths[layer] - group_size)
+            for layer in self.left(kind)
+            if widths[layer] > group_size
         ]
 
     def without(self, candidate: Candidate) -> "PruningState":
         """The state after ``candidate`` went."""
-        layer = candidate.layer
-        match candidate.unit:
-            case "attn":
-                return replace(self, removed_attn=(*self.removed_attn, layer))
-            case "mlp":
-                return replace(self, removed_mlp=(*self.removed_mlp, layer))
-            case "attn_width":
-                return replace(self, attn_widths=_set(self.attn_widths, candidate))
-            case "mlp_width":
-                return replace(self, mlp_widths=_set(self.mlp_widths, candidate))
+        state = self
+        for cut in candidate.cuts:
+            state = state._after(cut)
+        return state
+
+    def _after(self, cut: Cut) -> "PruningState":
+        """With one block gone or narrower; the same where it is gone already."""
+        if cut.layer not in self.left(cut.kind):
+            return self
+        is_attention = cut.kind == "attn"
+        if cut.width_after == 0:
+            if is_attention:
+                return replace(self, removed_attn=(*self.removed_attn, cut.layer))
+            return replace(self, removed_mlp=(*self.removed_mlp, cut.layer))
+        before = self.widths(cut.kind)
+        widths = (*before[: cut.layer], cut.width_after, *before[cut.layer + 1 :])
+        if is_attention:
+            return replace(self, attn_widths=widths)
+        return replace(self, mlp_widths=widths)
 
     def can_become(self, later: "PruningState") -> bool:
         """Whether ``later`` is reached from here by removals alone."""
@@ -154,10 +154,6 @@ class PruningState:
         )
 
 
-def _set(widths: tuple[int, ...], candidate: Candidate) -> tuple[int, ...]:
-    return (*widths[: candidate.layer], candidate.width_after, *widths[candidate.layer + 1 :])
-
-
 def _read_indices(
     key: str, config: Mapping[str, Any], shape: ModelShape, kind: BlockKind, problems: list[str]
 ) -> tuple[int, ...]:
@@ -169,6 +165,8 @@ def _read_indices(
         problems.append(f"{key}: layers {bad} do not exist; the model has layers 0 to {layers - 1}")
     if bad := [i for i in value if 0 <= i < layers and shape.block(kind, i) is None]:
         problems.append(f"{key}: layers {bad} of the model have no {BLOCK_NAMES[kind]}")
+    if value and (why_barred := shape.why_barred(kind)):
+        problems.append(f"{key}: {value} cannot be removed: {why_barred}")
     if len(set(value)) < len(value):
         problems.append(f"{key}: {value} names a layer twice")
     return tuple(value)
@@ -199,7 +197,11 @@ def _read_widths(
         )
         return ()
     for layer, width in sorted(widths.items()):
-        if problem := _width_problem(width, shape.block(kind, layer), kind):
+        problem = _width_problem(width, shape.block(kind, layer), kind)
+        why_barred = shape.why_barred(f"{kind}_width")
+        if not problem and why_barred and width != shape.widths(kind)[layer]:
+            problem = f"allowed is {shape.widths(kind)[layer]}: {why_barred}"
+        if problem:
             problems.append(f"{key}: layer {layer} has {width!r}; {problem}")
     return tuple(widths[i] for i in range(layers))
 

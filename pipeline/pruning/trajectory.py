@@ -1,15 +1,12 @@
 """The record of one dimension's steps from one starting state: one file a step, decisions only."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StageError
 from pipeline.files import encode, key_of, publish, read_json
-from pipeline.pruning.state import Candidate
+from pipeline.pruning.steps import Step
 
 Guard = Callable[[], None]
 """Raises ``LeaseLostError`` where this process may no longer write."""
@@ -18,76 +15,6 @@ Lock = Callable[
 ]
 """Makes this process the only writer of a folder, after waiting for whoever is: the first function
 is told meanwhile who that is; the second says when to give up, which gives None."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredCandidate:
-    """A candidate and the perplexity of the model without it; None where that is no number."""
-
-    candidate: Candidate
-    ppl: float | None
-    estimated: bool = False
-    """Whether the number is an estimate: good enough to see that another candidate goes."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The candidate's keys and its perplexity; ``estimated`` only where it is."""
-        mark = {"estimated": True} if self.estimated else {}
-        return {**asdict(self.candidate), "ppl": self.ppl, **mark}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "ScoredCandidate":
-        """The inverse of ``to_json``."""
-        candidate = Candidate(data["unit"], data["layer"], data["width_after"])
-        return cls(candidate, data["ppl"], data.get("estimated", False))
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One removal: every candidate with its perplexity, and the one that went."""
-
-    chosen: Candidate
-    importance: float
-    """Perplexity of the model after the removal; the lowest of all candidates."""
-    scored: tuple[ScoredCandidate, ...]
-    audited: Candidate | None = None
-    """What exhaustive scoring would have chosen, where a faster search was checked against it."""
-
-    @classmethod
-    def choose(cls, scored: Sequence[ScoredCandidate]) -> "Step":
-        """The first candidate with the lowest perplexity goes; estimates and not-a-number never."""
-        finite = [
-            (s.ppl, s.candidate)
-            for s in scored
-            if s.ppl is not None and math.isfinite(s.ppl) and not s.estimated
-        ]
-        if not finite:
-            raise StageError(
-                f"none of the {len(scored)} candidates has a finite perplexity: the model or its "
-                "precision is at fault; try model.dtype=float32. The steps so far are kept."
-            )
-        importance, chosen = min(finite, key=lambda pair: pair[0])
-        return cls(chosen, importance, tuple(scored))
-
-    @property
-    def refused(self) -> list[Candidate]:
-        """Candidates whose perplexity is not a finite number."""
-        return [s.candidate for s in self.scored if s.ppl is None]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON; floats keep every bit."""
-        return {
-            "chosen": asdict(self.chosen),
-            "importance": self.importance,
-            "candidates": [s.to_json() for s in self.scored],
-            **({"audited": asdict(self.audited)} if self.audited else {}),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Step":
-        """The inverse of ``to_json``."""
-        scored = tuple(ScoredCandidate.from_json(entry) for entry in data["candidates"])
-        audited = Candidate(**data["audited"]) if "audited" in data else None
-        return cls(Candidate(**data["chosen"]), data["importance"], scored, audited)
 
 
 class Trajectory:

@@ -1,4 +1,4 @@
-"""Everything that a report tells, as plain values. Whoever makes a report fills these in."""
+"""Everything that a report shows, as plain values. Whoever makes a report fills these in."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,52 +6,22 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline.measure.record import Record, TaskScore, average_accuracy
+from pipeline.pruning.records import StepRecord
 from pipeline.pruning.shape import ModelShape
-from pipeline.pruning.state import Dimension, PruningState, Unit
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.steps import PERPLEXITY
+from pipeline.pruning.units import Candidate
 
-Which = Literal["dense", "pruned"]
-
-
-@dataclass(frozen=True, slots=True)
-class ReportStep:
-    """One step of the run, and what a probe measured after it."""
-
-    step: int
-    dimension: Dimension
-    unit: Unit
-    layer: int
-    width_after: int
-    importance: float | None
-    """Calibration perplexity after the step."""
-    ratio_percent: float
-    params: int
-    record: Record | None = None
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any], record: Record | None = None) -> "ReportStep":
-        """From a line of ``steps.jsonl``."""
-        return cls(
-            step=row["step"],
-            dimension=row["dimension"],
-            unit=row["unit"],
-            layer=row["layer"],
-            width_after=row["width_after"],
-            importance=row["importance"],
-            ratio_percent=row["ratio_percent"],
-            params=row["params"],
-            record=record,
-        )
+Side = Literal["dense", "pruned"]
 
 
 @dataclass(frozen=True, slots=True)
 class UnitLoss:
     """The dense model without one unit."""
 
-    unit: Unit
-    layer: int
-    width_after: int
-    ppl: float | None
-    """None where it is no number."""
+    candidate: Candidate
+    score: float | None
+    """Of the criterion, e.g. perplexity. None where it is no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +29,28 @@ class Sensitivity:
     """How the dense model takes the loss of each unit of one dimension."""
 
     dense_ppl: float | None
+    """None where it is not known, or the scores are no perplexities."""
     losses: tuple[UnitLoss, ...]
+    score_name: str = PERPLEXITY
+    """What the scores are called."""
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "Sensitivity":
         """From one dimension's entry in ``sensitivity.json``."""
+        candidates = entry["candidates"]
+        is_perplexity = all("ppl" in candidate for candidate in candidates)
         losses = tuple(
-            UnitLoss(c["unit"], c["layer"], c["width_after"], c["ppl"]) for c in entry["candidates"]
+            UnitLoss(Candidate.from_json(candidate), candidate["ppl" if is_perplexity else "score"])
+            for candidate in candidates
         )
-        return cls(entry["dense_ppl"], losses)
+        if is_perplexity:
+            return cls(entry["dense_ppl"], losses)
+        return cls(None, losses, "score")
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What the closing evaluation of one model said."""
+    """What the closing evaluation of one model measured."""
 
     tasks: tuple[TaskScore, ...] = ()
     ppl: float | None = None
@@ -93,12 +71,14 @@ class RunReport:
     """What to show of the configuration, nested or flat. It is shown to everyone who reads."""
     dense: Record | None = None
     pruned: Record | None = None
-    steps: tuple[ReportStep, ...] = ()
+    steps: tuple[StepRecord, ...] = ()
+    records: Mapping[int, Record] = field(default_factory=dict)
+    """What a probe measured after a step, by the step's number."""
     dense_importance: Mapping[str, float | None] | None = None
     """Calibration perplexity of the dense model by dimension."""
     sensitivity: Mapping[str, Sensitivity] = field(default_factory=dict)
     """By dimension."""
-    evaluation: Mapping[Which, Evaluation] = field(default_factory=dict)
+    evaluation: Mapping[Side, Evaluation] = field(default_factory=dict)
     evaluation_text: str = "WikiText-2"
     """What the evaluation's perplexity was taken on."""
     probe_share: float | None = None
@@ -111,32 +91,42 @@ class RunReport:
         """The dense model."""
         return self.state.shape
 
-    def record_of(self, which: Which) -> Record | None:
+    def record_of(self, side: Side) -> Record | None:
         """What was measured of the dense or of the pruned model.
 
         The probe of the last step measured the final state too.
         """
-        if which == "dense":
+        if side == "dense":
             return self.dense
-        return self.pruned or (self.steps[-1].record if self.steps else None)
+        return self.pruned or (self.records.get(self.steps[-1].step) if self.steps else None)
 
-    def tasks_of(self, which: Which) -> tuple[TaskScore, ...]:
+    def tasks_of(self, side: Side) -> tuple[TaskScore, ...]:
         """Task scores of the evaluation; of the probe where no model was evaluated.
 
         Both models' scores come from the same of the two, else they could not be compared.
         """
         if any(evaluation.tasks for evaluation in self.evaluation.values()):
-            evaluation = self.evaluation.get(which)
+            evaluation = self.evaluation.get(side)
             return evaluation.tasks if evaluation else ()
-        record = self.record_of(which)
+        record = self.record_of(side)
         return record.tasks if record else ()
 
-    def evaluation_ppl_of(self, which: Which) -> float | None:
+    def evaluation_ppl_of(self, side: Side) -> float | None:
         """Perplexity on the evaluation's text."""
-        evaluation = self.evaluation.get(which)
+        evaluation = self.evaluation.get(side)
         return finite(evaluation.ppl) if evaluation else None
 
-    def dense_importance_of(self, dimension: Dimension) -> float | None:
+    @property
+    def criterion(self) -> str:
+        """What decided the steps."""
+        return self.steps[-1].decision.criterion if self.steps else PERPLEXITY
+
+    @property
+    def dimensions(self) -> list[str]:
+        """In the order in which the run pruned them."""
+        return list(dict.fromkeys(step.dimension for step in self.steps))
+
+    def dense_importance_of(self, dimension: str) -> float | None:
         """Calibration perplexity of the dense model on the windows of one dimension."""
         known = (self.dense_importance or {}).get(dimension)
         if known is None and dimension in self.sensitivity:

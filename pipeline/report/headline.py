@@ -1,15 +1,13 @@
 """The run in three sentences: what was removed, what that cost, what it gained."""
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.measure.record import Record
-from pipeline.report.comparison import accuracy_text
+from pipeline.pruning.shape import BLOCK_KINDS, BLOCK_NAMES, BlockKind
 from pipeline.report.data import RunReport, finite, mean_accuracy
-from pipeline.report.series import cells
+from pipeline.report.dense_and_pruned import accuracy_text
 from pipeline.report.wording import (
-    KIND_NAMES,
     TIMES,
     number,
     relative_change,
@@ -24,7 +22,8 @@ class Headline:
 
     title: str
     value: str
-    what: str
+    quantity: str
+    """What the number is of."""
     details: tuple[str, ...]
 
 
@@ -39,16 +38,22 @@ def _removed(report: RunReport) -> Headline:
         f"{short_count(state.shape.total_params)} → {short_count(state.params)} parameters "
         f"in {len(state.shape.layers)} layers"
     )
-    gone = Counter[str](cell.kind for cell in cells(report) if cell.removed)
-    cut = Counter[str](
-        cell.kind for cell in cells(report) if not cell.removed and cell.width < cell.dense_width
-    )
+    gone = {kind: _whole(report, kind) - len(state.left(kind)) for kind in BLOCK_KINDS}
+    narrower = {
+        kind: sum(state.widths(kind)[i] < state.shape.widths(kind)[i] for i in state.left(kind))
+        for kind in BLOCK_KINDS
+    }
     details = [sizes]
-    for count, what in ((gone, "whole blocks gone"), (cut, "blocks made narrower")):
-        kinds = [f"{count[kind]} {name}" for kind, name in KIND_NAMES.items() if count[kind]]
+    for counts, label in ((gone, "whole blocks gone"), (narrower, "blocks made narrower")):
+        kinds = [f"{count} {BLOCK_NAMES[kind]}" for kind, count in counts.items() if count]
         if kinds:
-            details.append(f"{what}: {', '.join(kinds)}")
+            details.append(f"{label}: {', '.join(kinds)}")
     return Headline("Removed", f"{state.ratio_percent:.1f} %", "of the parameters", tuple(details))
+
+
+def _whole(report: RunReport, kind: BlockKind) -> int:
+    """Blocks of the dense model."""
+    return sum(width > 0 for width in report.shape.widths(kind))
 
 
 def _cost(report: RunReport) -> Headline:
@@ -117,8 +122,8 @@ def _gained(report: RunReport) -> Headline:
 
 
 def _accuracy(report: RunReport) -> list[str]:
-    before, after = (mean_accuracy(report.tasks_of(which)) for which in ("dense", "pruned"))
-    names = [{task.task for task in report.tasks_of(which)} for which in ("dense", "pruned")]
+    before, after = (mean_accuracy(report.tasks_of(side)) for side in ("dense", "pruned"))
+    names = [{task.task for task in report.tasks_of(side)} for side in ("dense", "pruned")]
     if not before or not after or names[0] != names[1]:
         return []
     points = signed((after[0] - before[0]) * 100)
@@ -130,13 +135,13 @@ def _calibration(report: RunReport) -> tuple[float | None, float | None]:
     if not report.steps:
         return None, None
     last = report.steps[-1]
-    return report.dense_importance_of(last.dimension), finite(last.importance)
+    return report.dense_importance_of(last.dimension), finite(last.decision.perplexity)
 
 
 def _pair(
     report: RunReport, value: Callable[[Record], float | None]
 ) -> tuple[float | None, float | None]:
-    before, after = (report.record_of(which) for which in ("dense", "pruned"))
+    before, after = (report.record_of(side) for side in ("dense", "pruned"))
     return (
         finite(value(before)) if before else None,
         finite(value(after)) if after else None,

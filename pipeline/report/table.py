@@ -4,19 +4,19 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.report.comparison import comparison
 from pipeline.report.data import RunReport
+from pipeline.report.dense_and_pruned import dense_and_pruned
 
 CHANGE_STYLES = {True: "cyan", False: "yellow", None: ""}
 
 
-def comparison_table(report: RunReport) -> Table:
+def dense_and_pruned_table(report: RunReport) -> Table:
     """Dense, pruned and the change, for everything that was measured."""
     table = Table(title=escape(report.name), title_justify="left")
     table.add_column(Text(report.model_name), overflow="fold")
     for heading in ("dense", "pruned", "change"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in comparison(report):
+    for row in dense_and_pruned(report):
         label = Text(("  " if row.indent else "") + row.label)
         change = Text(row.change, style=CHANGE_STYLES[row.better])
         table.add_row(label, Text(row.dense), Text(row.pruned), change)

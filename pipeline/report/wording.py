@@ -1,9 +1,11 @@
 """Names and numbers as a person reads them."""
 
-from pipeline.report.data import ReportStep, UnitLoss, finite
+from pipeline.pruning.shape import BLOCK_NAMES, ModelShape
+from pipeline.pruning.steps import PERPLEXITY
+from pipeline.pruning.units import Candidate
+from pipeline.report.data import finite
 
 DIMENSION_NAMES = {"blocks": "Blocks", "mlp_channels": "MLP channels", "heads": "Attention heads"}
-KIND_NAMES = {"attn": "attention", "mlp": "MLP"}
 
 NOTHING = "–"  # noqa: RUF001 (an en dash stands for no value in a table)
 TIMES = "×"  # noqa: RUF001 (an x would be a letter)
@@ -50,9 +52,40 @@ def short_count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def removal(step: ReportStep | UnitLoss, dense_width: int) -> str:
-    """What a step took, in words."""
-    kind = KIND_NAMES[step.unit.removesuffix("_width")]
-    if step.width_after == 0:
-        return f"{kind} block of layer {step.layer}"
-    return f"{kind} of layer {step.layer} to {step.width_after:,} of {dense_width:,} channels"
+def dimension_name(name: str) -> str:
+    """A dimension as a person reads it; of one that is not known here, its name in files."""
+    return DIMENSION_NAMES.get(name, name.replace("_", " ").capitalize())
+
+
+def score_name(criterion: str) -> str:
+    """What the scores of a criterion are called."""
+    plain = criterion.replace("_", " ")
+    return "calibration perplexity" if criterion == PERPLEXITY else f"{plain} score"
+
+
+def score_text(score: float | None, criterion: str) -> str:
+    """A score as a person reads it. Those that are no perplexities may be of any size."""
+    known = finite(score)
+    if known is None or criterion == PERPLEXITY:
+        return number(known, 3)
+    return f"{known:.4g}".replace("-", MINUS)
+
+
+def block_of(candidate: Candidate) -> str:
+    """The block or layer that a candidate touches, in words: attention block, layer."""
+    kinds = candidate.unit.kinds
+    return f"{BLOCK_NAMES[kinds[0]]} block" if len(kinds) == 1 else candidate.unit.label
+
+
+def removal(candidate: Candidate, shape: ModelShape) -> str:
+    """What a candidate takes, in words."""
+    if candidate.unit.is_whole:
+        if len(candidate.unit.kinds) > 1:
+            return f"{candidate.unit.label} {candidate.layer}"
+        return f"{block_of(candidate)} of layer {candidate.layer}"
+    parts = [
+        f"{BLOCK_NAMES[cut.kind]} of layer {cut.layer} to {cut.width_after:,} of "
+        f"{shape.widths(cut.kind)[cut.layer]:,} channels"
+        for cut in candidate.cuts
+    ]
+    return ", ".join(parts)

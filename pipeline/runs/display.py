@@ -6,7 +6,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pipeline.stages.base import StepRow
+from pipeline.pruning.records import StepRecord
+from pipeline.stages import is_main
 
 
 class Display(Protocol):
@@ -18,7 +19,7 @@ class Display(Protocol):
     def stage_ended(self, name: str, status: str, seconds: float) -> None:
         """A stage ended: new, reused or failed."""
 
-    def step(self, row: StepRow, computed: bool) -> None:
+    def step(self, step: StepRecord, computed: bool) -> None:
         """A step of the run is on disk; ``computed`` now or found there."""
 
     def scored(self, share: float) -> None:
@@ -39,7 +40,7 @@ class Quiet:
 
     def stage_started(self, name: str) -> None: ...  # noqa: D102
     def stage_ended(self, name: str, status: str, seconds: float) -> None: ...  # noqa: D102
-    def step(self, row: StepRow, computed: bool) -> None: ...  # noqa: D102
+    def step(self, step: StepRecord, computed: bool) -> None: ...  # noqa: D102
     def scored(self, share: float) -> None: ...  # noqa: D102
     def note(self, text: str) -> None: ...  # noqa: D102
 
@@ -64,9 +65,9 @@ class JobLog:
     def stage_ended(self, name: str, status: str, seconds: float) -> None:  # noqa: D102
         self._print(f"{name} {status}" + (f" in {seconds:.0f} s" if status != "reused" else ""))
 
-    def step(self, row: StepRow, computed: bool) -> None:  # noqa: D102
+    def step(self, step: StepRecord, computed: bool) -> None:  # noqa: D102
         if computed:
-            self._print(step_line(row))
+            self._print(step_line(step))
         self.check()
 
     def scored(self, share: float) -> None:  # noqa: ARG002, D102
@@ -108,7 +109,7 @@ class Terminal(Quiet):
 
     def stage_started(self, name: str) -> None:  # noqa: D102
         self.bar.start()
-        total = self.target_ratio if name == "prune" else None
+        total = self.target_ratio if is_main(name) else None
         self.bar.reset(self.task, description=name, total=total)
 
     def stage_ended(self, name: str, status: str, seconds: float) -> None:  # noqa: D102
@@ -116,10 +117,10 @@ class Terminal(Quiet):
         took = f" in {seconds:.0f} s" if status == "new" else ""
         self.console.print(f"[bold]{name}[/bold] {status}{took}")
 
-    def step(self, row: StepRow, computed: bool) -> None:  # noqa: D102
-        self.last_gain, self.ratio = row.ratio_percent - self.ratio, row.ratio_percent
+    def step(self, step: StepRecord, computed: bool) -> None:  # noqa: D102
+        self.last_gain, self.ratio = step.ratio_percent - self.ratio, step.ratio_percent
         self.bar.update(self.task, completed=min(self.ratio, self.target_ratio))
-        self.console.print(step_line(row) + ("" if computed else "  (found)"), highlight=False)
+        self.console.print(step_line(step) + ("" if computed else "  (found)"), highlight=False)
 
     def scored(self, share: float) -> None:  # noqa: D102
         self.bar.advance(self.task, share * self.last_gain)
@@ -130,20 +131,11 @@ class Terminal(Quiet):
             self.console.print(text, markup=False)
 
 
-def step_line(row: StepRow) -> str:
+def step_line(step: StepRecord) -> str:
     """A step in one line."""
-    left = "removed" if row.chosen.width_after == 0 else f"to {row.chosen.width_after} channels"
+    chosen, decision = step.chosen, step.decision
+    left = "removed" if chosen.unit.is_whole else f"to {chosen.width_after} channels"
     return (
-        f"step {row.step:3d}  {_name(row):<18} {left:<17} perplexity {row.importance:9.3f}  "
-        f"ratio {row.ratio_percent:6.2f} %"
+        f"step {step.step:3d}  {f'{chosen.unit.label} {chosen.layer}':<18} {left:<17} "
+        f"{decision.criterion} {decision.score:9.3f}  ratio {step.ratio_percent:6.2f} %"
     )
-
-
-def _name(row: StepRow) -> str:
-    what = {
-        "attn": "attention",
-        "mlp": "MLP",
-        "attn_width": "heads of layer",
-        "mlp_width": "MLP of layer",
-    }[row.chosen.unit]
-    return f"{what} {row.chosen.layer}"

@@ -1,9 +1,10 @@
 """What a process learns of a run from its stages, passed on to a person and to the trackers."""
 
 from pipeline.measure.record import Record
-from pipeline.pruning.trajectory import Step
+from pipeline.pruning.records import StepRecord
+from pipeline.pruning.steps import Step
 from pipeline.runs.display import Display
-from pipeline.stages.base import PlannedStage, StepRow
+from pipeline.stages.base import PlannedStage
 from pipeline.store.run_folder import RunFolder
 from pipeline.tracking.metrics import dense_metrics, step_metrics
 from pipeline.tracking.tracker import Tracker
@@ -20,7 +21,7 @@ class RunListener:
         self.stage: PlannedStage | None = None
         """The stage that runs now."""
         self.dense: Record | None = None
-        self.rows: list[StepRow] = []
+        self.steps: list[StepRecord] = []
         self.records: dict[int, Record] = {}
         self.computed: dict[tuple[str, int], Step] = {}
         """Steps that were computed here, by trajectory and index."""
@@ -32,27 +33,28 @@ class RunListener:
     @property
     def steps_computed(self) -> int:
         """Steps of the run that were computed here, not found."""
-        return sum(row.source in self.computed for row in self.rows)
+        return sum(step.source in self.computed for step in self.steps)
 
     @property
     def candidates_scored(self) -> int:
         """Candidates of the steps that were computed here."""
-        return sum(len(step.scored) for step in self.computed.values())
+        return sum(step.evaluations for step in self.computed.values())
 
     @property
     def candidates_scored_in_full(self) -> int:
         """Those of them whose score is no estimate."""
-        return sum(not s.estimated for step in self.computed.values() for s in step.scored)
+        scored = [s for step in self.computed.values() for s in step.scored]
+        return sum(not s.estimated and not s.kept for s in scored)
 
     @property
     def last_record(self) -> Record | None:
         """What was measured of the state in which the run ended."""
-        return self.records.get(self.rows[-1].step) if self.rows else None
+        return self.records.get(self.steps[-1].step) if self.steps else None
 
     def write_steps(self) -> None:
         """Write ``steps.jsonl``, unless it has more steps: a restart may have come to fewer."""
-        if self.rows and len(self.rows) >= self.folder.steps_written():
-            self.folder.write_steps(self.rows, self.records)
+        if self.steps and len(self.steps) >= self.folder.steps_written():
+            self.folder.write_steps(self.steps, self.records)
 
     def on_dense(self, record: Record) -> None:
         """The dense model was measured: the baseline of every curve."""
@@ -60,18 +62,18 @@ class RunListener:
             self.dense = record
             self.tracker.log(dense_metrics(self.total_params, record))
 
-    def on_step(self, row: StepRow, record: Record | None) -> None:
+    def on_step(self, step: StepRecord, record: Record | None) -> None:
         """A step is on disk: show and track it, unless another stage told of it before."""
-        if row.step < len(self.rows):
+        if step.step < len(self.steps):
             return
-        self.rows.append(row)
+        self.steps.append(step)
         if record:
-            self.records[row.step] = record
-        is_computed = row.source in self.computed
+            self.records[step.step] = record
+        is_computed = step.source in self.computed
         if is_computed:
-            self.folder.write_steps(self.rows, self.records)
-        self.tracker.log(step_metrics(row, record))
-        self.display.step(row, is_computed)
+            self.folder.write_steps(self.steps, self.records)
+        self.tracker.log(step_metrics(step, record))
+        self.display.step(step, is_computed)
 
     def on_scored(self, share: float) -> None:
         """Part of a step's scoring is done."""

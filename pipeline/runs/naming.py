@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.settings.core import Config, PruneConfig
+from pipeline.methods import method_of
+from pipeline.settings.core import Config
 from pipeline.stages.base import PlannedStage
 from pipeline.stages.calibrate import CalibrationConfig
 from pipeline.stages.evaluate import EvaluateConfig
@@ -28,38 +29,33 @@ def display_name(config: Config, model: str) -> str:
     given = config.of(EvaluateConfig).pruning_config
     if given:
         return f"{model} {Path(given).absolute().parent.name}"
-    shares = ":".join(f"{share:g}" for share in config.prune.distribution)
-    return " ".join([model, f"{config.prune.target_ratio:g}%", shares, *_unusual(config)])
+    label = method_of(config.prune).label(config.prune)
+    return " ".join([model, f"{config.prune.target_ratio:g}%", label, *_unusual(config)])
 
 
 def _unusual(config: Config) -> list[str]:
-    prune, calibration = config.prune, config.of(CalibrationConfig)
-    told: list[str] = [calibration.dataset] if calibration.dataset != "alpaca" else []
-    for name, shown in (
+    calibration = config.of(CalibrationConfig)
+    shown: list[str] = [calibration.dataset] if calibration.dataset != "alpaca" else []
+    for name, text in (
         ("block_samples", "{} block rows"),
         ("width_samples", "{} width rows"),
         ("seqlen", "{} tokens"),
     ):
         if _differs(calibration, name):
-            told.append(shown.format(getattr(calibration, name)))
-    if _differs(prune, "search"):
-        told.append(prune.search)
-    if _differs(prune, "order"):
-        told.append(" then ".join(prune.order))
-    if not prune.weight_reorder:
-        told.append("not reordered")
-    return told
+            shown.append(text.format(getattr(calibration, name)))
+    return shown + method_of(config.prune).unusual(config.prune)
 
 
-def _differs(section: CalibrationConfig | PruneConfig, name: str) -> bool:
+def _differs(section: CalibrationConfig, name: str) -> bool:
     return bool(getattr(section, name) != type(section).model_fields[name].default)
 
 
 def tags(config: Config, model: str) -> tuple[str, ...]:
     """The user's tags, and what people filter by, each once and as long as W&B takes it."""
-    own = [model, config.run.paper, config.prune.search, config.of(CalibrationConfig).dataset]
-    found = [*config.tracking.tags, *(tag for tag in own if tag)]
-    return tuple(dict.fromkeys(tag[:MOST_TAG_CHARACTERS] for tag in found))
+    of_method = method_of(config.prune).tags(config.prune)
+    own = [model, config.run.paper, *of_method, config.of(CalibrationConfig).dataset]
+    wanted = [*config.tracking.tags, *(tag for tag in own if tag)]
+    return tuple(dict.fromkeys(tag[:MOST_TAG_CHARACTERS] for tag in wanted))
 
 
 def mirrored_config(config: Config, folder: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pipeline.measure.record import Record
 from pipeline.measure.text import WIKITEXT2
 from pipeline.plan.run import Run
 from pipeline.pruning.state import PruningState
-from pipeline.report.data import Evaluation, ReportStep, RunReport, Sensitivity, Which
+from pipeline.report.data import Evaluation, RunReport, Sensitivity, Side
 from pipeline.runs.listener import RunListener
 from pipeline.settings.core import Config
 from pipeline.stages.evaluate import EvaluateConfig
@@ -29,11 +29,9 @@ def report_of(run: Run, listener: RunListener, summary: Summary) -> RunReport:
         device=summary.made_by["device"],
         settings=_shown_settings(config),
         dense=listener.dense,
-        pruned=listener.records.get(len(listener.rows) - 1),
-        steps=tuple(
-            ReportStep.from_json(row.to_json(), listener.records.get(row.step))
-            for row in listener.rows
-        ),
+        pruned=listener.records.get(len(listener.steps) - 1),
+        steps=tuple(listener.steps),
+        records=listener.records,
         sensitivity=_sensitivity(folder / "sensitivity.json"),
         evaluation=_evaluation(folder / "evaluation.json"),
         evaluation_text=_text_name(config.of(EvaluateConfig).text),
@@ -61,12 +59,12 @@ def _sensitivity(path: Path) -> dict[str, Sensitivity]:
     return {name: Sensitivity.from_json(entry) for name, entry in read_json(path).items()}
 
 
-def _evaluation(path: Path) -> dict[Which, Evaluation]:
+def _evaluation(path: Path) -> dict[Side, Evaluation]:
     if not path.exists():
         return {}
     data = read_json(path)
-    evaluation: dict[Which, Evaluation] = {}
-    for which in get_args(Which):
-        record = Record.from_json(data[which])
-        evaluation[which] = Evaluation(record.tasks, record.ppl)
+    evaluation: dict[Side, Evaluation] = {}
+    for side in get_args(Side):
+        record = Record.from_json(data[side])
+        evaluation[side] = Evaluation(record.tasks, record.ppl)
     return evaluation

@@ -3,24 +3,21 @@
 import platform
 import time
 from collections.abc import Collection
-from functools import partial
 from typing import Any
 
 import torch
 import transformers
 
+from pipeline.distributed.ranks import Leader
 from pipeline.errors import LeaseLostError
 from pipeline.files import Json, encode, replace
-from pipeline.models.loading import LiveModel, load
-from pipeline.models.prunable import PrunableModel, shape_from_config
-from pipeline.models.source import ModelSource
+from pipeline.models.loading import DenseLoader, LiveModel
 from pipeline.plan.run import Run
-from pipeline.pruning.state import PruningState
 from pipeline.pruning.trajectory import Guard
 from pipeline.runs.display import Display
 from pipeline.runs.listener import RunListener
-from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs, PlannedStage
+from pipeline.stages.shared.phases import is_reordered
 from pipeline.store.provenance import provenance
 from pipeline.store.summary import Audit, Measured, StageSummary, Summary, Work
 from pipeline.tracking.tracker import Tracker
@@ -29,7 +26,8 @@ from pipeline.tracking.tracker import Tracker
 class StageRunner:
     """Runs the stages of a run that are not finished, and sums up what came of them.
 
-    With ``only``, of the stages that are not finished no others are run.
+    With ``only``, of the stages that are not finished no others are run. ``leader`` has the ranks
+    that share the scoring.
     """
 
     def __init__(
@@ -38,13 +36,15 @@ class StageRunner:
         display: Display,
         tracker: Tracker,
         only: Collection[str] | None = None,
+        leader: Leader | None = None,
     ) -> None:
         self.plan, self.config, self.only = run.plan, run.config, only
+        self.leader = leader
         self.store, self.folder, self.display = run.store, run.folder, display
         self.source = run.source
-        self.shape = shape_from_config(run.source.config)
+        self.shape = run.source.shape
         self.listener = RunListener(run.folder, self.shape.total_params, display, tracker)
-        self.live = LiveModel(partial(load_dense, run.config, run.source))
+        self.live = live_model_of(run)
         self.stages: dict[str, StageSummary] = {}
 
     def run(self) -> Summary:
@@ -114,12 +114,14 @@ class StageRunner:
             stage=stage,
             source=self.source,
             weights=self.plan.weights,
+            digest=self.store.digests.of,
             results={each.name: self.store.folder(each) for each in (*stage.needs, stage)},
             live=self.live,
             trajectories=self.store.trajectories,
             records=self.store.records,
             made_by=made_by(self.config.model.device),
             listener=self.listener,
+            leader=self.leader,
         )
 
     def _summary(self, error: BaseException | None, seconds: float) -> Summary:
@@ -128,17 +130,17 @@ class StageRunner:
             if stage.stage.facts and (result := self.store.finished(stage)) is not None:
                 facts |= stage.stage.facts(result)
         listener = self.listener
-        last = listener.rows[-1] if listener.rows else None
+        last = listener.steps[-1] if listener.steps else None
         return Summary(
             run=self.folder.path.name,
             status="done" if error is None else "failed",
             error=None if error is None else str(error) or type(error).__name__,
             target_ratio=self.config.prune.target_ratio,
-            steps=len(listener.rows),
+            steps=len(listener.steps),
             ratio_percent=last.ratio_percent if last else 0.0,
             params=last.params if last else None,
             total_params=self.shape.total_params,
-            ppl=last.importance if last else None,
+            ppl=last.decision.perplexity if last else None,
             dense_ppl=facts.get("dense_ppl", {}).get(last.dimension) if last else None,
             evaluation=facts.get("evaluation"),
             shape=self.shape,
@@ -157,8 +159,9 @@ class StageRunner:
 
     def _audit(self) -> Audit:
         """How many of the run's steps were checked exhaustively, and decided otherwise."""
-        audited = [row for row in self.listener.rows if row.audited]
-        otherwise = sum(row.audited != row.chosen for row in audited)
+        decisions = [step.decision for step in self.listener.steps]
+        audited = [each for each in decisions if each.audited]
+        otherwise = sum(each.audited != each.chosen for each in audited)
         return Audit(steps=len(audited), decided_otherwise=otherwise)
 
     def _probe_share(self) -> float | None:
@@ -168,18 +171,18 @@ class StageRunner:
         return round(self.listener.probe_seconds / took, 4) if took else None
 
 
-def load_dense(config: Config, source: ModelSource, _state: PruningState) -> PrunableModel:
-    """Load the dense model as a configuration wants it, reordered where it says so.
-
-    It can become any state.
-    """
-    settings = config.model
-    model = load(
-        source, settings.dtype, settings.device, settings.attn_implementation, settings.offload
+def live_model_of(run: Run) -> LiveModel:
+    """The run's model, not loaded yet; it comes to whatever variant is asked for."""
+    model = run.config.model
+    loader = DenseLoader(
+        run.source,
+        model.dtype,
+        model.device,
+        model.attn_implementation,
+        model.offload,
+        reorder=is_reordered(run.config),
     )
-    if config.prune.weight_reorder:
-        model.reorder()
-    return model
+    return LiveModel(loader, loader.lineage(run.plan.weights))
 
 
 def made_by(device: str) -> dict[str, Any]:

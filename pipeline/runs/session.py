@@ -6,12 +6,12 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from pipeline.distributed.ranks import Leader
 from pipeline.errors import LeaseLostError
 from pipeline.plan.run import Run
 from pipeline.report.data import RunReport
-from pipeline.report.page import write_page
-from pipeline.report.picture import write_picture
-from pipeline.report.table import comparison_table
+from pipeline.report.output import write_report
+from pipeline.report.table import dense_and_pruned_table
 from pipeline.runs.display import Display
 from pipeline.runs.interruption import Interrupted
 from pipeline.runs.naming import display_name, job_type, mirrored_config, tags
@@ -32,20 +32,26 @@ OnWork = Callable[[Work], None]
 """Is given what this process computed, whether or not it came to its end."""
 
 
-def run_all(run: Run, display: Display, console: Console) -> Summary:
+def run_all(run: Run, display: Display, console: Console, leader: Leader | None = None) -> Summary:
     """Run a plan, then draw and track what came of it. Raises what a stage raises."""
     folder = run.folder
     with _tracking(run, run.plan.by_name, display) as (tracker, _):
-        runner = StageRunner(run, display, tracker)
+        runner = StageRunner(run, display, tracker, leader=leader)
         summary = runner.run()
         report = _conclude(run, runner, summary, tracker)
-    console.print(comparison_table(report))
+    console.print(dense_and_pruned_table(report))
     for name in ("", PICTURE, PAGE):
         console.print(f"{'see' if name else 'done'}: {folder.path / name}", highlight=False)
     return summary
 
 
-def run_part(run: Run, only: Collection[str], display: Display, on_work: OnWork) -> None:
+def run_part(
+    run: Run,
+    only: Collection[str],
+    display: Display,
+    on_work: OnWork,
+    leader: Leader | None = None,
+) -> None:
     """Run some stages of a run in this process, and conclude the run if they were the last.
 
     One process at a time tracks the run: the one that takes its steps, and at last the one that
@@ -60,7 +66,7 @@ def run_part(run: Run, only: Collection[str], display: Display, on_work: OnWork)
 
     tells_steps = any(run.plan.by_name[name].stage.tells_steps for name in only)
     with _tracking(run, only, display, wanted=tells_steps) as (tracker, tracks):
-        runner = StageRunner(run, display, tracker, only)
+        runner = StageRunner(run, display, tracker, only, leader)
         summary = _run_among_others(run, runner, keep)
         is_complete = run.is_complete
         if is_complete and tracks:
@@ -144,8 +150,7 @@ def _conclude(run: Run, runner: StageRunner, summary: Summary, tracker: Tracker)
     """Draw and track what came of a run whose stages are all finished."""
     folder = run.folder.path
     report = report_of(run, runner.listener, summary)
-    write_picture(report, folder / PICTURE)
-    write_page(report, folder / PAGE)
+    write_report(report, folder)
     _track_outcome(tracker, runner, summary, report)
     tracker.picture("report", folder / PICTURE)
     return report
@@ -189,8 +194,8 @@ def _track_outcome(
         "candidates",
         CANDIDATE_COLUMNS,
         [
-            (row.step + 1, s.candidate.unit, s.candidate.layer, s.candidate.width_after, s.ppl)
-            for row in runner.listener.rows
-            for s in row.scored
+            (step.step + 1, *s.candidate.to_json().values(), s.score)
+            for step in runner.listener.steps
+            for s in step.decision.scored
         ],
     )

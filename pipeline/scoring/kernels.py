@@ -26,7 +26,7 @@ def fast_kernels(model: PrunableModel) -> Iterator[None]:
         (block, "norm_before", block.norm_before) for block in model.blocks
     ]
     norms.append((model, "final_norm", model.final_norm))
-    config = model.model.config
+    config = model.text_config
     attention = config._attn_implementation
     try:
         for owner, name, norm in norms:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from pipeline.models.loading import LiveModel
-from pipeline.pruning.state import Candidate, PruningState
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import Candidate
 from pipeline.scoring.one_pass import OnePass, Progress
 from pipeline.scoring.perplexity import Windows
 
@@ -27,7 +28,7 @@ class Losses(Protocol):
 
 def lowered(live: LiveModel, dtype: torch.dtype) -> LiveModel:
     """A second live model that follows ``live`` with its weights in another format."""
-    return LiveModel(lambda state: live.at(state).cast(dtype))
+    return LiveModel(lambda variant: live.at(variant).cast(dtype), live.lineage)
 
 
 class LocalLosses:
@@ -45,4 +46,5 @@ class LocalLosses:
         on_progress: Progress,
     ) -> Tensor:
         """As ``Losses`` says."""
-        return self.one_pass.losses(self.live.at(state), candidates, windows, on_progress)
+        model = self.live.at(self.live.cut(state))
+        return self.one_pass.losses(model, candidates, windows, on_progress)

@@ -28,11 +28,11 @@ class Budget:
     @classmethod
     def now(cls, model: PrunableModel, seqlen: int, fraction: float, ours: int) -> "Budget":
         """What is free now, and ``ours`` bytes that hold earlier states, as sequences."""
-        size = seqlen * model.model.config.hidden_size * model.model.dtype.itemsize
+        size = seqlen * model.hidden_size * model.model.dtype.itemsize
         on_gpu = model.device.type == "cuda"
         budget = fraction * (free_bytes(model.device) + ours)
         widest = max((block.width for block in model.blocks), default=0)
-        working = size * (8 + 4 * widest // model.model.config.hidden_size)
+        working = size * (8 + 4 * widest // model.hidden_size)
         wanted = (GPU_TOKENS if on_gpu else CPU_TOKENS) // seqlen
         rows = max(1, min(wanted, int(WORKING_SHARE * budget // working)))
         return cls(max(1, int((budget - rows * working) // size)), rows)

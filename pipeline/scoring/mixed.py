@@ -12,8 +12,8 @@ from statistics import mean, stdev
 
 from torch import Tensor
 
-from pipeline.pruning.state import Candidate
-from pipeline.pruning.trajectory import ScoredCandidate
+from pipeline.pruning.steps import ScoredCandidate
+from pipeline.pruning.units import Candidate
 from pipeline.scoring.perplexity import scored
 
 AT_LEAST = 5
@@ -32,19 +32,21 @@ def confirmed(screened: Sequence[ScoredCandidate], ask: AskExact) -> list[Scored
     finite number there is scored again: only the format may have been too small.
     """
     rough = {
-        s.candidate: math.log(s.ppl) for s in screened if s.ppl is not None and not s.estimated
+        s.candidate: math.log(s.score) for s in screened if s.score is not None and not s.estimated
     }
     exact: dict[Candidate, ScoredCandidate] = {}
-    asked = [s.candidate for s in screened if s.ppl is None and not s.estimated]
+    asked = [s.candidate for s in screened if s.score is None and not s.estimated]
     asked += sorted(rough, key=rough.__getitem__)[:AT_LEAST]
     shift = 0.0
     while asked:
         exact |= {s.candidate: s for s in scored(asked, ask(asked))}
-        best = min((math.log(s.ppl) for s in exact.values() if s.ppl is not None), default=math.inf)
+        best = min(
+            (math.log(s.score) for s in exact.values() if s.score is not None), default=math.inf
+        )
         moved = [
-            math.log(s.ppl) - rough[s.candidate]
+            math.log(s.score) - rough[s.candidate]
             for s in exact.values()
-            if s.ppl is not None and s.candidate in rough
+            if s.score is not None and s.candidate in rough
         ]
         shift = mean(moved) if moved else 0.0
         band = SPREADS * stdev(moved) if len(moved) > 1 else math.inf
@@ -53,5 +55,5 @@ def confirmed(screened: Sequence[ScoredCandidate], ask: AskExact) -> list[Scored
 
 
 def _estimate(rough: ScoredCandidate, shift: float) -> ScoredCandidate:
-    ppl = None if rough.ppl is None else rough.ppl * math.exp(shift)
+    ppl = None if rough.score is None else rough.score * math.exp(shift)
     return ScoredCandidate(rough.candidate, ppl, estimated=True)

@@ -1,7 +1,8 @@
 """Exact losses of all candidates of a step from one walk up the layers.
 
 The model without a block has the model's own hidden states up to that block. So the trunk and every
-candidate that has branched off below go through each block together, as one growing batch:
+candidate that has branched off below go through each block together, as one growing batch; a
+candidate of several blocks leaves the trunk at the lowest, and passes the others in its own way:
 
     block 0   trunk
     block 1   trunk, without 0
@@ -24,7 +25,7 @@ from torch import Tensor
 from pipeline.errors import StageError
 from pipeline.models.blocks import Block, Context
 from pipeline.models.prunable import PrunableModel
-from pipeline.pruning.state import Candidate
+from pipeline.pruning.units import Candidate
 from pipeline.scoring.kernels import fast_kernels
 from pipeline.scoring.memory import Budget
 from pipeline.scoring.perplexity import Windows, perplexity_of_losses, window_losses
@@ -40,11 +41,22 @@ STRIDES = (2, 4, 8, 16, 32)
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A candidate, its place in the list of candidates, and the block where it leaves the trunk."""
+    """A candidate, and where it differs from the trunk."""
 
     row: int
+    """Its place in the list of candidates."""
     candidate: Candidate
-    height: int
+    cuts: tuple[tuple[int, int], ...]
+    """Blocks that it cuts, lowest first: their heights and widths after, 0 where they are gone."""
+
+    @property
+    def height(self) -> int:
+        """The block where it leaves the trunk."""
+        return self.cuts[0][0]
+
+    def width_above(self, height: int) -> int | None:
+        """What a block above is cut to; None where it is not cut."""
+        return dict(self.cuts[1:]).get(height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +125,11 @@ class OnePass:
                 continue
             ids = windows.ids if tile == whole else windows.ids[tile.columns]
             share = len(tile.branches) * len(tile.windows) / losses.numel()
-            progress = _Told(on_progress, share)
+            progress = _TileProgress(on_progress, share)
             spare = int(most) - tile.sequences if self.keep else 0
             part = Windows(ids, windows.eos_id)
             try:
-                found = self._walk(model, tile, part, budget.rows, spare, progress)
+                tile_losses = self._walk(model, tile, part, budget.rows, spare, progress)
             except torch.OutOfMemoryError as error:
                 if not tile.halves():
                     raise StageError(
@@ -129,7 +141,7 @@ class OnePass:
                 tiles[:0] = tile.halves()
                 progress.take_back()
             else:
-                losses[[branch.row for branch in tile.branches], tile.columns] = found
+                losses[[branch.row for branch in tile.branches], tile.columns] = tile_losses
         return losses
 
     def _walk(
@@ -139,7 +151,7 @@ class OnePass:
         windows: Windows,
         rows: int,
         spare: int,
-        progress: "_Told",
+        progress: "_TileProgress",
     ) -> Tensor:
         """Losses of a tile, ``[branches, windows]``, ``rows`` sequences at a time through a block.
 
@@ -166,16 +178,20 @@ class OnePass:
                 below = there
                 while there <= len(tile.branches) and tile.branches[there - 1].height == height:
                     states[there] = states[0]
-                    width = tile.branches[there - 1].candidate.width_after
+                    width = tile.branches[there - 1].cuts[0][1]
                     if width:
                         _add(states[there], block, contexts[height], rows, width)
                     there += 1
-                _add(states[:below].flatten(0, 1), block, contexts[height], rows)
-                progress.tell(below / work)
+                for whole in _uncut(tile.branches[: below - 1], height):
+                    _add(states[whole].flatten(0, 1), block, contexts[height], rows)
+                for at, branch in enumerate(tile.branches[: below - 1], 1):
+                    if narrowed := branch.width_above(height):
+                        _add(states[at], block, contexts[height], rows, narrowed)
+                progress.add(below / work)
             losses = []
             for branch in states[1:]:
                 losses.append(window_losses(model, branch, ids, windows.eos_id))
-                progress.tell(LOSS_IN_BLOCKS / work)
+                progress.add(LOSS_IN_BLOCKS / work)
         return torch.stack(losses)
 
 
@@ -191,12 +207,24 @@ def _heights_to_keep(model: PrunableModel, tile: Tile, spare: int) -> Sequence[i
 
 def _branches(model: PrunableModel, candidates: Sequence[Candidate]) -> tuple[Branch, ...]:
     """The candidates as branches, lowest first."""
-    heights = {(str(block.unit), block.layer): at for at, block in enumerate(model.blocks)}
-    branches = (
-        Branch(row, candidate, heights[candidate.unit.removesuffix("_width"), candidate.layer])
-        for row, candidate in enumerate(candidates)
-    )
+    heights = {(block.kind, block.layer): at for at, block in enumerate(model.blocks)}
+    branches = []
+    for row, candidate in enumerate(candidates):
+        cuts = (
+            (heights[cut.kind, cut.layer], cut.width_after)
+            for cut in candidate.cuts
+            if (cut.kind, cut.layer) in heights
+        )
+        branches.append(Branch(row, candidate, tuple(sorted(cuts))))
     return tuple(sorted(branches, key=lambda branch: branch.height))
+
+
+def _uncut(branches: Sequence[Branch], height: int) -> list[slice]:
+    """The trunk, and the branches after it that a block is not cut for, as runs of neighbours."""
+    ends = [at for at, b in enumerate(branches, 1) if b.width_above(height) is not None]
+    starts = [0, *(end + 1 for end in ends)]
+    runs = zip(starts, [*ends, len(branches) + 1], strict=True)
+    return [slice(start, end) for start, end in runs if start < end]
 
 
 def _add(
@@ -240,7 +268,7 @@ class _Kept:
 
 
 def _described(blocks: Sequence[Block]) -> tuple[tuple[str, int, int], ...]:
-    return tuple((block.unit, block.layer, block.width) for block in blocks)
+    return tuple((block.kind, block.layer, block.width) for block in blocks)
 
 
 def _work(model: PrunableModel, tile: Tile, start: int) -> int:
@@ -249,19 +277,19 @@ def _work(model: PrunableModel, tile: Tile, start: int) -> int:
     return len(model.blocks) - start + sum(above) + LOSS_IN_BLOCKS * len(tile.branches)
 
 
-class _Told:
+class _TileProgress:
     """Progress of a tile that can be taken back."""
 
     def __init__(self, on_progress: Progress, share: float) -> None:
         self.on_progress, self.share = on_progress, share
-        self.told = 0.0
+        self.done = 0.0
 
-    def tell(self, part: float) -> None:
+    def add(self, part: float) -> None:
         self.on_progress(part * self.share)
-        self.told += part * self.share
+        self.done += part * self.share
 
     def take_back(self) -> None:
-        self.on_progress(-self.told)
+        self.on_progress(-self.done)
 
 
 @torch.no_grad()

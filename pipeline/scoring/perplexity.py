@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import log_softmax, nll_loss
 
 from pipeline.models.prunable import PrunableModel
-from pipeline.pruning.state import Candidate
-from pipeline.pruning.trajectory import ScoredCandidate
+from pipeline.pruning.steps import ScoredCandidate
+from pipeline.pruning.units import Candidate
 
 LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**28}
 """Logits that exist at one time: on a CPU what stays in its caches."""
@@ -55,7 +55,7 @@ def _token_losses(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _chunks(states: Tensor, targets: Tensor, model: PrunableModel) -> list[tuple[Tensor, Tensor]]:
-    rows = max(1, LOGITS_AT_ONCE[model.device.type] // model.model.config.vocab_size)
+    rows = max(1, LOGITS_AT_ONCE[model.device.type] // model.vocabulary_size)
     return list(zip(states.split(rows), targets.split(rows), strict=True))
 
 

@@ -21,8 +21,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from pipeline.pruning.state import Candidate
-from pipeline.pruning.trajectory import ScoredCandidate, Step
+from pipeline.pruning.steps import ScoredCandidate, Step
+from pipeline.pruning.units import Candidate
 from pipeline.scoring.perplexity import perplexity_of_losses
 
 AskLosses = Callable[[Sequence[Candidate], Sequence[int]], Tensor]
@@ -113,10 +113,10 @@ class _Field:
         rows = mask.nonzero()[:, 0].tolist()
         if not rows:
             return
-        found = self.ask([self.candidates[row] for row in rows], wave).double().cpu()
-        self.losses[rows, wave.start : wave.stop] = found
+        losses = self.ask([self.candidates[row] for row in rows], wave).double().cpu()
+        self.losses[rows, wave.start : wave.stop] = losses
         self.seen[rows] = wave.stop
-        self.refused[rows] = ~found.isfinite().all(dim=1)
+        self.refused[rows] = ~losses.isfinite().all(dim=1)
 
     def score_dropped(self) -> None:
         """Complete what was dropped for a leader that turned out to have no perplexity."""
@@ -140,13 +140,13 @@ class _Field:
         if leader is not None:
             gap, _ = self._gaps(leader)
             estimates = torch.where(self.complete, estimates, estimates[leader] + gap)
-        found = []
+        scores = []
         for row, candidate in enumerate(self.candidates):
             estimated = bool(self.dropped[row] & ~self.refused[row] & ~self.complete[row])
             losses = estimates[row : row + 1] if estimated else self.losses[row]
             ppl = None if self.refused[row] else perplexity_of_losses(losses)
-            found.append(ScoredCandidate(candidate, ppl, estimated))
-        return found
+            scores.append(ScoredCandidate(candidate, ppl, estimated))
+        return scores
 
     def _leader(self) -> int | None:
         """The lowest of those that are complete; before there are any, of those in the race."""
@@ -200,5 +200,5 @@ class _Field:
 
 def _log_perplexities(candidates: Sequence[Candidate], last: Step | None) -> Tensor:
     """What a step knows of candidates, float64 ``[candidates]``; NaN where that is nothing."""
-    known = {s.candidate: s.ppl for s in last.scored if s.ppl is not None} if last else {}
+    known = {s.candidate: s.score for s in last.scored if s.score is not None} if last else {}
     return torch.tensor([math.log(known.get(c, math.nan)) for c in candidates], dtype=torch.float64)

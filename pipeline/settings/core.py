@@ -1,12 +1,10 @@
 """Sections of the configuration that no stage owns, and the configuration as a whole."""
 
-import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, SerializeAsAny
 
-from pipeline.pruning.state import DIMENSIONS, Dimension
 from pipeline.settings.cluster import ClusterSection
 from pipeline.settings.section import S, Section
 
@@ -33,44 +31,17 @@ class ModelConfig(Section):
     """Whether code that comes with a model may run on this machine."""
 
 
-def _is_distribution(value: list[float]) -> list[float]:
-    if len(value) != len(DIMENSIONS) or min(value) < 0 or not 0 < sum(value) < math.inf:
-        raise ValueError(
-            "allowed are three non-negative numbers with a positive sum, "
-            "blocks : MLP channels : heads, e.g. [44,52,4]"
-        )
-    return value
-
-
-def _is_order(value: list[Dimension]) -> list[Dimension]:
-    if sorted(value) != sorted(DIMENSIONS):
-        raise ValueError(f"allowed is each of {', '.join(DIMENSIONS)} once")
-    return value
+DEFAULT_METHOD = "multipruner"
 
 
 class PruneConfig(Section):
     """What is removed."""
 
+    key: ClassVar[str] = "prune"
+    method: str = DEFAULT_METHOD
+    """What decides which piece goes; prune=NAME sets it, and the keys that the method has."""
     target_ratio: float = Field(gt=0, lt=100, allow_inf_nan=False)
     """Percent of all parameters to remove, embeddings counted."""
-    distribution: Annotated[
-        list[Annotated[float, Field(allow_inf_nan=False)]], AfterValidator(_is_distribution)
-    ]
-    """Shares of the target ratio: blocks, MLP channels, heads."""
-    order: Annotated[list[Dimension], AfterValidator(_is_order)] = Field(list(DIMENSIONS))
-    """Which dimension is pruned first, second and last; ``distribution`` keeps its own order."""
-    mlp_group_size: int = Field(ge=1)
-    """MLP channels removed at a time."""
-    attn_group_size: int = Field(ge=1)
-    """Query channels removed at a time: whole key/value heads with their query heads."""
-    weight_reorder: bool = True
-    """Put the most important channels and heads first, so that the tail is the least important."""
-    search: Literal["exhaustive", "race"] = "exhaustive"
-    """How the candidate of a step is found. exhaustive scores every one on all tokens; race drops
-    candidates as soon as their windows show that another one is better."""
-    audit_every: int = Field(10, ge=0)
-    """Of a race, every so many steps are also scored exhaustively, to report how often it decided
-    otherwise; 0 never. Never changes what is decided."""
 
 
 class ScoringConfig(Section):

@@ -1,21 +1,22 @@
 """What a stage is: how it is planned, what it is given, whom it tells."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.files import Json, key_of
 from pipeline.measure.record import Record
-from pipeline.pruning.state import Candidate
-from pipeline.pruning.trajectory import ScoredCandidate, Step, TrajectoryStore
+from pipeline.pruning.records import StepRecord
+from pipeline.pruning.steps import Step
+from pipeline.pruning.trajectory import TrajectoryStore
 from pipeline.settings.core import Config
 from pipeline.settings.section import Section
 from pipeline.stages.shared import identity
 
 if TYPE_CHECKING:
+    from pipeline.distributed.ranks import Leader
     from pipeline.models.loading import LiveModel
     from pipeline.models.source import ModelSource
 
@@ -47,7 +48,7 @@ class Stage:
     facts: Callable[[Json], Mapping[str, Json]] | None = None
     """What the run's summary takes of its result: ``evaluation``, ``dense_ppl`` by dimension."""
     is_main: bool = False
-    """Whether a process that does several stages is called after this one."""
+    """Whether a run is for this one: processes of several stages are called after it."""
     resources: str | None = None
     """The stage whose ``cluster.stages`` its jobs take; None has its own."""
     plan: "Callable[[Stage, Planning], Iterable[PlannedStage]]" = lambda stage, planning: (
@@ -112,70 +113,13 @@ class Planning:
         return tuple(self.planned[name] for name in names if name in self.planned)
 
 
-@dataclass(frozen=True, slots=True)
-class StepRow:
-    """One line of ``steps.jsonl``: a step of the whole run, whichever trajectory it is from."""
-
-    step: int
-    dimension: str
-    chosen: Candidate
-    importance: float
-    ratio_percent: float
-    params: int
-    scored: tuple[ScoredCandidate, ...]
-    source: tuple[str, int]
-    """The trajectory (its key) and the index there."""
-    audited: Candidate | None = None
-    """What exhaustive scoring would have chosen, where that was checked."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The line's object."""
-        return {
-            "step": self.step,
-            "dimension": self.dimension,
-            **asdict(self.chosen),
-            "importance": self.importance,
-            "ratio_percent": self.ratio_percent,
-            "params": self.params,
-            "candidates": [s.to_json() for s in self.scored],
-            **({"audited": asdict(self.audited)} if self.audited else {}),
-            "source": list(self.source),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "StepRow":
-        """The inverse of ``to_json``."""
-        trajectory, index = data["source"]
-        return cls(
-            step=data["step"],
-            dimension=data["dimension"],
-            chosen=Candidate(data["unit"], data["layer"], data["width_after"]),
-            importance=data["importance"],
-            ratio_percent=data["ratio_percent"],
-            params=data["params"],
-            scored=tuple(ScoredCandidate.from_json(entry) for entry in data["candidates"]),
-            source=(trajectory, index),
-            audited=Candidate(**data["audited"]) if "audited" in data else None,
-        )
-
-
-def read_rows(path: Path) -> list[StepRow]:
-    """The inverse of ``to_jsonl``."""
-    return [StepRow.from_json(json.loads(line)) for line in path.read_text("utf-8").splitlines()]
-
-
-def to_jsonl(rows: Iterable[StepRow]) -> str:
-    """The text of ``steps.jsonl``."""
-    return "".join(json.dumps(row.to_json(), allow_nan=False) + "\n" for row in rows)
-
-
 class Listener(Protocol):
     """Is told what a stage does, while it does it."""
 
     def on_dense(self, record: Record) -> None:
         """The dense model was measured."""
 
-    def on_step(self, row: StepRow, record: Record | None) -> None:
+    def on_step(self, step: StepRecord, record: Record | None) -> None:
         """A step of the run is on disk, measured or not. May come again, from another stage."""
 
     def on_measured(self, seconds: float) -> None:
@@ -203,6 +147,8 @@ class Inputs:
     source: "ModelSource"
     weights: str
     """Digest that stands for the model's weights and architecture."""
+    digest: Callable[[Path], str]
+    """SHA-256 of a file."""
     results: Mapping[str, Path]
     """Folders of the stages that this one needs, and its own, by stage."""
     live: "LiveModel"
@@ -212,3 +158,5 @@ class Inputs:
     made_by: Mapping[str, Any]
     """Versions and device, noted with everything that is computed."""
     listener: Listener
+    leader: "Leader | None" = None
+    """The ranks that share the scoring; None where this process scores alone."""

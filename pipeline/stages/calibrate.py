@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.files import Json, key_of
+from pipeline.files import Json
+from pipeline.models.digests import tokenizer_digest
 from pipeline.settings.core import Config
 from pipeline.settings.section import Section
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
@@ -56,12 +57,11 @@ def recipe(planning: Planning) -> Recipe | None:
     content = planning.digest(Path(settings.path)) if settings.path else "hub"
     if settings.dataset == "tokens":
         return {"dataset": "tokens", "content": content, "eos_id": source.eos_id}
-    tokenizer = {path.name: planning.digest(path) for path in source.tokenizer_files}
     return {
         "dataset": settings.dataset,
         "content": content,
         "format": Path(settings.path).suffix if settings.path else None,
-        "tokenizer": key_of(tokenizer),
+        "tokenizer": tokenizer_digest(source, planning.digest),
         **{name: getattr(settings, name) for name in DRAWN},
     }
 

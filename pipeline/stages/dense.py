@@ -6,7 +6,12 @@ from pipeline.files import Json
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
-from pipeline.stages.evaluate import EvaluateConfig, evaluation_recipe
+from pipeline.stages.evaluate import (
+    EvaluateConfig,
+    data_sources,
+    evaluation_protocol,
+    evaluation_recipe,
+)
 
 
 def recipe(planning: Planning) -> Recipe | None:
@@ -18,11 +23,11 @@ def recipe(planning: Planning) -> Recipe | None:
 
 def run(config: Config, inputs: Inputs, _out_dir: Path) -> Json:
     """Evaluate the dense model."""
-    from pipeline.models.prunable import shape_from_config
-    from pipeline.stages.shared.measuring import Measurements, What
+    from pipeline.stages.shared.measuring import Measurements
 
-    state = PruningState.dense(shape_from_config(inputs.source.config))
-    record = Measurements(config, inputs, What.of_evaluation(config)).of(state)
+    dense = inputs.live.cut(PruningState.dense(inputs.source.shape))
+    measurements = Measurements(config, inputs, evaluation_protocol(config), data_sources(config))
+    record = measurements.of(dense)
     return {"accuracy": record.accuracy, "ppl": record.ppl}
 
 

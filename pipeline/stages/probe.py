@@ -6,16 +6,21 @@ is missing: after another choice of probe, and for steps that another run took.
 
 import json
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from pipeline.files import Json, replace
 from pipeline.measure.record import Record
+from pipeline.pruning.records import read_steps
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.settings.section import Section
-from pipeline.stages.base import Inputs, Planning, Recipe, Stage, read_rows
+from pipeline.stages.base import Inputs, Planning, Recipe, Stage
+from pipeline.stages.evaluate import data_sources
+
+if TYPE_CHECKING:
+    from pipeline.measure.protocol import MeasurementProtocol
 
 
 class ProbeConfig(Section):
@@ -55,15 +60,33 @@ def is_due(probe: ProbeConfig, steps: int) -> bool:
     return probe.every > 0 and steps % probe.every == 0
 
 
+def probe_protocol(config: Config) -> "MeasurementProtocol":
+    """What is measured after a step."""
+    from pipeline.measure.latency import LatencySettings
+    from pipeline.measure.protocol import MeasurementProtocol
+
+    probe = config.of(ProbeConfig)
+    latency = LatencySettings(
+        probe.batch, probe.prompt_tokens, probe.output_tokens, probe.repeats, probe.warmup
+    )
+    return MeasurementProtocol(
+        probe.text,
+        probe.text_tokens,
+        probe.seqlen,
+        tuple(probe.tasks),
+        probe.items,
+        latency if probe.latency else None,
+    )
+
+
 def probe_recipe(planning: Planning) -> Recipe | None:
     """What is measured and how often; None where nothing is."""
-    from pipeline.stages.shared.measuring import What
-
     every = planning.config.of(ProbeConfig).every
     if not every:
         return None
-    what = What.of_probe(planning.config).recipe(planning.config, planning.digest)
-    return {"every": every, "what": what}
+    protocol, sources = probe_protocol(planning.config), data_sources(planning.config)
+    measured = protocol.identity(sources, planning.source, planning.digest)
+    return {"every": every, "protocol": measured}
 
 
 def recipe(planning: Planning) -> Recipe | None:
@@ -74,24 +97,22 @@ def recipe(planning: Planning) -> Recipe | None:
 
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``records.jsonl``: the dense model's record (step -1), then those of the steps."""
-    from pipeline.models.prunable import shape_from_config
-    from pipeline.stages.shared.measuring import Measurements, What
+    from pipeline.stages.shared.measuring import Measurements
 
-    measurements = Measurements(config, inputs, What.of_probe(config))
-    rows = read_rows(inputs.results["prune"] / "steps.jsonl")
-    state = PruningState.dense(shape_from_config(inputs.source.config))
-    records = {-1: measurements.of(state)}
+    measurements = Measurements(config, inputs, probe_protocol(config), data_sources(config))
+    steps = read_steps(inputs.results["prune"] / "steps.jsonl")
+    state = PruningState.dense(inputs.source.shape)
+    records = {-1: measurements.of(inputs.live.cut(state))}
     inputs.listener.on_dense(records[-1])
-    for row in rows:
-        state = state.without(row.chosen)
-        last = row.step == len(rows) - 1
-        record = (
-            measurements.of(state) if last or is_due(config.of(ProbeConfig), row.step + 1) else None
-        )
+    for step in steps:
+        state = state.without(step.chosen)
+        is_last = step.step == len(steps) - 1
+        due = is_last or is_due(config.of(ProbeConfig), step.step + 1)
+        record = measurements.of(inputs.live.cut(state)) if due else None
         if record:
-            records[row.step] = record
-        inputs.listener.on_step(row, record)
-    lines = [json.dumps({"step": step, **r.to_json()}) + "\n" for step, r in records.items()]
+            records[step.step] = record
+        inputs.listener.on_step(step, record)
+    lines = [json.dumps({"step": number, **r.to_json()}) + "\n" for number, r in records.items()]
     replace(out_dir / "records.jsonl", "".join(lines))
     return {"records": len(records)}
 
@@ -101,8 +122,8 @@ def replay(_config: Config, inputs: Inputs) -> None:
     lines = (inputs.results["probe"] / "records.jsonl").read_text(encoding="utf-8").splitlines()
     records = {line["step"]: Record.from_json(line) for line in map(json.loads, lines)}
     inputs.listener.on_dense(records[-1])
-    for row in read_rows(inputs.results["prune"] / "steps.jsonl"):
-        inputs.listener.on_step(row, records.get(row.step))
+    for step in read_steps(inputs.results["prune"] / "steps.jsonl"):
+        inputs.listener.on_step(step, records.get(step.step))
 
 
 STAGE = Stage(

@@ -1,4 +1,4 @@
-"""Stage prune: walk the three dimensions down to the target ratio."""
+"""Stage prune: walk the dimensions of the method down to the target ratio."""
 
 import math
 from collections.abc import Iterator
@@ -6,20 +6,14 @@ from pathlib import Path
 
 from pipeline.errors import StageError
 from pipeline.files import Json, encode, replace
+from pipeline.methods import method_of
+from pipeline.pruning.records import read_steps, to_jsonl
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
-from pipeline.stages.base import (
-    Inputs,
-    PlannedStage,
-    Planning,
-    Recipe,
-    Stage,
-    read_rows,
-    to_jsonl,
-)
+from pipeline.stages.base import Inputs, PlannedStage, Planning, Recipe, Stage
 from pipeline.stages.probe import ProbeConfig
 from pipeline.stages.shared import identity
-from pipeline.stages.shared.phases import ends_of
+from pipeline.stages.shared.phases import phases_of
 
 
 def decisions_recipe(planning: Planning) -> Recipe:
@@ -34,10 +28,7 @@ def decisions_recipe(planning: Planning) -> Recipe:
 def search_recipe(planning: Planning) -> Recipe:
     """What decides the steps from any state."""
     prune = planning.config.prune
-    return decisions_recipe(planning) | {
-        "mlp_group_size": prune.mlp_group_size,
-        "attn_group_size": prune.attn_group_size,
-    }
+    return decisions_recipe(planning) | method_of(prune).units_recipe(prune)
 
 
 def recipe(planning: Planning) -> Recipe | None:
@@ -45,34 +36,29 @@ def recipe(planning: Planning) -> Recipe | None:
     if "calibrate" not in planning.planned:
         return None
     prune = planning.config.prune
-    return search_recipe(planning) | {
-        "target_ratio": prune.target_ratio,
-        "distribution": [share / sum(prune.distribution) for share in prune.distribution],
-        "order": list(prune.order),
-    }
+    return search_recipe(planning) | method_of(prune).target_recipe(prune)
 
 
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``pruning_config.json`` and ``steps.jsonl``. ``StageError``: target out of reach."""
-    from pipeline.models.prunable import shape_from_config
     from pipeline.stages.shared.descent import descend
 
-    state = PruningState.dense(shape_from_config(inputs.source.config))
-    rows = []
-    for row, after in descend(config, inputs, ends_of(config)):
-        rows.append(row)
+    state = PruningState.dense(inputs.source.shape)
+    records = []
+    for record, after in descend(config, inputs, phases_of(config)):
+        records.append(record)
         state = after
     if state.ratio_percent < config.prune.target_ratio:
         reached = math.floor(state.ratio_percent * 100) / 100
         raise StageError(
-            f"prune.target_ratio={config.prune.target_ratio:g} cannot be reached: with this "
-            f"distribution and these group sizes at most {reached:.2f} % can go. The {len(rows)} "
-            f"steps are kept; a target up to {reached:.2f} reuses them"
+            f"prune.target_ratio={config.prune.target_ratio:g} cannot be reached: with "
+            f"{method_of(config.prune).reach_depends_on} at most {reached:.2f} % can go. The "
+            f"{len(records)} steps are kept; a target up to {reached:.2f} reuses them"
         )
-    replace(out_dir / "steps.jsonl", to_jsonl(rows))
+    replace(out_dir / "steps.jsonl", to_jsonl(records))
     replace(out_dir / "pruning_config.json", encode(state.to_pruning_config()))
     return {
-        "steps": len(rows),
+        "steps": len(records),
         "ratio_percent": state.ratio_percent,
         "params": state.params,
         "total_params": state.shape.total_params,
@@ -82,13 +68,14 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
 def replay(config: Config, inputs: Inputs) -> None:
     """Tell of the steps, unless ``probe`` tells of them and of what it measured."""
     if not config.of(ProbeConfig).every:
-        for row in read_rows(inputs.results["prune"] / "steps.jsonl"):
-            inputs.listener.on_step(row, None)
+        for step in read_steps(inputs.results["prune"] / "steps.jsonl"):
+            inputs.listener.on_step(step, None)
 
 
 def plan(stage: Stage, planning: Planning) -> Iterator[PlannedStage]:
     """After the dimensions that the run shares with others."""
-    shared = [name for name in ends_of(planning.config) if name in planning.planned]
+    dimensions = [phase.dimension for phase in phases_of(planning.config)]
+    shared = [name for name in dimensions if name in planning.planned]
     yield from planning.one(stage, [*stage.needs, *shared[-1:]])
 
 

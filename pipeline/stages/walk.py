@@ -5,16 +5,17 @@ finds its steps on disk.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 from pipeline.files import Json
-from pipeline.pruning.state import Dimension
+from pipeline.pruning.phases import Phase
 from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs, PlannedStage, Planning, Recipe, Stage
 from pipeline.stages.probe import probe_recipe
 from pipeline.stages.prune import decisions_recipe
-from pipeline.stages.shared.phases import ends_of, group_size_of
+from pipeline.stages.shared.phases import phases_of
 
 
 def recipe(_planning: Planning) -> Recipe | None:
@@ -22,25 +23,30 @@ def recipe(_planning: Planning) -> Recipe | None:
     return None
 
 
-def recipe_of(planning: Planning, dimension: Dimension, to: float) -> Recipe:
+def recipe_of(planning: Planning, dimension: str, to: float) -> Recipe:
     """What decides the steps of a dimension up to ``to``, in percent removed."""
-    path: list[list[Any]] = []
-    for before, end in ends_of(planning.config).items():
-        if before == dimension:
-            break
-        path.append([before, group_size_of(planning.config, before), end])
+    before, phase = _up_to(planning.config, dimension)
+    identity = phase.identity()
+    del identity["dimension"]  # the stage is called after it
     return decisions_recipe(planning) | {
         "probe": probe_recipe(planning),
-        "from": path,
+        "from": [[*each.identity().values(), each.end_percent] for each in before],
         "to": to,
-        "group_size": group_size_of(planning.config, dimension),
+        **identity,
     }
+
+
+def _up_to(config: Config, dimension: str) -> tuple[list[Phase], Phase]:
+    """The phases before a dimension, and its own."""
+    phases = phases_of(config)
+    before = list(takewhile(lambda phase: phase.dimension != dimension, phases))
+    return before, phases[len(before)]
 
 
 def plan(stage: Stage, planning: Planning) -> Iterator[PlannedStage]:
     """One for each dimension that the run shares with others, each after the one before."""
     last: tuple[PlannedStage, ...] = ()
-    for dimension in ends_of(planning.config):
+    for dimension in [phase.dimension for phase in phases_of(planning.config)]:
         if dimension in planning.reach:
             recipe = recipe_of(planning, dimension, planning.reach[dimension])
             needs = (*planning.those(["calibrate"]), *last)
@@ -55,15 +61,11 @@ def run(config: Config, inputs: Inputs, _out_dir: Path) -> Json:
     """
     from pipeline.stages.shared.descent import descend
 
-    ends: dict[Dimension, float] = {}
-    for dimension, end in ends_of(config).items():
-        if dimension == inputs.stage.name:
-            ends[dimension] = inputs.stage.recipe["to"]
-            break
-        ends[dimension] = end
+    before, phase = _up_to(config, inputs.stage.name)
+    longest = replace(phase, end_percent=inputs.stage.recipe["to"])
     steps, ratio = 0, 0.0
-    for row, state in descend(config, inputs, ends):
-        steps, ratio = row.step + 1, state.ratio_percent
+    for record, state in descend(config, inputs, [*before, longest]):
+        steps, ratio = record.step + 1, state.ratio_percent
     return {"steps": steps, "ratio_percent": ratio}
 
 

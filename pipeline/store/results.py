@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.files import Json, encode, publish, read_json
-from pipeline.models.loading import Digests
 from pipeline.pruning.trajectory import Guard, TrajectoryStore
 from pipeline.stages.base import PlannedStage
+from pipeline.store.digests import Digests
 from pipeline.store.leases import awaited_lease
 
 

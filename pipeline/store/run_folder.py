@@ -1,18 +1,18 @@
 """A run's folder: what a person looks at. All of it can be written again from the store."""
 
-import json
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
 from pipeline.errors import ConfigError
 from pipeline.files import encode, publish, read_json, replace
 from pipeline.measure.record import Record
+from pipeline.pruning.records import StepRecord, to_jsonl
 from pipeline.settings.core import Config
 from pipeline.settings.flat import EXECUTION_KEYS, flat
-from pipeline.stages.base import PlannedStage, StepRow
+from pipeline.stages.base import PlannedStage
 from pipeline.store.folders import RUNS
 from pipeline.tracking.wandb_session import new_run_id
 
@@ -90,15 +90,17 @@ class RunFolder:
         identifier: str = read_json(self.path / "run.json")["tracking_id"]
         return identifier
 
-    def write_steps(self, rows: Sequence[StepRow], records: Mapping[int, Record]) -> None:
+    def write_steps(self, steps: Sequence[StepRecord], records: Mapping[int, Record]) -> None:
         """Write ``steps.jsonl``: what was decided, joined with what was measured."""
-        lines = []
-        for row in rows:
-            record = records.get(row.step)
-            line = {**row.to_json(), **(_measured(record) if record else {})}
-            del line["source"]
-            lines.append(json.dumps(line, allow_nan=False) + "\n")
-        replace(self.path / "steps.jsonl", "".join(lines))
+        lines = [
+            dataclasses.replace(
+                step,
+                source=None,
+                measured=records[step.step].of_step() if step.step in records else None,
+            )
+            for step in steps
+        ]
+        replace(self.path / "steps.jsonl", to_jsonl(lines))
 
     def steps_written(self) -> int:
         """Lines of ``steps.jsonl``: an interrupted restart may know of fewer."""
@@ -112,12 +114,6 @@ class RunFolder:
         """Take over files of a finished stage."""
         for name in names:
             replace(self.path / name, (stage_folder / name).read_text(encoding="utf-8"))
-
-
-def _measured(record: Record) -> dict[str, Any]:
-    """The part of a record that a line of ``steps.jsonl`` has."""
-    full = record.to_json()
-    return {key: full[key] for key in ("ppl", "accuracy", "latency", "memory")}
 
 
 def _default_name(config: Config, key: str, model_name: str) -> str:

@@ -6,14 +6,9 @@ left out: JSON has no not-a-number, and a chart shows a gap either way.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from pipeline.measure.record import Latency, Memory, Record, TaskScore, average_accuracy
-
-if TYPE_CHECKING:
-    from pipeline.stages.base import (
-        StepRow,
-    )  # brings torch, which readers of metrics can do without
+from pipeline.pruning.records import StepRecord
 
 Value = float | int | str
 Metrics = Mapping[str, Value]
@@ -29,18 +24,19 @@ def dense_metrics(total_params: int, record: Record | None) -> dict[str, Value]:
     return {STEP: 0, RATIO: 0.0, "prune/params": total_params, **probe_metrics(record)}
 
 
-def step_metrics(row: "StepRow", record: Record | None) -> dict[str, Value]:
-    """The row of one removal; ``prune/importance`` is the perplexity after it."""
+def step_metrics(step: StepRecord, record: Record | None) -> dict[str, Value]:
+    """The row of one removal; ``prune/importance`` is the perplexity after it.
+
+    Under another criterion ``prune/criterion`` and ``prune/score`` stand in its place.
+    """
     return _finite(
         {
-            STEP: row.step + 1,
-            RATIO: row.ratio_percent,
-            "prune/importance": row.importance,
-            "prune/params": row.params,
-            "prune/dimension": row.dimension,
-            "prune/unit": row.chosen.unit,
-            "prune/layer": row.chosen.layer,
-            "prune/width_after": row.chosen.width_after,
+            STEP: step.step + 1,
+            RATIO: step.ratio_percent,
+            **{f"prune/{name}": value for name, value in step.decision.score_json().items()},
+            "prune/params": step.params,
+            "prune/dimension": step.dimension,
+            **{f"prune/{name}": value for name, value in step.chosen.to_json().items()},
         }
     ) | probe_metrics(record)
 

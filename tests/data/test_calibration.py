@@ -313,7 +313,7 @@ def run_stage(model: Path, file: Path, out: Path) -> dict[str, Any]:
     """Run the stage on token ids, and return what it says of them."""
     config = configured("calibration=tokens", f"calibration.path={file}")
     nothing: Any = None  # calibrate runs no model
-    inputs = Inputs(nothing, source(model), "", {}, nothing, nothing, out, {}, nothing)
+    inputs = Inputs(nothing, source(model), "", nothing, {}, nothing, nothing, out, {}, nothing)
     out.mkdir()
     return calibrate.run(config, inputs, out)
 
@@ -332,11 +332,10 @@ def test_the_stage_keeps_the_windows_and_says_what_they_are(model: Path, tmp_pat
         (1, 2),
     ]
     read = Calibration.read(tmp_path / "out")
-    assert read.of("blocks").ids.tolist() == [[5, 6, 7], [8, 9, 10]]
-    assert read.of("mlp_channels").ids.tolist() == read.of("heads").ids.tolist() == [[5, 6]]
-    assert read.of("blocks").eos_id == read.of("heads").eos_id == 3
-    assert read.hash_of("blocks") == facts["block"]["sha256"]
-    assert read.hash_of("mlp_channels") == read.hash_of("heads") == facts["width"]["sha256"]
+    assert read.of("block").ids.tolist() == [[5, 6, 7], [8, 9, 10]]
+    assert read.of("width").ids.tolist() == [[5, 6]]
+    assert read.of("block").eos_id == read.of("width").eos_id == 3
+    assert read.hashes == {kind: facts[kind]["sha256"] for kind in ("block", "width")}
 
 
 def hashes(facts: dict[str, Any]) -> list[str]:

@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from pipeline.distributed.ranks import losses_of
-from pipeline.distributed.rendezvous import over_ranks, ranks_of_torchrun
+from pipeline.distributed.ranks import Leader, losses_of
+from pipeline.distributed.rendezvous import ranks_of_torchrun
+from pipeline.distributed.start import over_ranks
 from pipeline.errors import PipelineError
 from pipeline.models.loading import LiveModel
 from pipeline.models.prunable import PrunableModel
 from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import BLOCKS, MLP_CHANNELS
 from pipeline.scoring import losses
 from pipeline.scoring.perplexity import Windows
 
@@ -42,16 +44,16 @@ def load(_: PruningState | None = None) -> PrunableModel:
     return PrunableModel(model)
 
 
-def score() -> list[Any]:
+def score(leader: Leader | None = None) -> list[Any]:
     """Losses of some steps, each ``[candidates, windows]``, on all ranks or this one."""
     live = LiveModel(load)
     state = PruningState.dense(load().state.shape)
     ids = torch.randint(4, 41, (3, 12), generator=torch.Generator().manual_seed(1))
     found = []
-    ranked = losses_of(live, 0.5, "cpu", keep=True)
-    for dimension in ("blocks", "mlp_channels"):
+    ranked = losses_of(leader, live, 0.5, "cpu", keep=True)
+    for units in (BLOCKS, MLP_CHANNELS):
         for _ in range(STEPS):
-            candidates = state.candidates(dimension, GROUP)
+            candidates = state.candidates(units, GROUP)
             shares: list[float] = []
             rows = ranked(state, candidates, Windows(ids, None), shares.append)
             assert abs(sum(shares) - 1) < 1e-9
@@ -81,6 +83,9 @@ if __name__ == "__main__":
     if Slow.pause_s:
         losses.OnePass = Slow  # type: ignore[misc]
     try:
-        over_ranks(lambda: sys.stdout.write(json.dumps(score())), ranks_of_torchrun(os.environ))
+        over_ranks(
+            lambda leader: sys.stdout.write(json.dumps(score(leader))),
+            ranks_of_torchrun(os.environ),
+        )
     except PipelineError as error:
         sys.exit(f"error: {error}")

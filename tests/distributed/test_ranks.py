@@ -19,6 +19,7 @@ from pipeline.distributed.ranks import costs, divide
 from pipeline.distributed.rendezvous import Ranks, ranks_of_torchrun
 from pipeline.pruning.shape import BlockShape, ModelShape
 from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import BLOCKS, MLP_CHANNELS
 
 PROCESS = Path(__file__).with_name("ranked_process.py")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
@@ -79,9 +80,9 @@ def test_work_is_divided_by_cost() -> None:
 def test_a_candidate_costs_the_blocks_from_its_own_up() -> None:
     block = BlockShape(width=8, group_width=1, params=80, fixed_params=0)
     dense = PruningState.dense(ModelShape.repeated(3, block, block, 480))
-    assert costs(dense, dense.candidates("blocks", 0)) == [10, 8, 6, 9, 7, 5]
-    state = dense.without(dense.candidates("blocks", 0)[1])
-    assert costs(state, state.candidates("mlp_channels", 2)) == [8, 7, 5]
+    assert costs(dense, dense.candidates(BLOCKS, 0)) == [10, 8, 6, 9, 7, 5]
+    state = dense.without(dense.candidates(BLOCKS, 0)[1])
+    assert costs(state, state.candidates(MLP_CHANNELS, 2)) == [8, 7, 5]
 
 
 def test_a_removal_does_not_move_what_lies_below_it() -> None:
@@ -89,15 +90,15 @@ def test_a_removal_does_not_move_what_lies_below_it() -> None:
     state = PruningState.dense(ModelShape.repeated(8, block, block, 1280))
     for index in (12, 7, 3):
         before = owners(state)
-        gone = state.candidates("blocks", 0)[index]
+        gone = state.candidates(BLOCKS, 0)[index]
         state = state.without(gone)
         after = owners(state)
-        below = [c for c in after if (c.layer, c.unit) < (gone.layer, gone.unit)]
+        below = [c for c in after if (c.layer, c.unit.name) < (gone.layer, gone.unit.name)]
         assert all(before[c] == after[c] for c in below)
 
 
 def owners(state: PruningState) -> dict:
-    candidates = state.candidates("blocks", 0)
+    candidates = state.candidates(BLOCKS, 0)
     shares = divide(costs(state, candidates), 2)
     return {candidates[row]: rank for rank, share in enumerate(shares) for row in share}
 

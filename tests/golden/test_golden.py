@@ -22,6 +22,7 @@ STEP_FIELDS = [
     "ratio_percent",
     "params",
     "candidates",
+    "schema_version",
 ]
 CANDIDATE_FIELDS = ["unit", "layer", "width_after", "ppl"]
 DIMENSION_OF = {

@@ -14,7 +14,8 @@ from pipeline.errors import ConfigError
 from pipeline.files import encode, read_json
 from pipeline.models.prunable import shape_from_config
 from pipeline.pruning.shape import BlockShape, LayerShape, ModelShape
-from pipeline.pruning.state import Candidate, PruningState
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import UNITS, Candidate
 
 EXACT = [
     *(("Llama-2-7B", ratio) for ratio in (7, 10, 12, 14, 15, 18, 22)),
@@ -127,7 +128,7 @@ def test_a_state_survives_its_file_with_the_order_of_removal(state: PruningState
 def test_a_state_survives_a_file_on_disk(tmp_path: Path) -> None:
     state = PruningState.dense(SHAPE)
     for unit, layer, width in [("mlp_width", 2, 40), ("attn", 3, 0), ("attn", 1, 0), ("mlp", 2, 0)]:
-        state = state.without(Candidate(unit, layer, width))
+        state = state.without(Candidate(UNITS[unit], layer, width))
     path = tmp_path / "pruning_config.json"
     path.write_text(encode(state.to_pruning_config()))
     assert read_json(path) == {

@@ -15,9 +15,19 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from pipeline.errors import StageError
 from pipeline.models import offload as offload_module
-from pipeline.models.offload import Home, Place
+from pipeline.models.offload import Place, StoredWeights
 from pipeline.models.prunable import PrunableModel
-from pipeline.pruning.state import Candidate, PruningState
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import (
+    ATTN,
+    ATTN_WIDTH,
+    BLOCKS,
+    HEADS,
+    MLP,
+    MLP_CHANNELS,
+    MLP_WIDTH,
+    Candidate,
+)
 from pipeline.scoring.one_pass import OnePass, perplexity
 from pipeline.scoring.perplexity import Windows
 
@@ -39,14 +49,14 @@ def windows() -> Windows:
 
 
 @pytest.fixture
-def copies(monkeypatch: pytest.MonkeyPatch) -> list[Home]:
-    """The homes whose weights were copied to the device, in order."""
-    seen: list[Home] = []
+def copies(monkeypatch: pytest.MonkeyPatch) -> list[StoredWeights]:
+    """The blocks' weights that were copied to the device, in order."""
+    seen: list[StoredWeights] = []
     copy_into = offload_module.Stream._copy
 
-    def counted(self: Any, home: Home, slot: Any) -> None:
-        seen.append(home)
-        copy_into(self, home, slot)
+    def counted(self: Any, stored: StoredWeights, slot: Any) -> None:
+        seen.append(stored)
+        copy_into(self, stored, slot)
 
     monkeypatch.setattr(offload_module.Stream, "_copy", counted)
     return seen
@@ -61,9 +71,9 @@ def pair(dense: PreTrainedModel, place: Place) -> tuple[PrunableModel, PrunableM
 
 def all_candidates(state: PruningState) -> list[Candidate]:
     return [
-        *state.candidates("blocks", 0),
-        *state.candidates("mlp_channels", 8),
-        *state.candidates("heads", state.shape.layers[0].attn.group_width),
+        *state.candidates(BLOCKS, 0),
+        *state.candidates(MLP_CHANNELS, 8),
+        *state.candidates(HEADS, state.shape.layers[0].attn.group_width),
     ]
 
 
@@ -72,8 +82,10 @@ def losses(scorer: OnePass, model: PrunableModel, windows: Windows) -> Tensor:
 
 
 def is_home(block: Any) -> bool:
-    homes = block.offloaded.home.tensors
-    return all(p.data_ptr() == t.data_ptr() for p, t in zip(block.parameters(), homes, strict=True))
+    stored = block.offloaded.stored.tensors
+    return all(
+        p.data_ptr() == t.data_ptr() for p, t in zip(block.parameters(), stored, strict=True)
+    )
 
 
 def test_every_step_has_the_losses_of_the_resident_model(
@@ -93,7 +105,7 @@ def test_every_step_has_the_losses_of_the_resident_model(
         removed.append(all_candidates(resident.state)[index])
         for model in (resident, streamed):
             model.prune_to(model.state.without(removed[-1]))
-    assert {candidate.unit for candidate in removed} == {"attn", "mlp", "mlp_width", "attn_width"}
+    assert {candidate.unit for candidate in removed} == {ATTN, MLP, MLP_WIDTH, ATTN_WIDTH}
 
 
 def test_cached_generation_is_that_of_the_resident_model(
@@ -105,13 +117,13 @@ def test_cached_generation_is_that_of_the_resident_model(
 
 
 def test_a_walk_brings_each_block_once_for_all_candidates(
-    build: Build, place: Place, windows: Windows, copies: list[Home]
+    build: Build, place: Place, windows: Windows, copies: list[StoredWeights]
 ) -> None:
     _, streamed = pair(build("mistral"), place)
     for _ in range(2):
         copies.clear()
         losses(OnePass(0.5), streamed, windows)
-        assert copies == [block.offloaded.home for block in streamed.blocks if block.offloaded]
+        assert copies == [block.offloaded.stored for block in streamed.blocks if block.offloaded]
 
 
 def test_no_more_than_two_blocks_are_on_the_device(
@@ -128,7 +140,7 @@ def test_no_more_than_two_blocks_are_on_the_device(
     assert away
     assert {len(blocks) for blocks in away} == {1}  # and the next block's copy
     slots = streamed.blocks[0].offloaded.stream._slots  # type: ignore[union-attr]
-    largest = max(b.offloaded.home.bytes for b in streamed.blocks if b.offloaded)
+    largest = max(b.offloaded.stored.bytes for b in streamed.blocks if b.offloaded)
     assert [slot.memory.nbytes for slot in slots] == [largest] * 2
 
 
@@ -178,7 +190,7 @@ def test_nothing_is_left_on_disk(
         pytest.skip("no list of mapped files here")
     assert maps.read_text().count(str(tmp_path)) >= len(streamed.blocks)
     before = maps.read_text().count(str(tmp_path))
-    streamed.prune_to(streamed.state.without(Candidate("mlp", 1, 0)))
+    streamed.prune_to(streamed.state.without(Candidate(MLP, 1, 0)))
     gc.collect()
     assert maps.read_text().count(str(tmp_path)) < before
 
@@ -196,7 +208,7 @@ def test_memory_is_freed_with_the_model(build: Build, place: Place, ids: Tensor)
     streamed.model(ids)
     offloaded = streamed.blocks[0].offloaded
     assert offloaded
-    stream, home = weakref.ref(offloaded.stream), weakref.ref(offloaded.home)
+    stream, weights = weakref.ref(offloaded.stream), weakref.ref(offloaded.stored)
     gc.collect()
     gc.disable()
     try:
@@ -204,7 +216,7 @@ def test_memory_is_freed_with_the_model(build: Build, place: Place, ids: Tensor)
             block.offloaded = None
         del offloaded, block
         assert stream() is None
-        assert home() is None
+        assert weights() is None
     finally:
         gc.enable()
 

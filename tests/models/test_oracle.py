@@ -7,10 +7,11 @@ import copy
 import gc
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 import pytest
 import torch
+from families_of_tests import gemma
+from families_of_tests import phi3 as phi3_family
 from torch import Tensor, nn
 from torch.testing import assert_close
 from transformers import (
@@ -25,13 +26,14 @@ from transformers import (
 
 from pipeline.errors import ConfigError
 from pipeline.models.blocks import Block
-from pipeline.models.families import FAMILIES, LLAMA, BlockLayout, Family, Projection
+from pipeline.models.families import FAMILIES
 from pipeline.models.prunable import PrunableModel, shape_from_config
 from pipeline.pruning.shape import ModelShape
-from pipeline.pruning.state import Candidate, PruningState, Unit
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import UNITS, Candidate
 
 LAYERS = range(4)
-UNITS: tuple[Unit, ...] = ("attn", "mlp", "attn_width", "mlp_width")
+PIECES = ("attn", "mlp", "attn_width", "mlp_width")
 
 # Weights are float64 and differences were below 1e-13 where measured. But transformers' norms round
 # to float32, and on another machine a sum in another order may flip one such rounding.
@@ -40,7 +42,7 @@ SOFTMAX_TOLERANCE = 1e-5  # eager attention takes its softmax in float32
 MATTERS = 1e-3
 
 Build = Callable[[PretrainedConfig | str], PreTrainedModel]
-Piece = tuple[Unit, int]
+Piece = tuple[str, int]
 COMBINATIONS: dict[str, list[Piece]] = {
     "attention_of_layer_0": [("attn", 0)],
     "attentions_of_layers_0_and_1": [("attn", 0), ("attn", 1)],
@@ -62,34 +64,6 @@ COMBINATIONS: dict[str, list[Piece]] = {
     "narrowed_before_it_went": [("attn_width", 0), ("mlp_width", 1), ("attn", 0), ("mlp", 1)],
 }
 
-GEMMA2 = Family(
-    attn=replace(LLAMA.attn, norm_after="post_attention_layernorm"),
-    mlp=replace(
-        LLAMA.mlp,
-        norm_before="pre_feedforward_layernorm",
-        norm_after="post_feedforward_layernorm",
-    ),
-)
-
-PHI3 = Family(
-    attn=BlockLayout(
-        body="self_attn",
-        norm_before="input_layernorm",
-        projections=(
-            Projection("qkv_proj", rows=("query", "key", "value")),
-            Projection("o_proj", columns=("query",)),
-        ),
-    ),
-    mlp=BlockLayout(
-        body="mlp",
-        norm_before="post_attention_layernorm",
-        projections=(
-            Projection("gate_up_proj", rows=("channel", "channel")),
-            Projection("down_proj", columns=("channel",)),
-        ),
-    ),
-)
-
 
 def without(shape: ModelShape, pieces: Iterable[Piece]) -> PruningState:
     """The dense state less some pieces: a width loses a key/value group, or seven MLP channels."""
@@ -101,7 +75,7 @@ def without(shape: ModelShape, pieces: Iterable[Piece]) -> PruningState:
     }
     state = PruningState.dense(shape)
     for unit, layer in pieces:
-        state = state.without(Candidate(unit, layer, width_after[unit]))
+        state = state.without(Candidate(UNITS[unit], layer, width_after[unit]))
     return state
 
 
@@ -171,12 +145,12 @@ def assert_equal_up_to(actual: Tensor, expected: Tensor, tolerance: float = TOLE
 # What pruning leaves
 
 
-@pytest.mark.parametrize("unit", UNITS)
-def test_any_piece_can_go_alone(dense: PreTrainedModel, ids: Tensor, unit: Unit) -> None:
+@pytest.mark.parametrize("unit", PIECES)
+def test_any_piece_can_go_alone(dense: PreTrainedModel, ids: Tensor, unit: str) -> None:
     assert_each_layer_can_lose(unit, dense, ids)
 
 
-def assert_each_layer_can_lose(unit: Unit, dense: PreTrainedModel, ids: Tensor) -> None:
+def assert_each_layer_can_lose(unit: str, dense: PreTrainedModel, ids: Tensor) -> None:
     whole = logits(dense, ids)
     for layer in LAYERS:
         model = PrunableModel(copy.deepcopy(dense))
@@ -215,8 +189,8 @@ def test_going_step_by_step_leaves_the_same_bits_as_going_at_once(
     assert torch.equal(logits(stepwise.model, ids), logits(at_once.model, ids))
 
 
-@pytest.mark.parametrize("unit", UNITS)
-def test_what_was_removed_cannot_come_back(dense: PreTrainedModel, unit: Unit) -> None:
+@pytest.mark.parametrize("unit", PIECES)
+def test_what_was_removed_cannot_come_back(dense: PreTrainedModel, unit: str) -> None:
     model = PrunableModel(dense)
     model.prune_to(without(model.shape, [(unit, 1)]))
     with pytest.raises(AssertionError, match="cannot come back"):
@@ -260,7 +234,7 @@ def test_layers_numbered_as_in_the_dense_model_would_lose_the_length_of_the_cach
     assert_equal_up_to(cached, expected)
 
     for block in model.blocks:
-        if block.unit == "attn":
+        if block.kind == "attn":
             block.body.layer_idx = block.layer
     cached, cache = cached_logits(model.model, ids, prompt=11, cache=DynamicCache())
     assert cache.get_seq_length() == 0
@@ -425,8 +399,8 @@ def mlp_order(body: nn.Module) -> list[int]:
 
 def rows_in_order(model: PrunableModel, body: nn.Module) -> tuple[list[int], list[int]]:
     """Query rows, and key and value rows, in the documented order."""
-    heads = model.blocks[0].heads
-    repeats = heads.query_heads // heads.key_value_heads
+    heads = model.blocks[0].channels
+    repeats = heads.queries_per_key
     norms = []
     for group in range(heads.key_value_heads):
         query = rows_of([group], repeats * heads.head_dim)
@@ -450,7 +424,7 @@ def descending(values: list[float]) -> list[int]:
 
 @pytest.mark.parametrize("unit", ["attn", "mlp"])
 def test_a_block_run_with_a_width_equals_the_block_cut_to_it(
-    dense: PreTrainedModel, ids: Tensor, unit: Unit
+    dense: PreTrainedModel, ids: Tensor, unit: str
 ) -> None:
     model = PrunableModel(dense)
     decoder = model.decoder_input(ids)
@@ -458,7 +432,7 @@ def test_a_block_run_with_a_width_equals_the_block_cut_to_it(
     for block, context in zip(model.blocks, decoder.contexts, strict=True):
         width = block.width - (model.shape.layers[0].attn.group_width if unit == "attn" else 7)
         following = block(hidden, context)
-        if block.unit == unit:
+        if block.kind == unit:
             narrow = hidden + block.residual(hidden, context, width)
             assert (narrow - following).abs().max() > MATTERS
             assert torch.equal(block(hidden, context), following), "the block itself stays whole"
@@ -498,7 +472,7 @@ def test_an_unknown_architecture_is_refused_with_a_list_of_the_known_ones() -> N
 @pytest.fixture
 def gemma2(build: Build, monkeypatch: pytest.MonkeyPatch) -> PreTrainedModel:
     """Norms after the blocks, soft-capped scores and logits, a sliding window every other layer."""
-    monkeypatch.setitem(FAMILIES, "gemma2", GEMMA2)
+    monkeypatch.setitem(FAMILIES, "gemma2", gemma.GEMMA2)
     config = Gemma2Config(
         vocab_size=61,
         hidden_size=32,
@@ -516,9 +490,9 @@ def gemma2(build: Build, monkeypatch: pytest.MonkeyPatch) -> PreTrainedModel:
     return build(config)
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", PIECES)
 def test_any_piece_of_a_family_with_norms_after_its_blocks_can_go(
-    gemma2: PreTrainedModel, ids: Tensor, unit: Unit
+    gemma2: PreTrainedModel, ids: Tensor, unit: str
 ) -> None:
     assert_each_layer_can_lose(unit, gemma2, ids)
 
@@ -550,7 +524,7 @@ def test_a_family_with_norms_after_its_blocks_can_be_reordered(
 @pytest.fixture
 def phi3(build: Build, monkeypatch: pytest.MonkeyPatch) -> PreTrainedModel:
     """Fused projections: query, key and value in one, gate and up in another."""
-    monkeypatch.setitem(FAMILIES, "phi3", PHI3)
+    monkeypatch.setitem(FAMILIES, "phi3", phi3_family.FAMILY)
     config = Phi3Config(
         vocab_size=61,
         hidden_size=32,
@@ -570,7 +544,7 @@ def phi3(build: Build, monkeypatch: pytest.MonkeyPatch) -> PreTrainedModel:
     ["attn", "mlp", "mlp_width"],  # Phi-3's forward pass reads its number of heads from the config
 )
 def test_any_piece_of_a_family_with_fused_projections_can_go(
-    phi3: PreTrainedModel, ids: Tensor, unit: Unit
+    phi3: PreTrainedModel, ids: Tensor, unit: str
 ) -> None:
     assert_each_layer_can_lose(unit, phi3, ids)
 

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,10 @@ from support_inputs import (
     write_tokens,
 )
 
+from pipeline.models.families import FAMILIES
 from pipeline.models.source import ModelSource
 from pipeline.plan import preflight
+from pipeline.pruning.shape import BarredUnit
 
 
 @pytest.fixture(scope="session")
@@ -297,6 +300,16 @@ def test_attention_groups_that_split_a_key_value_head_or_are_too_large(size: int
         f"prune.attn_group_size: {size} is wrong; allowed is a multiple of 8 up to 16: "
         "a key/value head of this model serves 2 query heads of 4 channels"
     )
+
+
+def test_a_share_for_what_the_family_cannot_lose(monkeypatch: pytest.MonkeyPatch) -> None:
+    barred = (BarredUnit("attn_width", "its attention counts heads by the configuration"),)
+    monkeypatch.setitem(FAMILIES, "llama", replace(FAMILIES["llama"], barred=barred))
+    assert problem("prune.distribution=[44,52,4]") == (
+        "prune.distribution: heads has a share of 4, and this model cannot lose any: its attention "
+        "counts heads by the configuration; give it a share of 0"
+    )
+    check("prune.distribution=[44,56,0]")
 
 
 @pytest.mark.parametrize("sizes", [(23, 8), (1, 16)])

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from pipeline.errors import StageError
 from pipeline.files import encode
-from pipeline.pruning.greedy import thresholds
+from pipeline.methods.multipruner import thresholds
+from pipeline.pruning.phases import STANDARD
 from pipeline.pruning.shape import BarredUnit, BlockShape, LayerShape, ModelShape
-from pipeline.pruning.state import DIMENSIONS, Candidate, PruningState
-from pipeline.pruning.trajectory import ScoredCandidate, Step
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.steps import ScoredCandidate, Step
+from pipeline.pruning.units import BLOCKS, HEADS, MLP_CHANNELS, UNITS, Candidate
 
 ATTN = BlockShape(width=64, group_width=16, params=64 * 90 + 30, fixed_params=30)
 MLP = BlockShape(width=48, group_width=1, params=48 * 72, fixed_params=0)
@@ -24,22 +26,26 @@ DENSE = PruningState.dense(SHAPE)
 repeatable = settings(derandomize=True, database=None, deadline=None)
 
 
+def candidate(unit: str, layer: int, width_after: int) -> Candidate:
+    return Candidate(UNITS[unit], layer, width_after)
+
+
 def after(*removals: tuple[str, int, int]) -> PruningState:
     state = DENSE
     for removal in removals:
-        state = state.without(Candidate(*removal))
+        state = state.without(candidate(*removal))
     return state
 
 
 def pieces(candidates: list[Candidate]) -> list[tuple[str, int, int]]:
-    return [(c.unit, c.layer, c.width_after) for c in candidates]
+    return [(c.unit.name, c.layer, c.width_after) for c in candidates]
 
 
 # Candidates
 
 
 def test_blocks_are_tried_attention_before_mlp_and_lower_layers_first() -> None:
-    assert pieces(DENSE.candidates("blocks", 0)) == [
+    assert pieces(DENSE.candidates(BLOCKS, 0)) == [
         ("attn", 0, 0),
         ("attn", 1, 0),
         ("attn", 2, 0),
@@ -51,22 +57,22 @@ def test_blocks_are_tried_attention_before_mlp_and_lower_layers_first() -> None:
 
 def test_a_block_that_is_gone_is_no_candidate() -> None:
     state = after(("attn", 2, 0), ("mlp", 0, 0), ("attn", 0, 0))
-    assert pieces(state.candidates("blocks", 0)) == [("attn", 1, 0), ("mlp", 1, 0), ("mlp", 2, 0)]
+    assert pieces(state.candidates(BLOCKS, 0)) == [("attn", 1, 0), ("mlp", 1, 0), ("mlp", 2, 0)]
 
 
 def test_a_narrow_block_can_still_go_as_a_whole() -> None:
     state = after(("mlp_width", 1, 8), ("attn_width", 2, 16))
-    assert state.candidates("blocks", 0) == DENSE.candidates("blocks", 0)
+    assert state.candidates(BLOCKS, 0) == DENSE.candidates(BLOCKS, 0)
 
 
 def test_one_group_goes_off_the_tail_of_each_layer_in_order() -> None:
     state = after(("mlp_width", 1, 36), ("attn_width", 0, 32))
-    assert pieces(state.candidates("mlp_channels", 12)) == [
+    assert pieces(state.candidates(MLP_CHANNELS, 12)) == [
         ("mlp_width", 0, 36),
         ("mlp_width", 1, 24),
         ("mlp_width", 2, 36),
     ]
-    assert pieces(state.candidates("heads", 16)) == [
+    assert pieces(state.candidates(HEADS, 16)) == [
         ("attn_width", 0, 16),
         ("attn_width", 1, 48),
         ("attn_width", 2, 48),
@@ -75,18 +81,18 @@ def test_one_group_goes_off_the_tail_of_each_layer_in_order() -> None:
 
 def test_something_of_a_block_is_left() -> None:
     state = after(("mlp_width", 0, 20), ("mlp_width", 1, 21), ("attn_width", 2, 16))
-    assert pieces(state.candidates("mlp_channels", 20)) == [
+    assert pieces(state.candidates(MLP_CHANNELS, 20)) == [
         ("mlp_width", 1, 1),
         ("mlp_width", 2, 28),
     ]
-    assert pieces(state.candidates("heads", 16)) == [("attn_width", 0, 48), ("attn_width", 1, 48)]
-    assert state.candidates("mlp_channels", 48) == []
+    assert pieces(state.candidates(HEADS, 16)) == [("attn_width", 0, 48), ("attn_width", 1, 48)]
+    assert state.candidates(MLP_CHANNELS, 48) == []
 
 
 def test_a_block_that_is_gone_loses_no_channels() -> None:
     state = after(("mlp", 1, 0), ("attn", 0, 0), ("attn", 2, 0))
-    assert [c.layer for c in state.candidates("mlp_channels", 12)] == [0, 2]
-    assert [c.layer for c in state.candidates("heads", 16)] == [1]
+    assert [c.layer for c in state.candidates(MLP_CHANNELS, 12)] == [0, 2]
+    assert [c.layer for c in state.candidates(HEADS, 16)] == [1]
 
 
 # What is left
@@ -144,7 +150,7 @@ def test_a_state_can_become_what_removals_lead_to_and_not_go_back(
     removal: tuple[str, int, int],
 ) -> None:
     start = after(("attn", 0, 0), ("mlp_width", 2, 40))
-    later = start.without(Candidate(*removal))
+    later = start.without(candidate(*removal))
     assert start.can_become(start)
     assert start.can_become(later)
     assert not later.can_become(start)
@@ -189,7 +195,7 @@ def test_any_walk_of_removals_counts_down_to_what_can_never_go(
     start = state = PruningState.dense(shape)
     groups = [layer.attn.group_width for layer in shape.layers if layer.attn]
     sizes = {"blocks": 0, "mlp_channels": 4, "heads": max(groups, default=0)}
-    while moves := [c for d in DIMENSIONS for c in state.candidates(d, sizes[d])]:
+    while moves := [c for d, units in STANDARD.items() for c in state.candidates(units, sizes[d])]:
         chosen = dice.choice(moves)
         following = state.without(chosen)
         assert state.params - following.params == size_of(state, chosen)
@@ -206,14 +212,14 @@ def test_any_walk_of_removals_counts_down_to_what_can_never_go(
 
 def size_of(state: PruningState, candidate: Candidate) -> int:
     """Parameters of a candidate, from its share of the channels of a whole block."""
-    attention = candidate.unit.startswith("attn")
+    attention = candidate.unit.name.startswith("attn")
     layer = state.shape.layers[candidate.layer]
     block = layer.attn if attention else layer.mlp
     width = (state.attn_widths if attention else state.mlp_widths)[candidate.layer]
     shrinking = block.params - block.fixed_params
     lost, rest = divmod(shrinking * (width - candidate.width_after), block.width)
     assert rest == 0, "a channel has a whole number of parameters"
-    return lost + (0 if candidate.unit.endswith("width") else block.fixed_params)
+    return lost + (0 if candidate.unit.name.endswith("width") else block.fixed_params)
 
 
 # Layers that differ
@@ -235,9 +241,9 @@ def test_a_block_that_a_layer_does_not_have_is_no_candidate_and_has_no_width() -
     assert (dense.attn_widths, dense.mlp_widths) == ((64, 0, 64, 64), (48, 48, 40, 0))
     assert (dense.removed_attn, dense.removed_mlp) == ((), ())
     assert dense.params == DIFFERENT.total_params
-    units = [(unit, layer) for unit, layer, _ in pieces(dense.candidates("blocks", 0))]
+    units = [(unit, layer) for unit, layer, _ in pieces(dense.candidates(BLOCKS, 0))]
     assert units == [("attn", 0), ("attn", 2), ("attn", 3), ("mlp", 0), ("mlp", 1), ("mlp", 2)]
-    assert pieces(dense.candidates("mlp_channels", 40)) == [
+    assert pieces(dense.candidates(MLP_CHANNELS, 40)) == [
         ("mlp_width", 0, 8),
         ("mlp_width", 1, 8),
     ]
@@ -245,9 +251,9 @@ def test_a_block_that_a_layer_does_not_have_is_no_candidate_and_has_no_width() -
 
 def test_a_unit_that_a_model_cannot_lose_is_no_candidate() -> None:
     dense = PruningState.dense(replace(SHAPE, barred=(BarredUnit("attn_width", "for a test"),)))
-    assert dense.candidates("heads", 16) == []
-    assert dense.candidates("blocks", 0) == DENSE.candidates("blocks", 0)
-    assert dense.candidates("mlp_channels", 12) == DENSE.candidates("mlp_channels", 12)
+    assert dense.candidates(HEADS, 16) == []
+    assert dense.candidates(BLOCKS, 0) == DENSE.candidates(BLOCKS, 0)
+    assert dense.candidates(MLP_CHANNELS, 12) == DENSE.candidates(MLP_CHANNELS, 12)
 
 
 @repeatable
@@ -308,12 +314,12 @@ def test_the_last_dimension_ends_exactly_at_the_target(target: float, shares: li
 
 
 def scored(*ppls: float | None) -> list[ScoredCandidate]:
-    return [ScoredCandidate(Candidate("attn", i, 0), ppl) for i, ppl in enumerate(ppls)]
+    return [ScoredCandidate(candidate("attn", i, 0), ppl) for i, ppl in enumerate(ppls)]
 
 
 def test_the_lowest_perplexity_goes() -> None:
     step = Step.choose(scored(12.0, 10.5, 11.0))
-    assert (step.chosen.layer, step.importance) == (1, 10.5)
+    assert (step.chosen.layer, step.score) == (1, 10.5)
     assert step.scored == tuple(scored(12.0, 10.5, 11.0))
 
 
@@ -351,8 +357,10 @@ def test_a_step_without_any_finite_perplexity_says_what_to_try() -> None:
 def test_a_step_survives_its_file_with_every_bit(
     rows: list[tuple[str, int, int, float | None]],
 ) -> None:
-    step = Step.choose([ScoredCandidate(Candidate(*piece), ppl) for *piece, ppl in rows])
+    step = Step.choose([ScoredCandidate(candidate(*piece), ppl) for *piece, ppl in rows])
     read = Step.from_json(json.loads(encode(step.to_json())))
     assert read == step
-    assert read.importance.hex() == step.importance.hex()
-    assert [s.ppl and s.ppl.hex() for s in read.scored] == [ppl and ppl.hex() for *_, ppl in rows]
+    assert read.score.hex() == step.score.hex()
+    assert [s.score and s.score.hex() for s in read.scored] == [
+        ppl and ppl.hex() for *_, ppl in rows
+    ]

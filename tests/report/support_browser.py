@@ -31,7 +31,7 @@ def browse(tmp_path: Path, text: str, *options: str) -> str:
 
 def dom_of(tmp_path: Path, text: str, width_px: int = 1440) -> str:
     dom = browse(tmp_path, text, f"--window-size={width_px},900", "--dump-dom")
-    assert noted(dom, "drawn") == "yes"
+    assert noted(dom, "ready") == "yes"
     assert not re.search(r"<html[^>]*data-error", dom)
     drawn = re.sub(r"<script>.*?</script>", "", dom, flags=re.DOTALL)
     assert not re.search(r"NaN|Infinity|undefined", drawn)

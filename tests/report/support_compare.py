@@ -6,10 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from support_report import HEAD_GROUP, MLP_GROUP, record, shape
+from support_report import DIMENSIONS, record, shape
 
 from pipeline.measure.record import TaskScore
-from pipeline.pruning.state import Dimension, PruningState
+from pipeline.pruning.records import StepRecord, to_jsonl
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.steps import ScoredCandidate, Step
+from pipeline.pruning.units import ATTN, Candidate
 
 SETTINGS: dict[str, Any] = {
     "model": {"path": "acme/tiny-1b", "dtype": "float16"},
@@ -28,12 +31,9 @@ def pruned_state(percent: float, distribution: Sequence[float]) -> PruningState:
     """What a run with such shares would end in, without trying anything."""
     state = PruningState.dense(shape(LAYERS))
     limits = [sum(distribution[: i + 1]) / sum(distribution) * percent for i in range(3)]
-    groups: list[tuple[Dimension, int]] = [
-        ("blocks", 0), ("mlp_channels", MLP_GROUP), ("heads", HEAD_GROUP),
-    ]  # fmt: skip
-    for (dimension, group), limit in zip(groups, limits, strict=True):
+    for (units, group), limit in zip(DIMENSIONS.values(), limits, strict=True):
         while state.ratio_percent < limit:
-            found = state.candidates(dimension, group)
+            found = state.candidates(units, group)
             state = state.without(found[len(found) * 3 // 5])
     return state
 
@@ -104,8 +104,12 @@ def _tasks(names: Sequence[str], accuracy: float) -> tuple[TaskScore, ...]:
 
 
 def _first_steps(state: PruningState) -> str:
-    rows = [{"unit": "attn", "layer": layer, "width_after": 0} for layer in state.removed_attn]
-    return "".join(json.dumps(row) + "\n" for row in rows)
+    gone = [Candidate(ATTN, layer, 0) for layer in state.removed_attn]
+    decisions = [Step(each, 10.0, (ScoredCandidate(each, 10.0),)) for each in gone]
+    return to_jsonl(
+        StepRecord(step, "blocks", decision, 1.0, state.params)
+        for step, decision in enumerate(decisions)
+    )
 
 
 def write_sweep(folder: Path, runs: Sequence[Path]) -> Path:

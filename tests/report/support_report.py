@@ -6,13 +6,22 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 from pipeline.measure.record import Latency, Memory, Record, TaskScore, Timing
+from pipeline.pruning.records import StepRecord
 from pipeline.pruning.shape import BlockShape, ModelShape
-from pipeline.pruning.state import Candidate, Dimension, PruningState
-from pipeline.report.data import Evaluation, ReportStep, RunReport, Sensitivity, UnitLoss
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.steps import ScoredCandidate, Step
+from pipeline.pruning.units import BLOCKS, HEADS, MLP_CHANNELS, Candidate, Unit
+from pipeline.report.data import Evaluation, RunReport, Sensitivity, UnitLoss
 
 TASKS = {"arc_easy": 0.61, "hellaswag": 0.47, "piqa": 0.71}
 DENSE_IMPORTANCE = {"blocks": 9.412, "mlp_channels": 9.873, "heads": 9.873}
 MLP_GROUP, HEAD_GROUP = 128, 192
+DIMENSIONS: dict[str, tuple[tuple[Unit, ...], int]] = {
+    "blocks": (BLOCKS, 0),
+    "mlp_channels": (MLP_CHANNELS, MLP_GROUP),
+    "heads": (HEADS, HEAD_GROUP),
+}
+"""Units and group sizes."""
 ATTACK = "</script><script>window.broken=1</script><img src=x onerror=alert(1)>\"'&{{7*7}}"
 """What a name may try."""
 
@@ -56,25 +65,26 @@ def record(state: PruningState, step: int, tasks: bool = True) -> Record:
     )
 
 
-def walk(layers: int, counts: dict[Dimension, int], every: int = 3) -> RunReport:
+def walk(layers: int, counts: dict[str, int], every: int = 3) -> RunReport:
     """A run that takes ``counts`` steps in each dimension and probes every few of them."""
     rng = random.Random(7)
     state = PruningState.dense(shape(layers))
-    steps: list[ReportStep] = []
+    steps: list[StepRecord] = []
+    records: dict[int, Record] = {}
     for dimension, count in counts.items():
-        damage = (steps[-1].importance or 1) / DENSE_IMPORTANCE["blocks"] if steps else 1.0
+        damage = steps[-1].decision.score / DENSE_IMPORTANCE["blocks"] if steps else 1.0
         ppl = DENSE_IMPORTANCE[dimension] * damage * (1.04 if dimension == "mlp_channels" else 1.0)
         for _ in range(count):
-            group = MLP_GROUP if dimension == "mlp_channels" else HEAD_GROUP
-            candidates = state.candidates(dimension, group)
+            candidates = state.candidates(*DIMENSIONS[dimension])
             chosen = min(candidates, key=lambda c: _harm(c, layers) * rng.uniform(0.5, 1.5))
             state, ppl = (
                 state.without(chosen),
                 ppl * rng.uniform(1.0, 1.6 ** (6 / sum(counts.values()))),
             )
             step = len(steps)
-            measured = record(state, step) if step % every == every - 1 else None
-            steps.append(_step(step, dimension, chosen, ppl, state, measured))
+            if step % every == every - 1:
+                records[step] = record(state, step)
+            steps.append(_step(step, dimension, chosen, ppl, state))
     dense = PruningState.dense(state.shape)
     return RunReport(
         name=f"smollm2-{layers}l-19pct-3f9c1a2b",
@@ -90,6 +100,7 @@ def walk(layers: int, counts: dict[Dimension, int], every: int = 3) -> RunReport
         dense=record(dense, -1),
         pruned=record(state, len(steps)),
         steps=tuple(steps),
+        records=records,
         dense_importance=DENSE_IMPORTANCE,
         sensitivity=_sensitivity(dense, rng),
         evaluation={
@@ -114,15 +125,20 @@ def bare() -> RunReport:
         model_name=report.model_name,
         target_ratio=report.target_ratio,
         state=report.state,
-        steps=tuple(replace(step, record=None) for step in report.steps),
+        steps=report.steps,
     )
 
 
 def exploding() -> RunReport:
     """A run whose perplexity ends so high that a linear axis would show nothing."""
     report = full()
-    steps = tuple(replace(s, importance=10 * 1.12**s.step) for s in report.steps)
+    steps = tuple(with_score(s, 10 * 1.12**s.step) for s in report.steps)
     return replace(report, steps=steps)
+
+
+def with_score(step: StepRecord, score: float) -> StepRecord:
+    """The same step with another score."""
+    return replace(step, decision=replace(step.decision, score=score))
 
 
 def broken() -> RunReport:
@@ -130,13 +146,16 @@ def broken() -> RunReport:
     report = full()
     nan = math.nan
     steps = list(report.steps)
-    steps[4] = replace(steps[4], importance=nan)
-    steps[5] = replace(steps[5], record=replace(record(report.state, 5), ppl=nan))
-    steps[8] = replace(steps[8], record=replace(record(report.state, 8), ppl=math.inf, tasks=()))
-    steps[11] = replace(steps[11], record=replace(record(report.state, 11), latency=None))
+    steps[4] = with_score(steps[4], nan)
+    records = {
+        **report.records,
+        5: replace(record(report.state, 5), ppl=nan),
+        8: replace(record(report.state, 8), ppl=math.inf, tasks=()),
+        11: replace(record(report.state, 11), latency=None),
+    }
     blocks = report.sensitivity["blocks"]
     refused = tuple(
-        replace(loss, ppl=(None, nan, 1e5)[i]) if i < 3 else loss
+        replace(loss, score=(None, nan, 1e5)[i]) if i < 3 else loss
         for i, loss in enumerate(blocks.losses)
     )
     score = TaskScore("piqa", 0, nan, nan, None, None)
@@ -144,6 +163,7 @@ def broken() -> RunReport:
     return replace(
         report,
         steps=tuple(steps),
+        records=records,
         pruned=replace(report.pruned, ppl=nan, memory=None, tasks=(score,)),
         dense_importance={"blocks": None},
         sensitivity={
@@ -156,50 +176,29 @@ def broken() -> RunReport:
 
 
 def _step(
-    step: int,
-    dimension: Dimension,
-    chosen: Candidate,
-    ppl: float,
-    state: PruningState,
-    measured: Record | None,
-) -> ReportStep:
-    return ReportStep(
-        step,
-        dimension,
-        chosen.unit,
-        chosen.layer,
-        chosen.width_after,
-        ppl,
-        state.ratio_percent,
-        state.params,
-        measured,
-    )
+    step: int, dimension: str, chosen: Candidate, ppl: float, state: PruningState
+) -> StepRecord:
+    decision = Step(chosen, ppl, (ScoredCandidate(chosen, ppl),))
+    return StepRecord(step, dimension, decision, state.ratio_percent, state.params)
 
 
 def _harm(candidate: Candidate, layers: int) -> float:
     """Layers in the middle matter least, the first most."""
     depth = candidate.layer / (layers - 1)
     harm = 0.05 + (depth - 0.65) ** 2 + (3.0 if candidate.layer == 0 else 0.0)
-    return harm * (1.6 if candidate.unit.startswith("mlp") else 1.0)
+    return harm * (1.6 if "mlp" in candidate.unit.kinds else 1.0)
 
 
 def _sensitivity(dense: PruningState, rng: random.Random) -> dict[str, Sensitivity]:
     found = {}
-    groups: dict[Dimension, tuple[int, float]] = {
-        "blocks": (0, 0.6),
-        "mlp_channels": (MLP_GROUP, 0.05),
-        "heads": (HEAD_GROUP, 0.08),
-    }
-    for dimension, (group, scale) in groups.items():
+    for dimension, scale in (("blocks", 0.6), ("mlp_channels", 0.05), ("heads", 0.08)):
         ppl = DENSE_IMPORTANCE[dimension]
         losses = tuple(
             UnitLoss(
-                c.unit,
-                c.layer,
-                c.width_after,
+                c,
                 ppl * (1 + scale * _harm(c, len(dense.shape.layers)) * rng.uniform(0.4, 1.6)),
             )
-            for c in dense.candidates(dimension, group)
+            for c in dense.candidates(*DIMENSIONS[dimension])
         )
         found[dimension] = Sensitivity(ppl, losses)
     return found

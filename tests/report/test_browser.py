@@ -9,8 +9,9 @@ import pytest
 from support_browser import CHROMIUM, browse, dom_of, noted
 from support_report import ATTACK, Tags, bare, broken, exploding, full, walk
 
-from pipeline.report import page
 from pipeline.report.data import RunReport
+from pipeline.report.pages import html
+from pipeline.report.pages.run import run_page
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
@@ -23,7 +24,7 @@ const point = (element, type, place) => {
   element.dispatchEvent(new PointerEvent(type, at));
 };
 seen("wide", root.scrollWidth > root.clientWidth ? "overflows" : "fits");
-const latency = document.querySelectorAll(".curve")[3].querySelector("svg").lastElementChild;
+const latency = document.querySelectorAll(".along-run svg")[3];
 point(latency, "pointermove", 0.99);
 seen("curveTip", tip.textContent);
 point(latency, "pointerleave", 0.99);
@@ -35,9 +36,18 @@ seen("lossTip", tip.textContent);
 const scrub = document.getElementById("scrub");
 scrub.value = 2;
 scrub.dispatchEvent(new Event("input"));
-seen("crossed", document.querySelectorAll(".cell path").length);
+const isShown = (element) => getComputedStyle(element).visibility === "visible";
+seen("crossed", [...document.querySelectorAll(".cell .cross")].filter(isShown).length);
+point(document.querySelectorAll(".cell")[6 * 2], "pointermove", 0.5);
+seen("earlierTip", tip.textContent);
 seen("state", document.getElementById("scrub-text").textContent);
 seen("cursors", document.querySelectorAll(".cursor[visibility=visible]").length);
+scrub.value = 0;
+scrub.dispatchEvent(new Event("input"));
+seen("whole", [...document.querySelectorAll(".cell .cross")].filter(isShown).length);
+scrub.value = 30;
+scrub.dispatchEvent(new Event("input"));
+seen("crossedAtEnd", [...document.querySelectorAll(".cell .cross")].filter(isShown).length);
 const buttons = document.querySelectorAll("#steps th button");
 const column = (index) => [...document.querySelectorAll("#steps tbody tr")]
   .map((row) => row.cells[index].textContent).join("|");
@@ -52,16 +62,16 @@ seen("reversed", column(0));
 @pytest.fixture
 def used(monkeypatch: pytest.MonkeyPatch) -> Callable[[RunReport], str]:
     """Renders a page that, once drawn, is used as a person would and notes what happens."""
-    plain = page._resource
+    plain = html.resource
     monkeypatch.setattr(
-        page, "_resource", lambda name: plain(name) + (USE if name == "page.js" else "")
+        html, "resource", lambda name: plain(name) + (USE if name == html.SCRIPT else "")
     )
-    return page.render_page
+    return run_page
 
 
 def test_all_charts_are_drawn(tmp_path: Path) -> None:
-    dom = dom_of(tmp_path, page.render_page(full()))
-    assert len(re.findall(r'<div (?:id="map" )?class="chart[^>]*><svg', dom)) == 8
+    dom = dom_of(tmp_path, run_page(full()))
+    assert len(re.findall(r'<div class="chart[^>]*><svg', dom)) == 8
     assert dom.count('class="cell"') == 20
     assert dom.count('class="loss"') == 40
     assert dom.count('class="band"') == 12
@@ -73,16 +83,16 @@ def test_all_charts_are_drawn(tmp_path: Path) -> None:
 def test_missing_and_failed_measurements_are_drawn_around(
     tmp_path: Path, make: Callable[[], RunReport]
 ) -> None:
-    dom = dom_of(tmp_path, page.render_page(make()))
+    dom = dom_of(tmp_path, run_page(make()))
     assert dom.count('class="cell"') == 20
 
 
 def test_names_are_text_and_not_markup(tmp_path: Path) -> None:
     report = replace(full(), name=ATTACK, model_name=ATTACK, settings={ATTACK: ATTACK})
-    dom = dom_of(tmp_path, page.render_page(report))
+    dom = dom_of(tmp_path, run_page(report))
     tags = Tags(dom).names()
     assert "img" not in tags
-    assert tags.count("script") == 2
+    assert tags.count("script") == 1
 
 
 def test_pointing_scrubbing_and_sorting(tmp_path: Path, used: Callable[[RunReport], str]) -> None:
@@ -94,6 +104,8 @@ def test_pointing_scrubbing_and_sorting(tmp_path: Path, used: Callable[[RunRepor
     assert "layer 6, attention: gone\nwent at step 0" in noted(dom, "cell-tip")
     assert "layer 0, without the attention block\nperplexity 31.9" in noted(dom, "loss-tip")
     assert noted(dom, "crossed") == "2"
+    assert (noted(dom, "whole"), noted(dom, "crossed-at-end")) == ("0", "5")
+    assert noted(dom, "earlier-tip") == "layer 6, attention: gone\nwent at step 0"
     assert noted(dom, "state").startswith("after step 1: attention block of layer 5")
     assert noted(dom, "cursors") == "4"
     # Steps without a probe go last, whichever way the column is sorted.
@@ -110,5 +122,5 @@ def test_a_narrow_window_is_not_overflowed(
 
 def test_a_screenshot_shows_a_page(tmp_path: Path) -> None:
     shot = tmp_path / "page.png"
-    browse(tmp_path, page.render_page(full()), "--window-size=1440,900", f"--screenshot={shot}")
+    browse(tmp_path, run_page(full()), "--window-size=1440,900", f"--screenshot={shot}")
     assert shot.stat().st_size > 50_000

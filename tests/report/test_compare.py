@@ -3,6 +3,7 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,19 @@ from support_report import ATTACK, Tags
 
 from pipeline.commands import cli
 from pipeline.commands.compare import gather
+from pipeline.report.charts import figures_of_comparison
+from pipeline.report.charts.base import Chart, LayerMap, Point
+from pipeline.report.charts.comparison import DENSE_MARKER
+from pipeline.report.charts.sections import OVER_LATENCY, OVER_REMOVED
+from pipeline.report.charts.trade_offs import pareto_front
 from pipeline.report.compare.answers import answers, notes
-from pipeline.report.compare.comparison import Comparison, write
-from pipeline.report.compare.figures import Point, charts, pareto_front, removal_maps, trade_offs
+from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.groups import differing_keys, groups
-from pipeline.report.compare.page import render_comparison
 from pipeline.report.compare.published import FIVE_TASKS, published_for
 from pipeline.report.compare.records import ComparedRun, read_run
-from pipeline.report.compare.table import comparison_table, published_rows, to_csv
+from pipeline.report.compare.table import published_rows, runs_table, to_csv
+from pipeline.report.output import write_comparison
+from pipeline.report.pages.comparison import comparison_page
 
 LLAMA = {"model__path": "meta-llama/Llama-2-7b-hf"}
 PAPER = {"evaluate__text": "wikitext2", "evaluate__tasks": sorted(FIVE_TASKS)}
@@ -27,6 +33,27 @@ PAPER = {"evaluate__text": "wikitext2", "evaluate__tasks": sorted(FIVE_TASKS)}
 
 def read(*folders: Path) -> list[ComparedRun]:
     return [read_run(folder) for folder in folders]
+
+
+def charts(runs: Sequence[ComparedRun]) -> list[Chart]:
+    """Every quantity over the removed share."""
+    return [chart for chart in _charts(runs) if chart.section == OVER_REMOVED]
+
+
+def trade_offs(runs: Sequence[ComparedRun]) -> list[Chart]:
+    """Quality against latency."""
+    return [chart for chart in _charts(runs) if chart.section == OVER_LATENCY]
+
+
+def _charts(runs: Sequence[ComparedRun]) -> list[Chart]:
+    figures = figures_of_comparison(Comparison("x", tuple(runs)))
+    return [figure for figure in figures if isinstance(figure, Chart)]
+
+
+def maps(runs: Sequence[ComparedRun]) -> list[LayerMap]:
+    """What is left of the layers of every run."""
+    figures = figures_of_comparison(Comparison("x", tuple(runs)))
+    return [figure for figure in figures if isinstance(figure, LayerMap)]
 
 
 def told(runs: list[ComparedRun]) -> dict[str, str]:
@@ -98,23 +125,24 @@ def test_unfinished_runs_are_told_of_and_never_drawn(large: Comparison) -> None:
     assert sorted(run.state for run in large.runs if not run.is_done) == [
         "failed", "missing", "running",
     ]  # fmt: skip
-    for chart in [*large.charts, *large.trade_offs]:
-        drawn = [p for line in chart.lines for p in line.points if not p.is_dense]
+    for chart in [*charts(large.runs), *trade_offs(large.runs)]:
+        drawn = [p for line in chart.lines for p in line.points if p.marker != DENSE_MARKER]
         assert len(drawn) == 18
     assert "1 failed, 1 running and 1 missing" in " ".join(large.notes)
     # What a failed run removed before it stopped is shown, and says so.
-    assert [m.note for m in large.maps if "failed" in m.note] == ["3.7 %, failed"]
+    assert [m.subtitle for m in maps(large.runs) if "failed" in m.subtitle] == ["3.7 %, failed"]
 
 
 def test_the_dense_model_is_a_hundred_percent(large: Comparison) -> None:
-    relative = [chart for chart in large.charts if chart.scale == "relative"]
+    relative = [chart for chart in charts(large.runs) if chart.scale == "relative"]
     assert [c.title for c in relative] == [
         "Prefill speed", "Decode speed", "Peak memory", "KV cache",
     ]  # fmt: skip
     for chart in relative:
-        assert chart.level == 100
-        assert all(line.points[0].is_dense and line.points[0].x == 0 for line in chart.lines)
-    assert len([chart for chart in large.charts if chart.scale == "absolute"]) == 4
+        assert [level.value for level in chart.levels] == [100]
+        starts = [line.points[0] for line in chart.lines]
+        assert all(start.marker == DENSE_MARKER and start.x == 0 for start in starts)
+    assert len([chart for chart in charts(large.runs) if chart.scale == "absolute"]) == 4
 
 
 def test_devices_share_neither_line_nor_front(tmp_path: Path) -> None:
@@ -124,13 +152,14 @@ def test_devices_share_neither_line_nor_front(tmp_path: Path) -> None:
         for ratio in (10, 20)
     ))  # fmt: skip
     assert len(groups(runs)) == 1
-    speed = next(chart for chart in charts(runs, published_for(runs)) if "speed" in chart.title)
+    speed = next(chart for chart in charts(runs) if "speed" in chart.title)
     assert len(speed.lines) == 2
-    assert {line.variant for line in speed.lines} == {0, 1}
+    assert [line.stroke.dash for line in speed.lines] == ["solid", "dashed"]
+    assert len({line.stroke.colour for line in speed.lines}) == 1
     for chart in trade_offs(runs):
         assert len(chart.fronts) == 2
     assert any("no line joins runs of different devices" in note for note in notes(runs))
-    assert "H100" in render_comparison(Comparison("two", tuple(runs)))
+    assert "H100" in comparison_page(Comparison("two", tuple(runs)))
 
 
 def test_other_lengths_are_another_line(tmp_path: Path) -> None:
@@ -139,12 +168,12 @@ def test_other_lengths_are_another_line(tmp_path: Path) -> None:
     summary["measured"]["pruned"]["latency"]["prompt_tokens"] = 64
     (folder / "summary.json").write_text(json.dumps(summary))
     runs = read(folder)
-    assert not [c for c in charts(runs, published_for(runs)) if c.title == "Prefill speed"
+    assert not [c for c in charts(runs) if c.title == "Prefill speed"
                 and c.scale == "relative"]  # fmt: skip
 
 
 def test_the_pareto_front() -> None:
-    points = [Point(x, y, None, "") for x, y in ((1, 1), (2, 3), (2, 2), (3, 2.5), (4, 4), (5, 4))]
+    points = [Point(x, y, "") for x, y in ((1, 1), (2, 3), (2, 2), (3, 2.5), (4, 4), (5, 4))]
     assert [(p.x, p.y) for p in pareto_front(points)] == [(1, 1), (2, 3), (4, 4)]
     assert [(p.x, p.y) for p in pareto_front(points, upwards=False)] == [(1, 1)]
 
@@ -199,7 +228,7 @@ def test_without_accuracy_perplexity_decides(tmp_path: Path) -> None:
         (folder / "summary.json").write_text(json.dumps(summary))
     runs = read(*folders)
     assert "14.20 → 15.00" in told(runs)["perplexity 10 % higher at most"]
-    assert {chart.y_axis for chart in trade_offs(runs)} == {"perplexity"}
+    assert {chart.y.title for chart in trade_offs(runs)} == {"perplexity"}
 
 
 def test_other_protocols_are_not_compared(tmp_path: Path) -> None:
@@ -220,8 +249,8 @@ def test_published_points_are_beside_ours_where_the_same_was_measured(tmp_path: 
     cells = next(r.cells for r in published_rows(runs, published) if r.cells[2] == "22.0 %")
     assert cells[:5] == ("Llama-2-7B", "MultiPruner 44:52:4", "22.0 %", "9.33", "62.8 %")
     assert cells[6] == "9.40"
-    accuracy = charts(runs, published)[0]
-    assert [line.name for line in accuracy.lines if line.group is None] == [
+    accuracy = charts(runs)[0]
+    assert [line.name for line in accuracy.lines if line.name.startswith("published")] == [
         "published: MultiPruner", "published: BlockPruner",
     ]  # fmt: skip
 
@@ -229,16 +258,17 @@ def test_published_points_are_beside_ours_where_the_same_was_measured(tmp_path: 
 def test_published_points_under_another_protocol_are_only_listed(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", 22, evaluated=["piqa"], model__path="/m/Llama-2-7b-hf")
     comparison = Comparison("x", tuple(read(run)))
-    assert all(line.group is not None for chart in comparison.charts for line in chart.lines)
+    names = {line.name for chart in charts(comparison.runs) for line in chart.lines}
+    assert names == {"44:52:4"}
     assert {row.cells[6:] for row in published_rows(comparison.runs, comparison.published)} == {
         ("–", "–")  # noqa: RUF001
     }
-    assert "Runs of ours measured something else" in render_comparison(comparison)
+    assert "Runs of ours measured something else" in comparison_page(comparison)
 
 
 def test_models_without_published_results_have_no_such_section(large: Comparison) -> None:
     assert not large.published.points
-    assert "Published results" not in render_comparison(large)
+    assert "Published results" not in comparison_page(large)
 
 
 def test_the_csv_has_plain_numbers_and_a_row_per_run(large: Comparison) -> None:
@@ -255,7 +285,7 @@ def test_the_csv_has_plain_numbers_and_a_row_per_run(large: Comparison) -> None:
 
 def test_the_terminal_has_every_run(large: Comparison) -> None:
     console = Console(width=220, record=True, file=io.StringIO())
-    console.print(comparison_table(large.name, large.runs))
+    console.print(runs_table(large.name, large.runs))
     text = console.export_text()
     assert text.count("44:52:4") == 5
     assert "0:100:0" in text
@@ -266,9 +296,9 @@ def test_the_terminal_has_every_run(large: Comparison) -> None:
 def test_what_comes_from_runs_is_escaped(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", 10, device=ATTACK, calibration__dataset=ATTACK)
     failed = write_run(tmp_path / "b", 20, status="failed", error=ATTACK)
-    text = render_comparison(Comparison(ATTACK, tuple(read(run, failed))))
+    text = comparison_page(Comparison(ATTACK, tuple(read(run, failed))))
     tags = Tags(text).names()
-    assert tags.count("script") == 2
+    assert tags.count("script") == 1
     assert "img" not in tags
     assert "http" not in text.replace("http-equiv", "")
 
@@ -281,7 +311,7 @@ def test_a_moved_sweep_finds_its_runs(tmp_path: Path) -> None:
     assert [run.state for run in comparison.runs] == ["done"]
 
 
-def test_the_three_files_are_beside_each_other(
+def test_the_files_are_beside_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_sweep(
@@ -290,7 +320,7 @@ def test_the_three_files_are_beside_each_other(
     )  # fmt: skip
     monkeypatch.chdir(tmp_path)
     assert cli.main(["compare", "s"]) == 0
-    names = {"comparison.html", "comparison.png", "comparison.csv"}
+    names = {f"comparison.{end}" for end in ("html", "png", "svg", "pdf", "csv")}
     assert {p.name for p in Path("outputs/sweeps/s").iterdir()} == {*names, "sweep.json"}
     assert "see: outputs/sweeps/s/comparison.html" in capsys.readouterr().out
     assert cli.main(["compare", "a", "b"]) == 0
@@ -329,7 +359,7 @@ def test_bad_targets_are_told_in_words(
 def test_pictures_of_many_and_of_one(tmp_path: Path, large: Comparison) -> None:
     one = Comparison("$x_{$", tuple(read(write_run(tmp_path / "one", 10))))
     for comparison in (large, one):
-        paths = write(comparison, tmp_path / "out")
+        paths = write_comparison(comparison, tmp_path / "out")
         assert all(path.stat().st_size > 500 for path in paths)
 
 
@@ -339,16 +369,15 @@ def test_a_run_that_measured_nothing_is_still_a_row(tmp_path: Path) -> None:
     del summary["measured"], summary["shape"]
     (folder / "summary.json").write_text(json.dumps(summary))
     comparison = Comparison("x", tuple(read(folder)))
-    assert comparison.charts == comparison.answers == removal_maps(comparison.runs) == []
+    assert figures_of_comparison(comparison) == comparison.answers == []
     assert "nothing says which is best" in comparison.notes[0]
-    write(comparison, tmp_path / "out")
+    write_comparison(comparison, tmp_path / "out")
 
 
 def test_comparing_needs_no_torch() -> None:
     code = (
         "import sys, pipeline.commands.cli, pipeline.commands.compare,"
-        "pipeline.report.compare.page,"
-        "pipeline.report.compare.picture;"
+        "pipeline.report.output;"
         "sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

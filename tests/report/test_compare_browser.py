@@ -9,9 +9,10 @@ from support_compare import large_sweep, write_run
 from support_report import ATTACK, Tags
 
 from pipeline.commands.compare import gather
-from pipeline.report.compare import page
 from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.records import read_run
+from pipeline.report.pages import html
+from pipeline.report.pages.comparison import comparison_page
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
@@ -33,13 +34,13 @@ seen("told", heading(1).getAttribute("aria-sort"));
 button(0).click();
 seen("named", column(0));
 const shown = () => [...document.querySelectorAll("figure:not([hidden]) b")]
-  .filter((name) => name.closest(".charts")).length;
+  .filter((name) => name.closest("figure").querySelector(".over-removed, .over-latency")).length;
 seen("relative", shown());
 document.querySelector("[data-scale=absolute]").click();
 seen("absolute", shown());
-const plot = [...document.querySelectorAll(".scale-absolute .plot svg")][0];
+const plot = [...document.querySelectorAll(".scale-absolute .over-removed svg")][0];
 seen("axis", plot.querySelectorAll("text")[0].textContent);
-const area = document.querySelector(".plot svg").lastElementChild;
+const area = document.querySelector(".over-removed svg");
 const box = area.getBoundingClientRect();
 const at = { clientX: box.left + 10, clientY: box.top + 30, bubbles: true };
 area.dispatchEvent(new PointerEvent("pointermove", at));
@@ -50,11 +51,9 @@ seen("tip", tip.textContent);
 @pytest.fixture
 def used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages are, once drawn, used as a person would, and note what happens."""
-    plain = page.resource
+    plain = html.resource
     monkeypatch.setattr(
-        page,
-        "resource",
-        lambda package, name: plain(package, name) + (USE if name == "comparison.js" else ""),
+        html, "resource", lambda name: plain(name) + (USE if name == html.SCRIPT else "")
     )
 
 
@@ -66,12 +65,12 @@ def large(tmp_path: Path) -> Comparison:
 @pytest.mark.parametrize("width_px", [1440, 800, 500])
 @pytest.mark.usefixtures("used")
 def test_nothing_overflows(tmp_path: Path, large: Comparison, width_px: int) -> None:
-    assert noted(dom_of(tmp_path, page.render_comparison(large), width_px), "wide") == "fits"
+    assert noted(dom_of(tmp_path, comparison_page(large), width_px), "wide") == "fits"
 
 
 @pytest.mark.usefixtures("used")
 def test_sorting_scales_and_pointing(tmp_path: Path, large: Comparison) -> None:
-    dom = dom_of(tmp_path, page.render_comparison(large))
+    dom = dom_of(tmp_path, comparison_page(large))
     assert noted(dom, "focus") == "heading"
     ratios = [float(ratio) for ratio in noted(dom, "sorted").split("|") if ratio]
     assert ratios == sorted(ratios)
@@ -89,8 +88,8 @@ def test_sorting_scales_and_pointing(tmp_path: Path, large: Comparison) -> None:
 
 
 def test_every_run_is_drawn(tmp_path: Path, large: Comparison) -> None:
-    dom = dom_of(tmp_path, page.render_comparison(large))
-    assert len(re.findall(r'<div class="chart map"[^>]*><svg', dom)) == 20
+    dom = dom_of(tmp_path, comparison_page(large))
+    assert len(re.findall(r'<div class="chart run-layers"[^>]*><svg', dom)) == 20
     assert dom.count('class="ring"') > 4
     assert len(re.findall(r'class="front"', dom)) == 2
 
@@ -100,11 +99,11 @@ def test_names_are_text_and_not_markup(tmp_path: Path) -> None:
         read_run(write_run(tmp_path / "a", 10, device=ATTACK, calibration__dataset=ATTACK)),
         read_run(write_run(tmp_path / "b", 20, status="failed", error=ATTACK)),
     )
-    tags = Tags(dom_of(tmp_path, page.render_comparison(Comparison(ATTACK, runs)))).names()
+    tags = Tags(dom_of(tmp_path, comparison_page(Comparison(ATTACK, runs)))).names()
     assert "img" not in tags
-    assert tags.count("script") == 2
+    assert tags.count("script") == 1
 
 
 def test_one_run_that_measured_little(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "a", 10))
-    dom_of(tmp_path, page.render_comparison(Comparison("one", (run,))))
+    dom_of(tmp_path, comparison_page(Comparison("one", (run,))))

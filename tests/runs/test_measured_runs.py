@@ -1,6 +1,7 @@
 """Probing, evaluating and tracking beside pruning: real runs of a tiny model."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,27 @@ def test_dense_and_pruned_are_evaluated_side_by_side_and_the_dense_one_once(
 
     other = run(*PROBE, *EVALUATE, "probe=none", "prune.target_ratio=10", "run.dir=other")
     assert other["states_measured"] == 1, "the dense model is known"
+
+
+def test_another_tokenizer_is_measured_anew_and_the_same_one_elsewhere_is_not(
+    place: Path, run: Run
+) -> None:
+    settings = (*PROBE, *EVALUATE)
+    first = run(*settings)
+    assert first["states_measured"] > 0
+    (place / "moved").mkdir()
+    for file in (place / "model").iterdir():
+        shutil.copy(file, place / "moved")
+    assert run(*settings, "model.path=moved", "run.dir=moved_run")["states_measured"] == 0
+
+    tokenizer = json.loads((place / "model" / "tokenizer.json").read_text("utf-8"))
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["a"], vocabulary["e"] = vocabulary["e"], vocabulary["a"]
+    (place / "model" / "tokenizer.json").write_text(json.dumps(tokenizer), "utf-8")
+    other = run(*settings, "run.dir=other")
+    assert other["candidates_scored"] == 0, "ready token ids decide as before"
+    assert other["states_measured"] == first["states_measured"]
+    assert other["evaluation"]["dense"]["ppl"] != first["evaluation"]["dense"]["ppl"]
 
 
 def test_a_published_pruning_config_is_evaluated_without_pruning(place: Path, run: Run) -> None:

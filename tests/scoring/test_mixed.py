@@ -11,13 +11,13 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from pipeline.models.loading import LiveModel
 from pipeline.models.prunable import PrunableModel
-from pipeline.pruning.state import Candidate
-from pipeline.pruning.trajectory import ScoredCandidate, Step
+from pipeline.pruning.steps import ScoredCandidate, Step
+from pipeline.pruning.units import ATTN, BLOCKS, Candidate
 from pipeline.scoring.losses import LocalLosses, lowered
 from pipeline.scoring.mixed import AT_LEAST, confirmed
 from pipeline.scoring.perplexity import Windows, scored
 
-CANDIDATES = [Candidate("attn", layer, 0) for layer in range(30)]
+CANDIDATES = [Candidate(ATTN, layer, 0) for layer in range(30)]
 
 
 class Exact:
@@ -49,11 +49,11 @@ def test_the_choice_is_that_of_float32_under_a_common_shift_and_noise(seed: int)
     assert [s.candidate for s in found] == CANDIDATES
     step = Step.choose(found)
     assert step.chosen == min(CANDIDATES, key=exact.losses.__getitem__)
-    assert step.importance == pytest.approx(math.exp(min(losses)))
+    assert step.score == pytest.approx(math.exp(min(losses)))
     assert len(set(exact.asked)) == len(exact.asked) < len(CANDIDATES)
     for s in found:
         assert s.estimated == (s.candidate not in exact.asked)
-        assert math.log(s.ppl) == pytest.approx(exact.losses[s.candidate], abs=0.02)
+        assert math.log(s.score) == pytest.approx(exact.losses[s.candidate], abs=0.02)
 
 
 def test_clear_cases_cost_the_few_that_measure_the_rounding() -> None:
@@ -78,7 +78,7 @@ def test_what_is_no_number_in_lower_precision_is_scored_again() -> None:
 def test_estimates_stay_estimates() -> None:
     losses = [2 + 0.1 * i for i in range(30)]
     rough = rounded(losses, shift=0.0, noise=1e-5, seed=0)
-    rough[1] = ScoredCandidate(CANDIDATES[1], rough[1].ppl, estimated=True)
+    rough[1] = ScoredCandidate(CANDIDATES[1], rough[1].score, estimated=True)
     exact = Exact(losses)
     found = confirmed(rough, exact)
     assert found[1].estimated
@@ -105,7 +105,7 @@ def test_a_model_is_screened_in_float16_and_decided_in_float32() -> None:
     screen = LocalLosses(low, 0.5, keep=True)
     state = model.state
     for _ in range(4):
-        candidates = state.candidates("blocks", 0)
+        candidates = state.candidates(BLOCKS, 0)
         everything = exact(state, candidates, windows, lambda _: None)
         rough = scored(candidates, screen(state, candidates, windows, lambda _: None))
         current = state
@@ -115,6 +115,6 @@ def test_a_model_is_screened_in_float16_and_decided_in_float32() -> None:
         chosen = Step.choose(found).chosen
         assert chosen == Step.choose(scored(candidates, everything)).chosen
         state = state.without(chosen)
-    assert low.at(state).model.dtype == torch.float16
-    assert live.at(state).model.dtype == torch.float32
-    assert low.at(state) is not live.at(state)
+    assert low.at(low.cut(state)).model.dtype == torch.float16
+    assert live.at(live.cut(state)).model.dtype == torch.float32
+    assert low.at(low.cut(state)) is not live.at(live.cut(state))

@@ -15,7 +15,18 @@ from pipeline.errors import StageError
 from pipeline.models.loading import load
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.source import locate
-from pipeline.pruning.state import Candidate, Dimension, PruningState
+from pipeline.pruning.phases import STANDARD
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import (
+    ATTN,
+    ATTN_WIDTH,
+    BLOCKS,
+    HEADS,
+    MLP,
+    MLP_CHANNELS,
+    MLP_WIDTH,
+    Candidate,
+)
 from pipeline.scoring import one_pass as one_pass_module
 from pipeline.scoring import perplexity as perplexity_module
 from pipeline.scoring.memory import Budget
@@ -70,9 +81,9 @@ def random_model(name: str) -> PreTrainedModel:
 
 def all_candidates(state: PruningState) -> list[Candidate]:
     return [
-        *state.candidates("blocks", 0),
-        *state.candidates("mlp_channels", 8),
-        *state.candidates("heads", state.shape.layers[0].attn.group_width),
+        *state.candidates(BLOCKS, 0),
+        *state.candidates(MLP_CHANNELS, 8),
+        *state.candidates(HEADS, state.shape.layers[0].attn.group_width),
     ]
 
 
@@ -85,7 +96,7 @@ def scores(
     losses = (one_pass or OnePass(0.5)).losses(model, candidates, windows, lambda _: None)
     found = scored(candidates, losses)
     assert [s.candidate for s in found] == list(candidates)
-    return [s.ppl for s in found]
+    return [s.score for s in found]
 
 
 def room_for(sequences: int, rows: int = 1) -> Callable[..., Budget]:
@@ -123,17 +134,17 @@ def state_after(dense: PreTrainedModel, *removals: Candidate) -> PruningState:
 
 START = {
     "dense": [],
-    "first_attention_gone": [Candidate("attn", 0, 0), Candidate("mlp", 1, 0)],
-    "all_attentions_gone": [Candidate("attn", layer, 0) for layer in range(3)],
+    "first_attention_gone": [Candidate(ATTN, 0, 0), Candidate(MLP, 1, 0)],
+    "all_attentions_gone": [Candidate(ATTN, layer, 0) for layer in range(3)],
     "one_block_left": [
-        *(Candidate("attn", layer, 0) for layer in range(3)),
-        *(Candidate("mlp", layer, 0) for layer in range(2)),
+        *(Candidate(ATTN, layer, 0) for layer in range(3)),
+        *(Candidate(MLP, layer, 0) for layer in range(2)),
     ],
     "already_narrow": [
-        Candidate("mlp", 0, 0),
-        Candidate("mlp_width", 1, 9),
-        Candidate("mlp_width", 2, 16),
-        Candidate("attn_width", 1, 16),
+        Candidate(MLP, 0, 0),
+        Candidate(MLP_WIDTH, 1, 9),
+        Candidate(MLP_WIDTH, 2, 16),
+        Candidate(ATTN_WIDTH, 1, 16),
     ],
 }
 
@@ -212,7 +223,7 @@ def test_half_precision_is_as_close_to_float32_as_is_stated(dtype: str, toleranc
     found = {}
     for name in ("float32", dtype):
         model = load(source, name, "cpu", "sdpa")
-        candidates = model.state.candidates("blocks", 0)
+        candidates = model.state.candidates(BLOCKS, 0)
         found[name] = scores(model, candidates, windows)
     assert found[dtype] == pytest.approx(found["float32"], rel=tolerance)
     assert found[dtype] != pytest.approx(found["float32"], rel=1e-6)
@@ -223,14 +234,14 @@ def test_half_precision_is_as_close_to_float32_as_is_stated(dtype: str, toleranc
 
 @pytest.mark.parametrize("kind", ["blocks", "mlp_channels", "heads"])
 def test_a_walk_that_starts_from_kept_states_gives_the_very_same_losses(
-    dense: PreTrainedModel, windows: Windows, kind: Dimension, monkeypatch: pytest.MonkeyPatch
+    dense: PreTrainedModel, windows: Windows, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the top down, so that much is kept; then at the bottom, so that nothing is."""
     group = {"blocks": 0, "mlp_channels": 8, "heads": 16}[kind]
     model, one_pass = PrunableModel(dense), OnePass(0.5)
     starts = noted_starts(monkeypatch)
     for layer in (2, 1, 0):
-        candidates = model.state.candidates(kind, group)
+        candidates = model.state.candidates(STANDARD[kind], group)
         found = one_pass.losses(model, candidates, windows, lambda _: None)
         fresh = OnePass(0.5).losses(model, candidates, windows, lambda _: None)
         assert torch.equal(found, fresh)
@@ -331,7 +342,7 @@ def test_a_model_that_gives_no_number_has_no_perplexity(
         )
         if ppl is not None
     }
-    assert finite == {Candidate("mlp", 1, 0), Candidate("mlp_width", 1, 16)}
+    assert finite == {Candidate(MLP, 1, 0), Candidate(MLP_WIDTH, 1, 16)}
     assert perplexity(model, windows) is None
 
 
@@ -358,7 +369,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
         def walk(self: OnePass, model: PrunableModel, tile: Tile, *rest: Any) -> Tensor:
             tried.append(tile.sequences)
             if tile.sequences > sequences:
-                rest[-1].tell(0.3)
+                rest[-1].add(0.3)
                 raise torch.OutOfMemoryError("pretend")
             return real(self, model, tile, *rest)
 
@@ -378,7 +389,7 @@ def test_where_memory_runs_out_fewer_sequences_walk_and_the_scores_stay(
     tried = memory(2 * together)
     shares: list[float] = []
     losses = one_pass.losses(model, candidates, windows, shares.append)
-    assert [s.ppl for s in scored(candidates, losses)] == pytest.approx(expected, rel=CLOSE)
+    assert [s.score for s in scored(candidates, losses)] == pytest.approx(expected, rel=CLOSE)
     assert tried == [5 * together, 2 * together, together, 2 * together]
     assert sum(shares) == pytest.approx(1)
     tried.clear()

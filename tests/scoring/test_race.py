@@ -11,14 +11,14 @@ from torch import Tensor
 from pipeline.data.datasets import cut_windows, local_rows, paragraphs
 from pipeline.models.loading import load
 from pipeline.models.source import locate
-from pipeline.pruning.state import Candidate
-from pipeline.pruning.trajectory import ScoredCandidate, Step
+from pipeline.pruning.steps import ScoredCandidate, Step
+from pipeline.pruning.units import BLOCKS, MLP_WIDTH, Candidate
 from pipeline.scoring.one_pass import OnePass
 from pipeline.scoring.perplexity import Windows, perplexity_of_losses, scored
 from pipeline.scoring.race import race
 from pipeline.settings.section import BUILTIN
 
-LAYERS = [Candidate("mlp_width", layer, 64) for layer in range(24)]
+LAYERS = [Candidate(MLP_WIDTH, layer, 64) for layer in range(24)]
 
 
 class Asked:
@@ -72,7 +72,7 @@ def test_it_chooses_what_all_losses_choose(windows: int) -> None:
         expected = exhaustive(losses)
         for last in (None, exhaustive(losses - 0.1)):
             step = Step.choose(raced(losses, last)[0])
-            assert (step.chosen, step.importance) == (expected.chosen, expected.importance)
+            assert (step.chosen, step.score) == (expected.chosen, expected.score)
 
 
 def test_what_stayed_is_exact_and_what_was_dropped_is_estimated(last: Step | None) -> None:
@@ -82,7 +82,7 @@ def test_what_stayed_is_exact_and_what_was_dropped_is_estimated(last: Step | Non
     for row, one in enumerate(found):
         assert one.estimated == (asked.windows_of(row) < 16)
         exact = perplexity_of_losses(losses[row])
-        assert one.ppl == (pytest.approx(exact, rel=0.05) if one.estimated else exact)
+        assert one.score == (pytest.approx(exact, rel=0.05) if one.estimated else exact)
     assert sum(s.estimated for s in found) > len(LAYERS) / 2
 
 
@@ -122,7 +122,7 @@ def test_a_candidate_that_the_last_step_did_not_have_is_no_exception() -> None:
     best = int(losses.mean(dim=1).argmin())
     known = exhaustive(losses)
     others = tuple(s for s in known.scored if s.candidate != LAYERS[best])
-    found, _ = raced(losses, Step(known.chosen, known.importance, others))
+    found, _ = raced(losses, Step(known.chosen, known.score, others))
     assert Step.choose(found).chosen == LAYERS[best]
 
 
@@ -190,7 +190,7 @@ def test_what_was_dropped_for_a_leader_that_is_refused_comes_back() -> None:
     losses[best] -= 5
     losses[best, 15] = math.nan
     found, asked = raced(losses)
-    assert [s.candidate for s in found if s.ppl is None] == [LAYERS[best]]
+    assert [s.candidate for s in found if s.score is None] == [LAYERS[best]]
     assert set(asked.counts.values()) == {1}
     others = losses.mean(dim=1).nan_to_num(math.inf)
     assert Step.choose(found).chosen == LAYERS[int(others.argmin())]
@@ -212,7 +212,7 @@ def test_steps_of_the_built_in_model_are_those_of_exhaustive_scoring() -> None:
     asked_for = total = 0
     last = None
     for _ in range(3):
-        candidates = live.state.candidates("blocks", 0)
+        candidates = live.state.candidates(BLOCKS, 0)
         losses = OnePass(0.5).losses(live, candidates, windows, lambda _: None)
         asked = Asked(candidates, losses)
         last = Step.choose(race(candidates, 16, asked, last))

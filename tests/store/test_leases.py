@@ -16,8 +16,9 @@ import pytest
 
 from pipeline.errors import LeaseLostError
 from pipeline.files import encode, publish
-from pipeline.pruning.state import Candidate
-from pipeline.pruning.trajectory import ScoredCandidate, Step, TrajectoryStore
+from pipeline.pruning.steps import ScoredCandidate, Step
+from pipeline.pruning.trajectory import TrajectoryStore
+from pipeline.pruning.units import ATTN, Candidate
 from pipeline.store import leases
 from pipeline.store.leases import DEAD_AFTER_S, awaited_lease, holder_of, lease
 from pipeline.store.processes import NO_JOB, CurrentJob, announce
@@ -261,7 +262,7 @@ def test_who_was_taken_over_may_no_longer_write(folder: Path) -> None:
 
 
 def test_who_was_taken_over_records_no_step(folder: Path) -> None:
-    removed = Candidate("attn", 0, 0)
+    removed = Candidate(ATTN, 0, 0)
     step = Step.choose([ScoredCandidate(removed, 2.0)])
     trajectory = TrajectoryStore(folder, awaited_lease).open({"start": "dense"})
     with taken_over(trajectory.folder) as guard:

@@ -27,10 +27,13 @@ import launch
 from pipeline.errors import LeaseLostError
 from pipeline.files import key_of, publish
 from pipeline.models.prunable import PrunableModel
-from pipeline.pruning.greedy import walk
+from pipeline.pruning.phases import Phase
 from pipeline.pruning.shape import BlockShape, ModelShape
-from pipeline.pruning.state import Candidate, PruningState
-from pipeline.pruning.trajectory import Guard, ScoredCandidate, Step, Trajectory, TrajectoryStore
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.steps import ScoredCandidate, Step
+from pipeline.pruning.trajectory import Guard, Trajectory, TrajectoryStore
+from pipeline.pruning.units import ATTN, BLOCKS, Candidate
+from pipeline.pruning.walk import walk
 from pipeline.runs.display import Quiet
 from pipeline.scoring.one_pass import OnePass
 from pipeline.scoring.perplexity import Windows
@@ -270,7 +273,7 @@ def test_another_distribution_shares_the_steps_of_the_blocks(work: Workplace) ->
     shared = [row for row in half.rows if row["dimension"] == "blocks"]
     assert 0 < len(shared) < len(blocks.rows)
     assert shared == blocks.rows[: len(shared)]
-    assert {candidate.unit for _, candidate, _ in half.scored} == {"mlp_width"}
+    assert {candidate.unit.name for _, candidate, _ in half.scored} == {"mlp_width"}
 
 
 def test_a_distribution_with_more_blocks_goes_on_from_the_steps_of_one_with_fewer(
@@ -299,7 +302,7 @@ def test_the_scores_of_the_blocks_are_the_first_step_of_the_run(work: Workplace)
 def test_scoring_the_dense_model_after_a_run_adds_only_the_widths(work: Workplace) -> None:
     work.run(30, BLOCKS_ONLY)
     run = work.run(30, BLOCKS_ONLY, score__enabled=True)
-    assert {candidate.unit for _, candidate, _ in run.scored} == {"mlp_width", "attn_width"}
+    assert {candidate.unit.name for _, candidate, _ in run.scored} == {"mlp_width", "attn_width"}
     assert run.status == {"calibrate": "reused", "score": "new", "prune": "reused"}
 
 
@@ -325,7 +328,7 @@ def test_nothing_is_scored_twice_across_runs_in_one_store(work: Workplace) -> No
     ]:
         run = work.run(ratio, distribution, score__enabled=scores)
         assert run.summary["candidates_scored"] == len(run.scored)
-    assert {candidate.unit for _, candidate, _ in work.scored} == {
+    assert {candidate.unit.name for _, candidate, _ in work.scored} == {
         "attn",
         "mlp",
         "attn_width",
@@ -462,29 +465,35 @@ def test_a_weight_file_that_changed_in_place_is_another_model(work: Workplace) -
 
 TWO_LAYERS = ModelShape.repeated(2, BlockShape(8, 8, 100, 0), BlockShape(8, 1, 100, 0), 1000)
 STEPS = [
-    Step.choose([ScoredCandidate(Candidate("attn", layer, 0), 2.0 + layer)]) for layer in range(2)
+    Step.choose([ScoredCandidate(Candidate(ATTN, layer, 0), 2.0 + layer)]) for layer in range(2)
 ]
 
 
-def first_steps(
-    trajectory: Trajectory, on_wait: Callable[[str], object]
-) -> list[tuple[Step, bool]]:
-    """The first two steps of blocks, and whether they are new; fails if anything is scored."""
+@dataclass
+class Waiting:
+    """Does something where a walk waits; fails if anything is scored."""
+
+    meanwhile: Callable[[str], object]
+
+    def on_wait(self, holder: str) -> None:
+        self.meanwhile(holder)
+
+    def on_computed(self, index: int, step: Step) -> None:
+        pytest.fail("a step was scored that another process takes")
+
+    def on_read(self, index: int) -> None: ...
+
+
+def first_steps(trajectory: Trajectory, on_wait: Callable[[str], object]) -> list[Step]:
+    """The first two steps of blocks; fails if anything is scored."""
 
     def decide(*_: object) -> Step:
         pytest.fail("a step was scored that another process takes")
 
-    steps = walk(
-        trajectory,
-        start=PruningState.dense(TWO_LAYERS),
-        dimension="blocks",
-        group_size=0,
-        decide=decide,
-        made_by={},
-        on_wait=on_wait,
-    )
-    with closing(steps):
-        return [(each.step, each.new) for each in islice(steps, len(STEPS))]
+    phase = Phase("blocks", BLOCKS, end_percent=100)
+    start = PruningState.dense(TWO_LAYERS)
+    with closing(walk(trajectory, phase, start, 0, decide, {}, Waiting(on_wait))) as steps:
+        return [each.decision for each in islice(steps, len(STEPS))]
 
 
 def test_steps_that_another_process_takes_are_read_as_they_appear(tmp_path: Path) -> None:
@@ -495,7 +504,7 @@ def test_steps_that_another_process_takes_are_read_as_they_appear(tmp_path: Path
         steps = first_steps(
             trajectory, on_wait=lambda _: trajectory.record(*next(coming), {}, others_guard)
         )
-    assert steps == [(step, False) for step in STEPS]
+    assert steps == STEPS
 
 
 def test_steps_taken_just_before_the_lock_was_given_are_not_scored_again(tmp_path: Path) -> None:
@@ -509,7 +518,7 @@ def test_steps_taken_just_before_the_lock_was_given_are_not_scored_again(tmp_pat
 
     trajectory = TrajectoryStore(tmp_path, lock_after_the_other).open({"start": "dense"})
     steps = first_steps(trajectory, on_wait=lambda _: pytest.fail("nobody holds the lock"))
-    assert steps == [(step, False) for step in STEPS]
+    assert steps == STEPS
 
 
 # What counts as finished

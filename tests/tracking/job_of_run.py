@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 from pipeline.plan.run import Run
+from pipeline.pruning.records import StepRecord
 from pipeline.runs.display import JobLog
 from pipeline.runs.interruption import Interrupted, Interruption
 from pipeline.runs.session import run_part
-from pipeline.stages.base import StepRow
 
 STEP_S = 0.4
 
@@ -19,9 +19,9 @@ STEP_S = 0.4
 class SlowLog(JobLog):
     """Waits after every computed step."""
 
-    def step(self, row: StepRow, computed: bool) -> None:
+    def step(self, step: StepRecord, computed: bool) -> None:
         time.sleep(STEP_S * computed)
-        super().step(row, computed)
+        super().step(step, computed)
 
 
 interruption = Interruption.watch(60.0, lambda: None)

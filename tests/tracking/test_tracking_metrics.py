@@ -1,18 +1,17 @@
 import math
 
 from pipeline.measure.record import Latency, Memory, Record, TaskScore, Timing
-from pipeline.pruning.state import Candidate
-from pipeline.stages.base import StepRow
+from pipeline.pruning.records import StepRecord
+from pipeline.pruning.steps import Step
+from pipeline.pruning.units import MLP_WIDTH, Candidate
 from pipeline.tracking.metrics import dense_metrics, evaluation_metrics, step_metrics
 
-ROW = StepRow(
+ROW = StepRecord(
     step=4,
     dimension="mlp_channels",
-    chosen=Candidate("mlp_width", 7, 1024),
-    importance=21.5,
+    decision=Step(Candidate(MLP_WIDTH, 7, 1024), 21.5, ()),
     ratio_percent=3.25,
     params=123_456,
-    scored=(),
     source=("t", 0),
 )
 

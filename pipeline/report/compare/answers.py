@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.report.compare.figures import (
+from pipeline.report.compare.groups import Group, groups
+from pipeline.report.compare.quantities import (
     ACCURACY,
     DECODE,
     PERPLEXITY,
@@ -15,7 +16,6 @@ from pipeline.report.compare.figures import (
     percent_of_dense,
     value_text,
 )
-from pipeline.report.compare.groups import Group, groups
 from pipeline.report.compare.records import ComparedRun, Value
 from pipeline.report.wording import TIMES, number, relative_change, signed
 
@@ -63,13 +63,13 @@ def answers(runs: Sequence[ComparedRun]) -> list[Answer]:
     if not entries:
         return []
     models = dict.fromkeys(entry.run.model_path for entry in entries)
-    found = []
+    answered = []
     for model in models:
         own = [entry for entry in entries if entry.run.model_path == model]
         prefix = f"{own[0].run.model_name}: " if len(models) > 1 else ""
-        told = (*_by_ratio(own, quality), *_by_budget(own, quality))
-        found += [Answer(prefix + answer.question, answer.text) for answer in told]
-    return found
+        both = (*_by_ratio(own, quality), *_by_budget(own, quality))
+        answered += [Answer(prefix + answer.question, answer.text) for answer in both]
+    return answered
 
 
 def _entries(runs: Sequence[ComparedRun], quality: Quantity) -> Iterator[Entry]:
@@ -96,39 +96,41 @@ def _comparable(entries: list[Entry]) -> list[Entry]:
 
 def notes(runs: Sequence[ComparedRun]) -> list[str]:
     """What a reader must know before comparing."""
-    told = []
+    sentences = []
     quality = ACCURACY if any(_entries(runs, ACCURACY)) else PERPLEXITY
     entries = list(_entries(runs, quality))
     if not entries:
-        told.append("No finished run measured accuracy or perplexity: nothing says which is best.")
+        sentences.append(
+            "No finished run measured accuracy or perplexity: nothing says which is best."
+        )
     elif len({entry.value.protocol for entry in entries}) > 1:
-        told.append(
+        sentences.append(
             f"{quality.title} was not measured alike in all runs: no line joins different "
             f"protocols, and the answers are about: {_comparable(entries)[0].value.protocol}."
         )
     if len(places := devices(runs)) > 1:
-        told.append(
+        sentences.append(
             f"Latency was measured on {_and(places)}: no line joins runs of different devices, and "
             "each device has a Pareto front of its own."
         )
     unfinished = Counter(run.state for run in runs if not run.is_done)
     if unfinished:
         states = _and([f"{count} {state}" for state, count in unfinished.items()])
-        told.append(f"Not in the charts and answers: {states}.")
+        sentences.append(f"Not in the charts and answers: {states}.")
     if any(entry.value.stderr is not None for entry in entries):
-        told.append(
+        sentences.append(
             f"Accuracies that differ by less than {NOISE_ERRORS:g} standard errors of their "
             "difference count as equal (the errors take the items for drawn anew; on the same "
             "items real differences are a little clearer)."
         )
-    return told
+    return sentences
 
 
 def _by_ratio(entries: Sequence[Entry], quality: Quantity) -> Iterator[Answer]:
     by_target: dict[float, list[Entry]] = {}
     for entry in entries:
         by_target.setdefault(entry.run.target_percent or entry.removed_percent, []).append(entry)
-    ratios = _spread(sorted(r for r, found in by_target.items() if len(found) > 1))
+    ratios = _spread(sorted(r for r, runs in by_target.items() if len(runs) > 1))
     for ratio in ratios:
         yield Answer(f"{ratio:g} % to remove", _best_of(by_target[ratio], quality))
 
@@ -151,12 +153,12 @@ def _best_of(entries: Sequence[Entry], quality: Quantity) -> str:
     if len(equal) == 1:
         return f"{best.label} keeps most accuracy: {_worth(best, quality)}.{where}"
     which = "they" if len(equal) == len(entries) else f"the best {len(equal)} of {len(entries)}"
-    told = [
+    named = [
         f"{entry.label} ({value_text(entry.value, quality.unit)})" for entry in _few(equal, best)
     ]
-    told += [f"{len(equal) - FEW} more"] if len(equal) > FEW else []
+    named += [f"{len(equal) - FEW} more"] if len(equal) > FEW else []
     name = quality.title.lower()
-    return f"in {name} {which} cannot be told apart: {_and(told)}.{where}{_tie_break(equal)}"
+    return f"in {name} {which} cannot be told apart: {_and(named)}.{where}{_tie_break(equal)}"
 
 
 def _where(entries: Sequence[Entry]) -> str:
@@ -164,9 +166,9 @@ def _where(entries: Sequence[Entry]) -> str:
     removed = [entry.removed_percent for entry in entries]
     if max(removed) - min(removed) < NOTED_POINTS:
         return ""
-    told = [f"{entry.label} {entry.removed_percent:.1f} %" for entry in entries[: 2 * FEW]]
+    shown = [f"{entry.label} {entry.removed_percent:.1f} %" for entry in entries[: 2 * FEW]]
     more = " and others" if len(entries) > 2 * FEW else ""
-    return f" Their steps end at different ratios: {', '.join(told)}{more}."
+    return f" Their steps end at different ratios: {', '.join(shown)}{more}."
 
 
 def _are_one_model(entries: Sequence[Entry]) -> bool:
@@ -205,10 +207,10 @@ def _is_worse(entry: Entry, best: Entry, quality: Quantity) -> bool:
 
 def _tie_break(entries: Sequence[Entry]) -> str:
     """What else speaks for one of them: perplexity, then speed."""
-    told = [*_lowest_perplexity(entries)]
+    reasons = [*_lowest_perplexity(entries)]
     for quantity, verb in ((PREFILL, "prefills"), (DECODE, "decodes")):
-        told += _fastest(entries, quantity, verb)
-    return f" Of these, {'; '.join(told)}." if told else ""
+        reasons += _fastest(entries, quantity, verb)
+    return f" Of these, {'; '.join(reasons)}." if reasons else ""
 
 
 def _lowest_perplexity(entries: Sequence[Entry]) -> Iterator[str]:

@@ -49,8 +49,8 @@ def differing_keys(runs: Iterable[ComparedRun]) -> list[str]:
     """The decisive keys in which configurations differ, the ratio first."""
     settings = [run.settings for run in runs if run.state != "missing"]
     keys = dict.fromkeys(key for each in settings for key in each if _counts(key))
-    found = [key for key in keys if len({_identity(each.get(key)) for each in settings}) > 1]
-    return sorted(found, key=lambda key: (key != RATIO, key != DISTRIBUTION))
+    differing = [key for key in keys if len({_identity(each.get(key)) for each in settings}) > 1]
+    return sorted(differing, key=lambda key: (key != RATIO, key != DISTRIBUTION))
 
 
 def _counts(key: str) -> bool:
@@ -78,17 +78,17 @@ def groups(runs: Sequence[ComparedRun]) -> list[Group]:
     A run that is not there is in the first group that its overrides do not contradict.
     """
     keys = [key for key in differing_keys(runs) if _distinguishes(key)]
-    found: dict[tuple[Any, ...], list[ComparedRun]] = {}
+    members_of: dict[tuple[Any, ...], list[ComparedRun]] = {}
     for run in runs:
         if run.state != "missing":
             identity = tuple(_identity(run.settings.get(key)) for key in keys)
-            found.setdefault(identity, []).append(run)
+            members_of.setdefault(identity, []).append(run)
     for run in runs:
         if run.state == "missing":
-            _home(run, keys, found).append(run)
+            _group_of(run, keys, members_of).append(run)
     return [
         Group(_label(members[0], keys), tuple(sorted(members, key=_ratio)))
-        for members in found.values()
+        for members in members_of.values()
     ]
 
 
@@ -97,24 +97,24 @@ def _distinguishes(key: str) -> bool:
     return key == OTHER_PRUNING or (key != RATIO and not key.startswith(MEASURING))
 
 
-def _home(
-    run: ComparedRun, keys: Sequence[str], found: dict[tuple[Any, ...], list[ComparedRun]]
+def _group_of(
+    run: ComparedRun, keys: Sequence[str], members_of: dict[tuple[Any, ...], list[ComparedRun]]
 ) -> list[ComparedRun]:
     given = [(i, _identity(run.settings[k])) for i, k in enumerate(keys) if k in run.settings]
-    for identity, members in found.items():
+    for identity, members in members_of.items():
         if (given or not keys) and all(identity[place] == value for place, value in given):
             return members
-    return found.setdefault((run.name,), [])
+    return members_of.setdefault((run.name,), [])
 
 
 def _label(run: ComparedRun, keys: Sequence[str]) -> str:
-    told = [key for key in keys if key not in IMPLIED] or list(keys)
+    named = [key for key in keys if key not in IMPLIED] or list(keys)
     if run.state == "missing":
         return run.name
-    if not told:
+    if not named:
         shares = run.settings.get(DISTRIBUTION)
         return value_text(DISTRIBUTION, shares) if shares else run.name
-    return ", ".join(_setting(key, run.settings) for key in told)
+    return ", ".join(_setting(key, run.settings) for key in named)
 
 
 def _setting(key: str, settings: Mapping[str, Any]) -> str:

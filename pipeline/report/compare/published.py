@@ -42,9 +42,9 @@ class Published:
 def published_for(runs: Iterable[ComparedRun]) -> Published:
     """The points of every model that one of ``runs`` prunes; none for other models."""
     paths = {run.model_path for run in runs if run.model_path}
-    told = _all()
-    points = tuple(p for p in told.points if any(is_model(path, p) for path in paths))
-    return Published(told.source, told.protocol, points)
+    everything = _all()
+    points = tuple(p for p in everything.points if any(is_model(path, p) for path in paths))
+    return Published(everything.source, everything.protocol, points)
 
 
 def is_model(path: str, point: PublishedPoint) -> bool:

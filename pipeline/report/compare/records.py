@@ -9,8 +9,9 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.files import Json, read_json
 from pipeline.measure.record import Latency, Memory, Record, TaskScore
+from pipeline.pruning.records import StepRecord, read_steps
 from pipeline.pruning.shape import ModelShape
-from pipeline.pruning.state import Candidate, PruningState
+from pipeline.pruning.state import PruningState
 from pipeline.report.data import finite, mean_accuracy
 from pipeline.settings.flat import flat
 
@@ -72,7 +73,7 @@ class ComparedRun:
 
     @property
     def is_done(self) -> bool:
-        """Whether it reached its end; others are told of, and never drawn as points."""
+        """Whether it reached its end; others are listed, and never drawn as points."""
         return self.state == DONE
 
     @property
@@ -185,10 +186,10 @@ def one_line(text: str) -> str:
 def _read(path: Path) -> dict[str, Json]:
     """A file's object; empty where there is none that can be read."""
     try:
-        found = read_json(path)
+        content = read_json(path)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _configuration(folder: Path) -> dict[str, Json]:
@@ -197,10 +198,10 @@ def _configuration(folder: Path) -> dict[str, Json]:
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it is built
     try:
-        found = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), loader)  # noqa: S506 - a safe one
+        content = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), loader)  # noqa: S506 - a safe one
     except (OSError, ValueError, yaml.YAMLError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _record(data: Json) -> Record | None:
@@ -236,12 +237,10 @@ def _state(folder: Path, shape: ModelShape) -> PruningState:
     if pruning:
         return PruningState.from_pruning_config(shape, pruning)
     state = PruningState.dense(shape)
-    for row in _steps(folder / "steps.jsonl"):
-        state = state.without(Candidate(row["unit"], row["layer"], row["width_after"]))
+    for step in _steps(folder / "steps.jsonl"):
+        state = state.without(step.chosen)
     return state
 
 
-def _steps(path: Path) -> list[Mapping[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def _steps(path: Path) -> list[StepRecord]:
+    return read_steps(path) if path.exists() else []

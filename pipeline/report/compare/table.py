@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.report.compare.figures import (
+from pipeline.report.compare.groups import Group, differing_keys, groups
+from pipeline.report.compare.published import (
+    Published,
+    PublishedPoint,
+    is_model,
+    measures_accuracy_alike,
+    measures_ppl_alike,
+)
+from pipeline.report.compare.quantities import (
     ACCURACY,
     CACHE,
     DECODE,
@@ -22,16 +30,8 @@ from pipeline.report.compare.figures import (
     percent_of_dense,
     value_text,
 )
-from pipeline.report.compare.groups import Group, differing_keys, groups
-from pipeline.report.compare.published import (
-    Published,
-    PublishedPoint,
-    is_model,
-    measures_accuracy_alike,
-    measures_ppl_alike,
-)
 from pipeline.report.compare.records import ComparedRun, Measured
-from pipeline.report.comparison import BYTES_PER_MB
+from pipeline.report.dense_and_pruned import BYTES_PER_MB
 from pipeline.report.wording import NOTHING, number, signed
 
 SHOWN: tuple[tuple[str, Quantity, int], ...] = (
@@ -79,10 +79,10 @@ class TableRow:
 
 def rows(runs: Sequence[ComparedRun]) -> list[TableRow]:
     """The dense models, then every run, group by group."""
-    found = [*_dense_rows(runs)]
+    table = [*_dense_rows(runs)]
     for place, group in enumerate(groups(runs)):
-        found += [_run_row(place, group, run) for run in group.runs]
-    return found
+        table += [_run_row(place, group, run) for run in group.runs]
+    return table
 
 
 def _dense_rows(runs: Sequence[ComparedRun]) -> Iterator[TableRow]:
@@ -139,18 +139,18 @@ def _measures(run: ComparedRun, *, pruned: bool) -> Iterator[CellText]:
         value = quantity.of(run, pruned)
         relative = SPEEDS.get(quantity.title, quantity)
         percent = percent_of_dense(relative, run) if pruned and relative.has_percent else None
-        what = "speed " if relative is not quantity else ""
-        detail = f"{what}{percent.value:.0f} %" if percent else ""
+        prefix = "speed " if relative is not quantity else ""
+        detail = f"{prefix}{percent.value:.0f} %" if percent else ""
         shown = number(value.value if value else None, digits)
         yield CellText(shown, value.value if value else "", detail)
 
 
-def comparison_table(name: str, runs: Sequence[ComparedRun]) -> Table:
+def runs_table(name: str, runs: Sequence[ComparedRun]) -> Table:
     """Every run, for a terminal."""
     table = Table(title=Text(name), title_justify="left")
-    found = rows(runs)
-    shown = [place for place in range(len(COLUMNS)) if _is_told(found, place)]
-    for place in shown:
+    shown = rows(runs)
+    columns = [place for place in range(len(COLUMNS)) if _says_something(shown, place)]
+    for place in columns:
         is_text = COLUMNS[place] in ("Setting", "Device", "State")
         table.add_column(
             COLUMNS[place],
@@ -158,15 +158,15 @@ def comparison_table(name: str, runs: Sequence[ComparedRun]) -> Table:
             no_wrap=not is_text,
             overflow="fold",
         )
-    for row in found:
+    for row in shown:
         style = {"dense": "bold", "unfinished": "yellow"}.get(row.kind, "")
-        table.add_row(*(_terminal_text(row, place) for place in shown), style=style)
+        table.add_row(*(_terminal_text(row, place) for place in columns), style=style)
     return table
 
 
-def _is_told(found: Sequence[TableRow], place: int) -> bool:
+def _says_something(table: Sequence[TableRow], place: int) -> bool:
     """Whether a column says anything; one device for all is not worth a column."""
-    texts = {row.cells[place].text for row in found}
+    texts = {row.cells[place].text for row in table}
     if COLUMNS[place] == "Device":
         return len(texts - {NOTHING}) > 1
     return COLUMNS[place] == "State" or bool(texts - {NOTHING, ""})

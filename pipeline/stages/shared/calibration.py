@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,6 @@ from pipeline.data.datasets import cut_windows, dataset_rows, draw, read_tokens
 from pipeline.errors import ConfigError
 from pipeline.files import Json, encode, read_json, replace
 from pipeline.models.source import ModelSource
-from pipeline.pruning.state import Dimension
 from pipeline.scoring.perplexity import Windows
 
 if TYPE_CHECKING:
@@ -40,18 +40,9 @@ class Calibration:
         block, width = (Windows(tokens[kind], facts["eos_id"]) for kind in ("block", "width"))
         return cls(block, width, {kind: facts[kind]["sha256"] for kind in ("block", "width")})
 
-    def of(self, dimension: Dimension) -> Windows:
-        """The windows on which a dimension is scored."""
-        return {"block": self.block, "width": self.width}[windows_for(dimension)]
-
-    def hash_of(self, dimension: Dimension) -> str:
-        """What stands for those windows in keys."""
-        return self.hashes[windows_for(dimension)]
-
-
-def windows_for(dimension: Dimension) -> str:
-    """Which of the two kinds of windows a dimension is scored on."""
-    return "block" if dimension == "blocks" else "width"
+    def of(self, kind: str) -> Windows:
+        """The windows for blocks, or those for widths."""
+        return {"block": self.block, "width": self.width}[kind]
 
 
 def write(out_dir: Path, windows: Mapping[str, Tensor], eos_id: int | None) -> Json:
@@ -73,13 +64,30 @@ def prepare(
 ) -> tuple[dict[str, Tensor], int | None]:
     """Windows ``{"block", "width"}``, each ``[windows, seqlen]``, and the id that does not count.
 
-    Raises ``ConfigError`` where text, tokenizer or settings do not give what was asked for.
+    What was prepared in this process and has not changed since is given again. Raises
+    ``ConfigError`` where text, tokenizer or settings do not give what was asked for.
     """
     require_tokenizer(settings, source)
+    files = [source.config_file, *source.tokenizer_files]
+    files += [Path(settings.path)] if settings.path else []
+    versions = tuple(_version(path) for path in files)
+    windows, eos_id = _prepared(settings, source, versions)
+    return dict(windows), eos_id
+
+
+def _version(path: Path) -> tuple[Path, int, int]:
+    state = path.stat()
+    return path.resolve(), state.st_size, state.st_mtime_ns
+
+
+@lru_cache(maxsize=8)
+def _prepared(
+    settings: "CalibrationConfig", source: ModelSource, _versions: tuple[tuple[Path, int, int], ...]
+) -> tuple[dict[str, Tensor], int | None]:
     path = Path(settings.path) if settings.path else None
     if settings.dataset == "tokens":
         assert path is not None
-        windows, eos = read_tokens(path, source.config.vocab_size), source.eos_id
+        windows, eos = read_tokens(path, source.vocabulary_size), source.eos_id
     else:
         tokenizer = source.tokenizer
         rows = dataset_rows(settings.dataset, path, settings.field)
@@ -96,11 +104,11 @@ def prepare(
         eos = tokenizer.eos_token_id
     eos = eos or None  # the reference takes an id of 0 for none
     for kind, ids in windows.items():
-        if int(ids.max()) >= source.config.vocab_size:
+        if int(ids.max()) >= source.vocabulary_size:
             raise ConfigError(
                 [
                     f"model.path: the tokenizer gives the id {int(ids.max())}, which is not in the "
-                    f"model's vocabulary of {source.config.vocab_size}: they do not belong together"
+                    f"model's vocabulary of {source.vocabulary_size}: they do not belong together"
                 ]
             )
         if eos is not None and bool(ids[:, 1:].eq(eos).all(dim=1).any()):

@@ -1,52 +1,45 @@
-"""Going down the dimensions in their order, as far as they are asked to go."""
+"""Going down the phases of a method in their order, as far as they are asked to go."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Sequence
 from contextlib import closing
 
-from pipeline.models.prunable import shape_from_config
-from pipeline.pruning.state import Dimension, PruningState
+from pipeline.pruning.phases import Phase
+from pipeline.pruning.records import StepRecord
+from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
-from pipeline.stages.base import Inputs, StepRow
-from pipeline.stages.probe import ProbeConfig, is_due
-from pipeline.stages.shared.measuring import Measurements, What
-from pipeline.stages.shared.phases import ends_of
+from pipeline.stages.base import Inputs
+from pipeline.stages.evaluate import data_sources
+from pipeline.stages.probe import ProbeConfig, is_due, probe_protocol
+from pipeline.stages.shared.measuring import Measurements
+from pipeline.stages.shared.phases import phases_of
 from pipeline.stages.shared.search import Search
 
 
 def descend(
-    config: Config, inputs: Inputs, ends: Mapping[Dimension, float]
-) -> Generator[tuple[StepRow, PruningState], None, None]:
-    """Every step from the dense model until ``ends``, probed where that is due, and its state.
+    config: Config, inputs: Inputs, phases: Sequence[Phase]
+) -> Generator[tuple[StepRecord, PruningState], None, None]:
+    """Every step from the dense model to the ends of ``phases``, probed where due, and its state.
 
-    The listener is told of the steps that this run itself takes.
+    The listener hears of the steps that the run itself takes: the phases may go further than its
+    own.
     """
     search = Search(config, inputs)
-    measurements = Measurements(config, inputs, What.of_probe(config))
-    probe, own = config.of(ProbeConfig), ends_of(config)
-    state = PruningState.dense(shape_from_config(inputs.source.config))
+    measurements = Measurements(config, inputs, probe_protocol(config), data_sources(config))
+    probe = config.of(ProbeConfig)
+    own = {phase.dimension: phase.end_percent for phase in phases_of(config)}
+    state = PruningState.dense(inputs.source.shape)
     if is_due(probe, 0):
-        inputs.listener.on_dense(measurements.of(state))
-    taken_steps = 0
-    for dimension, end in ends.items():
-        with closing(search.walk(dimension, state)) as steps:
-            while state.ratio_percent < end and (taken := next(steps, None)):
-                is_own = state.ratio_percent < own[dimension]
-                state = taken.state
-                row = StepRow(
-                    step=taken_steps,
-                    dimension=dimension,
-                    chosen=taken.step.chosen,
-                    importance=taken.step.importance,
-                    ratio_percent=state.ratio_percent,
-                    params=state.params,
-                    scored=taken.step.scored,
-                    source=taken.source,
-                    audited=taken.step.audited,
-                )
-                taken_steps += 1
+        inputs.listener.on_dense(measurements.of(inputs.live.cut(state)))
+    steps_before = 0
+    for phase in phases:
+        with closing(search.walk(phase, state, steps_before)) as steps:
+            while state.ratio_percent < phase.end_percent and (step := next(steps, None)):
+                is_own = state.ratio_percent < own[phase.dimension]
+                state = state.without(step.chosen)
+                steps_before = step.step + 1
                 is_last = state.ratio_percent >= config.prune.target_ratio and is_own
-                due = is_due(probe, taken_steps) or (probe.every > 0 and is_last)
-                record = measurements.of(state) if due else None
+                due = is_due(probe, steps_before) or (probe.every > 0 and is_last)
+                record = measurements.of(inputs.live.cut(state)) if due else None
                 if is_own:
-                    inputs.listener.on_step(row, record)
-                yield row, state
+                    inputs.listener.on_step(step, record)
+                yield step, state

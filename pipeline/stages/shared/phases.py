@@ -1,18 +1,34 @@
-"""The dimensions that a run is pruned in: their order, their ends, their group sizes."""
+"""The dimensions that a run is pruned in, and what scores its candidates: as its method says."""
 
-from pipeline.pruning.greedy import thresholds
-from pipeline.pruning.state import Dimension
+from collections.abc import Sequence
+
+from pipeline.criteria.base import Criterion
+from pipeline.methods import method_of
+from pipeline.pruning.phases import STANDARD, Phase
 from pipeline.settings.core import Config
 
 
-def ends_of(config: Config) -> dict[Dimension, float]:
-    """The removed percentage at which each dimension of a run ends, in the run's order."""
-    prune = config.prune
-    return thresholds(prune.target_ratio, prune.distribution, prune.order)
+def phases_of(config: Config) -> tuple[Phase, ...]:
+    """The dimensions of a run in its order, each with its end."""
+    return method_of(config.prune).phases(config.prune)
 
 
-def group_size_of(config: Config, dimension: Dimension) -> int | None:
-    """Channels removed at a time; None for blocks."""
-    prune = config.prune
-    sizes = {"mlp_channels": prune.mlp_group_size, "heads": prune.attn_group_size}
-    return sizes.get(dimension)
+def in_common_order(phases: Sequence[Phase]) -> list[Phase]:
+    """The same for runs that differ in nothing but the order of their dimensions."""
+    standard = list(STANDARD)
+    return sorted(
+        phases,
+        key=lambda phase: (
+            standard.index(phase.dimension) if phase.dimension in standard else len(standard)
+        ),
+    )
+
+
+def criterion_of(config: Config) -> Criterion:
+    """What scores the candidates of a run."""
+    return method_of(config.prune).criterion(config.prune)
+
+
+def is_reordered(config: Config) -> bool:
+    """Whether the most important channels and heads are put first before anything goes."""
+    return method_of(config.prune).weight_reorder(config.prune)

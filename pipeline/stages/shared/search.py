@@ -1,18 +1,25 @@
 """Trajectories of a run: what identifies them, and the model and scorer that extend them."""
 
-from collections.abc import Generator, Sequence
-from functools import partial
+from collections.abc import Generator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
-from pipeline.pruning.greedy import Taken, walk
-from pipeline.pruning.state import Candidate, Dimension, PruningState
-from pipeline.pruning.trajectory import Step
-from pipeline.scoring.strategy import strategy
+from pipeline.criteria.base import CALIBRATION, Material
+from pipeline.methods import method_of
+from pipeline.pruning.choice import Scorer
+from pipeline.pruning.phases import Phase
+from pipeline.pruning.records import StepRecord
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.steps import Step
+from pipeline.pruning.trajectory import Trajectory
+from pipeline.pruning.units import Candidate
+from pipeline.pruning.walk import walk
+from pipeline.scoring.perplexity import Windows
 from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs
 from pipeline.stages.shared import identity
 from pipeline.stages.shared.calibration import Calibration
-from pipeline.stages.shared.phases import group_size_of
+from pipeline.stages.shared.phases import criterion_of
 
 
 class Search:
@@ -21,66 +28,50 @@ class Search:
     def __init__(self, config: Config, inputs: Inputs) -> None:
         self.config = config
         self.inputs = inputs
-        self.calibration = Calibration.read(inputs.results["calibrate"])
-        self._strategy = strategy(
-            inputs.live,
-            config.model.device,
-            config.prune.search,
-            config.scoring.precision,
-            config.scoring.memory_fraction,
-            config.prune.audit_every,
-        )
+        self.criterion = criterion_of(config)
         self._warned = False
 
-    def walk(self, dimension: Dimension, start: PruningState) -> Generator[Taken, None, None]:
-        """Steps of ``dimension`` from ``start``, each computed when it is asked for."""
-        trajectory = self.inputs.trajectories.open(self.identity(dimension, start))
-        steps = walk(
-            trajectory,
-            start,
-            dimension,
-            group_size_of(self.config, dimension) or 0,
-            partial(self._decide, dimension),
-            self.inputs.made_by,
-            lambda holder: self.inputs.listener.on_note(f"waiting: {holder} computes {dimension}"),
-        )
-        for taken in steps:
-            if taken.new:
-                self.inputs.listener.on_computed(taken.source, taken.step)
-            else:
-                self._warn_of_other_versions(trajectory.made_by(taken.source[1]))
-            for candidate in taken.step.refused:
+    def windows(self, phase: Phase) -> Windows:
+        """The calibration windows that a phase is scored on."""
+        return self._calibration.of(phase.windows)
+
+    def walk(
+        self, phase: Phase, start: PruningState, steps_before: int = 0
+    ) -> Generator[StepRecord, None, None]:
+        """Steps of a phase from ``start``, each computed when it is asked for.
+
+        ``steps_before`` are those of the run so far.
+        """
+        trajectory = self.inputs.trajectories.open(self.identity(phase, start))
+        this_walk = _Walk(self, phase, trajectory)
+        made_by = self.inputs.made_by
+        steps = walk(trajectory, phase, start, steps_before, this_walk.decide, made_by, this_walk)
+        for step in steps:
+            for candidate in step.decision.refused:
                 self.inputs.listener.on_warning(
-                    f"{candidate.unit} of layer {candidate.layer} was refused: without it the "
-                    "perplexity is not a finite number"
+                    f"{candidate.unit.name} of layer {candidate.layer} was refused: without it the "
+                    f"{self.criterion.name} is not a finite number"
                 )
-            yield taken
+            yield step
 
-    def identity(self, dimension: Dimension, start: PruningState) -> dict[str, Any]:
+    def identity(self, phase: Phase, start: PruningState) -> dict[str, Any]:
         """Everything that decides a trajectory's steps, and nothing else."""
-        calibration = self.calibration.hash_of(dimension)
-        return identity.of_trajectory(
-            self.config, self.inputs.weights, calibration, dimension, start
-        )
+        needs_windows = CALIBRATION in self.criterion.needs
+        calibration = self._calibration.hashes[phase.windows] if needs_windows else ""
+        return identity.of_trajectory(self.config, self.inputs.weights, calibration, phase, start)
 
-    def _decide(
-        self,
-        dimension: Dimension,
-        index: int,
-        state: PruningState,
-        candidates: Sequence[Candidate],
-        last: Step | None,
-    ) -> Step:
-        return self._strategy.step(
-            index,
-            state,
-            candidates,
-            self.calibration.of(dimension),
-            last,
-            self.inputs.listener.on_scored,
+    def scorer(self, phase: Phase) -> Scorer:
+        """Scores the steps of one walk."""
+        supplied = {}
+        if CALIBRATION in self.criterion.needs:
+            supplied[CALIBRATION] = self.windows(phase)
+        material = Material(
+            self.inputs.live, supplied, self.inputs.listener.on_scored, self.inputs.leader
         )
+        return self.criterion.scorer(self.config, material)
 
-    def _warn_of_other_versions(self, made_by: dict[str, Any]) -> None:
+    def warn_of_other_versions(self, made_by: Mapping[str, Any]) -> None:
+        """Say once where steps on disk were made under other versions than these."""
         others = {
             name: (value, made_by[name])
             for name, value in self.inputs.made_by.items()
@@ -94,3 +85,38 @@ class Search:
             self.inputs.listener.on_warning(
                 f"steps found on disk were made under others: {changes}"
             )
+
+    @cached_property
+    def _calibration(self) -> Calibration:
+        return Calibration.read(self.inputs.results["calibrate"])
+
+
+class _Walk:
+    """One walk: its scorer, which is opened when a step is missing, and what is heard of it."""
+
+    def __init__(self, search: Search, phase: Phase, trajectory: Trajectory) -> None:
+        self.search, self.phase, self.trajectory = search, phase, trajectory
+        self.choice = method_of(search.config.prune).choice
+
+    def decide(
+        self,
+        index: int,
+        state: PruningState,
+        candidates: Sequence[Candidate],
+        last: Step | None,
+    ) -> Step:
+        return self.choice.step(self._scorer, index, state, candidates, last)
+
+    def on_wait(self, holder: str) -> None:
+        dimension = self.phase.dimension
+        self.search.inputs.listener.on_note(f"waiting: {holder} computes {dimension}")
+
+    def on_computed(self, index: int, step: Step) -> None:
+        self.search.inputs.listener.on_computed((self.trajectory.key, index), step)
+
+    def on_read(self, index: int) -> None:
+        self.search.warn_of_other_versions(self.trajectory.made_by(index))
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        return self.search.scorer(self.phase)

@@ -1,0 +1,65 @@
+"""What a method says: what may go, how it is scored, how the next is chosen, how far it goes."""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pipeline.criteria.base import Criterion
+from pipeline.pruning.choice import GREEDY, Choice
+from pipeline.pruning.phases import Phase
+from pipeline.settings.core import PruneConfig
+
+if TYPE_CHECKING:
+    from pipeline.models.source import ModelSource
+
+
+S = TypeVar("S", bound=PruneConfig)
+
+
+class Method(ABC, Generic[S]):
+    """A file of this folder declares one as ``METHOD``."""
+
+    name: str
+    """``prune.method``, and the name of its file in ``conf/prune``."""
+    section: type[S]
+    """Its keys in the configuration."""
+    reach_depends_on: str = "these settings"
+    """What to change where the target cannot be reached."""
+    choice: Choice = GREEDY
+    """How the next candidate is chosen."""
+
+    @abstractmethod
+    def phases(self, settings: S) -> tuple[Phase, ...]:
+        """The dimensions in the order in which they are pruned, and where each of them ends."""
+
+    @abstractmethod
+    def criterion(self, settings: S) -> Criterion:
+        """What scores the candidates."""
+
+    def weight_reorder(self, settings: S) -> bool:  # noqa: ARG002
+        """Whether the most important channels and heads are put first before anything goes."""
+        return False
+
+    def label(self, settings: S) -> str:  # noqa: ARG002
+        """What a person tells runs of equal model and ratio apart by, in a word."""
+        return self.name
+
+    def unusual(self, settings: S) -> list[str]:  # noqa: ARG002
+        """Settings that differ from the usual ones, as they are shown after ``label``."""
+        return []
+
+    def tags(self, settings: S) -> list[str]:  # noqa: ARG002
+        """What people filter runs by."""
+        return [self.name]
+
+    def problems(self, settings: S, source: "ModelSource") -> list[str]:  # noqa: ARG002
+        """What is wrong with the settings for a model, one message each."""
+        return []
+
+    def units_recipe(self, settings: S) -> dict[str, Any]:
+        """What decides which pieces may go, whatever the target; part of stages' keys."""
+        return {"phases": [phase.identity() for phase in self.phases(settings)]}
+
+    def target_recipe(self, settings: S) -> dict[str, Any]:
+        """What decides how far each dimension goes; part of the key of the stage ``prune``."""
+        ends = [[phase.dimension, phase.end_percent] for phase in self.phases(settings)]
+        return {"target_ratio": settings.target_ratio, "ends": ends}

@@ -1,0 +1,170 @@
+"""MultiPruner: blocks, MLP channels and heads, each greedily by perplexity (arXiv 2501.09949)."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, Field
+
+from pipeline.criteria.base import Criterion
+from pipeline.criteria.perplexity import Perplexity
+from pipeline.methods.base import Method
+from pipeline.pruning.phases import STANDARD, Phase
+from pipeline.settings.core import PruneConfig
+
+if TYPE_CHECKING:
+    from pipeline.models.source import ModelSource
+
+Dimension = Literal["blocks", "mlp_channels", "heads"]
+DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
+
+
+def _is_distribution(value: list[float]) -> list[float]:
+    if len(value) != len(DIMENSIONS) or min(value) < 0 or not 0 < sum(value) < math.inf:
+        raise ValueError(
+            "allowed are three non-negative numbers with a positive sum, "
+            "blocks : MLP channels : heads, e.g. [44,52,4]"
+        )
+    return value
+
+
+def _is_order(value: list[Dimension]) -> list[Dimension]:
+    if sorted(value) != sorted(DIMENSIONS):
+        raise ValueError(f"allowed is each of {', '.join(DIMENSIONS)} once")
+    return value
+
+
+class MultiPrunerConfig(PruneConfig):
+    """Blocks, MLP channels and heads, one dimension after the other (arXiv 2501.09949)."""
+
+    distribution: Annotated[
+        list[Annotated[float, Field(allow_inf_nan=False)]], AfterValidator(_is_distribution)
+    ]
+    """Shares of the target ratio: blocks, MLP channels, heads."""
+    order: Annotated[list[Dimension], AfterValidator(_is_order)] = Field(list(DIMENSIONS))
+    """Which dimension is pruned first, second and last; ``distribution`` keeps its own order."""
+    mlp_group_size: int = Field(ge=1)
+    """MLP channels removed at a time."""
+    attn_group_size: int = Field(ge=1)
+    """Query channels removed at a time: whole key/value heads with their query heads."""
+    weight_reorder: bool = True
+    """Put the most important channels and heads first, so that the tail is the least important."""
+    search: Literal["exhaustive", "race"] = "exhaustive"
+    """How the candidate of a step is found. exhaustive scores every one on all tokens; race drops
+    candidates as soon as their windows show that another one is better."""
+    audit_every: int = Field(10, ge=0)
+    """Of a race, every so many steps are also scored exhaustively, to report how often it decided
+    otherwise; 0 never. Never changes what is decided."""
+
+
+def thresholds(
+    target_ratio: float,
+    distribution: Sequence[float],
+    order: Sequence[Dimension] = DIMENSIONS,
+) -> dict[Dimension, float]:
+    """The removed percentage at which each dimension ends: its cumulative share of the target.
+
+    ``distribution`` has the shares of ``DIMENSIONS``; the dimensions come one after the other in
+    ``order``.
+    """
+    total = sum(distribution)
+    shares = [distribution[DIMENSIONS.index(dimension)] for dimension in order]
+    ends = [target_ratio * (sum(shares[: i + 1]) / total) for i in range(len(shares) - 1)]
+    return dict(zip(order, [*ends, target_ratio], strict=True))
+
+
+class MultiPruner(Method[MultiPrunerConfig]):
+    """Three dimensions, one after the other, each down to its share of the target."""
+
+    name = "multipruner"
+    section = MultiPrunerConfig
+    reach_depends_on = "this distribution and these group sizes"
+
+    def phases(self, settings: MultiPrunerConfig) -> tuple[Phase, ...]:
+        """As ``prune.order`` and ``prune.distribution`` say."""
+        sizes = {"mlp_channels": settings.mlp_group_size, "heads": settings.attn_group_size}
+        ends = thresholds(settings.target_ratio, settings.distribution, settings.order)
+        return tuple(
+            Phase(
+                dimension,
+                STANDARD[dimension],
+                end,
+                sizes.get(dimension),
+                "block" if dimension == "blocks" else "width",
+            )
+            for dimension, end in ends.items()
+        )
+
+    def criterion(self, settings: MultiPrunerConfig) -> Criterion:
+        """Perplexity."""
+        return Perplexity(settings.search, settings.audit_every)
+
+    def weight_reorder(self, settings: MultiPrunerConfig) -> bool:
+        """As configured."""
+        return settings.weight_reorder
+
+    def label(self, settings: MultiPrunerConfig) -> str:
+        """The distribution."""
+        return ":".join(f"{share:g}" for share in settings.distribution)
+
+    def unusual(self, settings: MultiPrunerConfig) -> list[str]:
+        """Search, order and weights that were not reordered."""
+        shown: list[str] = [] if settings.search == "exhaustive" else [settings.search]
+        if settings.order != list(DIMENSIONS):
+            shown.append(" then ".join(settings.order))
+        if not settings.weight_reorder:
+            shown.append("not reordered")
+        return shown
+
+    def tags(self, settings: MultiPrunerConfig) -> list[str]:
+        """The search."""
+        return [settings.search]
+
+    def problems(self, settings: MultiPrunerConfig, source: "ModelSource") -> list[str]:
+        """Group sizes fit the model, and what has a share of the target can be removed from it."""
+        shape = source.shape
+        mlp_width, attn_width = max(shape.widths("mlp")), max(shape.widths("attn"))
+        problems = []
+        if settings.mlp_group_size >= mlp_width > 0:
+            problems.append(
+                f"prune.mlp_group_size: {settings.mlp_group_size} is wrong; allowed is a number "
+                f"from 1 to {mlp_width - 1}: this model's MLPs have {mlp_width} channels"
+            )
+        heads = {block.channels: None for layer in source.layers if (block := layer.attn)}
+        multiple = math.lcm(*(each.group_width for each in heads))
+        if heads and (settings.attn_group_size % multiple or settings.attn_group_size > attn_width):
+            served = " or ".join(
+                f"{each.queries_per_key} query heads of {each.head_dim} channels" for each in heads
+            )
+            problems.append(
+                f"prune.attn_group_size: {settings.attn_group_size} is wrong; allowed is a "
+                f"multiple of {multiple} up to {attn_width}: a key/value head of this model "
+                f"serves {served}"
+            )
+        for dimension, share in zip(DIMENSIONS, settings.distribution, strict=True):
+            barred = [shape.why_barred(unit.name) for unit in STANDARD[dimension]]
+            if share and all(barred):
+                problems.append(
+                    f"prune.distribution: {dimension} has a share of {share:g}, and this model "
+                    f"cannot lose any: {barred[0]}; give it a share of 0"
+                )
+        return problems
+
+    def units_recipe(self, settings: MultiPrunerConfig) -> dict[str, Any]:
+        """The group sizes."""
+        return {
+            "mlp_group_size": settings.mlp_group_size,
+            "attn_group_size": settings.attn_group_size,
+        }
+
+    def target_recipe(self, settings: MultiPrunerConfig) -> dict[str, Any]:
+        """Target, shares and order."""
+        shares = settings.distribution
+        return {
+            "target_ratio": settings.target_ratio,
+            "distribution": [share / sum(shares) for share in shares],
+            "order": list(settings.order),
+        }
+
+
+METHOD = MultiPruner()

@@ -1,0 +1,195 @@
+"""How a family of models is described: its modules by name, and its layers one by one.
+
+A family is a file in this folder that has ``FAMILY``, or ``FAMILIES`` for several. Most are an
+instance of ``Family``: a fused projection lists its segments in order, e.g.
+``Projection("qkv_proj", rows=("query", "key", "value"))``; a family that normalises a block's
+output names that norm in ``norm_after``; one whose language model has a configuration of its own
+inside the checkpoint's names it in ``text_config``. What cannot be removed stands in ``barred``. A
+family that states its widths in another way subclasses ``Family`` and overrides ``layer``.
+
+No torch here: planning asks for families.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from pipeline.errors import ConfigError
+from pipeline.pruning.shape import BarredUnit, BlockKind
+
+Segment = Literal["query", "key", "value", "channel"]
+"""What a run of rows or columns belongs to. All but channels are cut by key/value heads."""
+
+SKIP_NAMES: Mapping[BlockKind, str] = {"attn": "attention", "mlp": "mlp"}
+"""How ``skip`` of transformers' per-layer configurations calls a block that is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A linear layer of a block, and the segments of its output rows or input columns."""
+
+    name: str
+    rows: tuple[Segment, ...] = ()
+    columns: tuple[Segment, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BlockLayout:
+    """One residual block of a decoder layer: ``x + norm_after(body(norm_before(x)))``."""
+
+    body: str
+    norm_before: str
+    projections: tuple[Projection, ...]
+    norm_after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The heads of a dense attention; they decide how many key rows a query width keeps."""
+
+    query_heads: int
+    key_value_heads: int
+    head_dim: int
+
+    @property
+    def queries_per_key(self) -> int:
+        """Query heads that share one key/value head."""
+        return self.query_heads // self.key_value_heads
+
+    @property
+    def width(self) -> int:
+        """Query channels."""
+        return self.query_heads * self.head_dim
+
+    @property
+    def group_width(self) -> int:
+        """Query channels that belong to one key/value head."""
+        return self.queries_per_key * self.head_dim
+
+    def segment_length(self, segment: Segment, width: int) -> int:
+        """Rows (or columns) that a segment has in a block of ``width`` query channels."""
+        return width // self.group_width * self.head_dim if segment in ("key", "value") else width
+
+    def uses(self, segment: Segment) -> int:
+        """How many query heads use each row of a segment."""
+        return self.queries_per_key if segment in ("key", "value") else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """The intermediate channels of a dense MLP."""
+
+    width: int
+    group_width: int = 1
+
+    def segment_length(self, _segment: Segment, width: int) -> int:
+        """Rows (or columns) that a segment has in a block of ``width`` channels."""
+        return width
+
+    def uses(self, _segment: Segment) -> int:
+        """A row of an MLP belongs to one channel."""
+        return 1
+
+
+ChannelsT = TypeVar("ChannelsT", Heads, Channels)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDescription(Generic[ChannelsT]):
+    """One block of one layer: where its modules are, and what its channels belong to."""
+
+    layout: BlockLayout
+    channels: ChannelsT
+
+
+@dataclass(frozen=True, slots=True)
+class LayerDescription:
+    """One decoder layer. A block that the layer does not have is None."""
+
+    attn: BlockDescription[Heads] | None
+    mlp: BlockDescription[Channels] | None
+
+    def block(self, kind: BlockKind) -> BlockDescription[Heads] | BlockDescription[Channels] | None:
+        """The layer's attention or MLP."""
+        return self.attn if kind == "attn" else self.mlp
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the causal language models of some ``model_type`` values are put together.
+
+    ``config`` in the methods is the Hugging Face configuration of the whole checkpoint.
+    """
+
+    model_types: tuple[str, ...]
+    attn: BlockLayout
+    mlp: BlockLayout
+    decoder: str = "model"
+    """The module that embeds tokens and calls the layers."""
+    layers: str = "layers"
+    """The list of layers, inside the decoder."""
+    final_norm: str = "norm"
+    """The norm before the head, inside the decoder."""
+    head: str = "lm_head"
+    text_config: str | None = None
+    """The attribute of the configuration that holds the language model's own; None: it is one."""
+    barred: tuple[BarredUnit, ...] = ()
+    """What these models cannot lose, and why."""
+
+    def text(self, config: Any) -> Any:
+        """The configuration of the language model."""
+        return getattr(config, self.text_config) if self.text_config else config
+
+    def describe(self, config: Any) -> tuple[LayerDescription, ...]:
+        """Every layer, from the input to the output.
+
+        Raises ``ConfigError`` for a configuration that no such model can have.
+        """
+        text = self.text(config)
+        own = getattr(text, "is_heterogeneous", False)
+        return tuple(
+            self.layer(text.per_layer_config[index] if own else text, index)
+            for index in range(text.num_hidden_layers)
+        )
+
+    def layer(self, config: Any, _index: int) -> LayerDescription:
+        """One layer; ``config`` is the language model's configuration as it is for this layer."""
+        skipped = getattr(config, "skip", None) or ()
+        attn = None
+        if SKIP_NAMES["attn"] not in skipped:
+            attn = BlockDescription(self.attn, heads_of(config))
+        mlp = None
+        if SKIP_NAMES["mlp"] not in skipped:
+            mlp = BlockDescription(self.mlp, Channels(config.intermediate_size))
+        return LayerDescription(attn, mlp)
+
+    def hidden_size(self, config: Any) -> int:
+        """Width of the hidden states."""
+        return int(self.text(config).hidden_size)
+
+    def vocabulary_size(self, config: Any) -> int:
+        """Number of token ids; the ids run from 0."""
+        return int(self.text(config).vocab_size)
+
+    def context_length(self, config: Any) -> int | None:
+        """Most tokens that a sequence may have; None where the configuration does not say."""
+        length: int | None = getattr(self.text(config), "max_position_embeddings", None)
+        return length
+
+    def logit_cap(self, config: Any) -> float | None:
+        """What the logits are soft-capped to; None where they are not."""
+        cap: float | None = getattr(self.text(config), "final_logit_softcapping", None)
+        return cap
+
+
+def heads_of(config: Any) -> Heads:
+    """The attention heads that a layer's configuration states."""
+    query, key_value = config.num_attention_heads, config.num_key_value_heads
+    if query < 1 or key_value < 1 or query % key_value:
+        raise ConfigError(
+            [
+                f"model.path: {query} attention heads on {key_value} key/value heads do not go; "
+                "the first must be a multiple of the second"
+            ]
+        )
+    return Heads(query, key_value, getattr(config, "head_dim", None) or config.hidden_size // query)

@@ -1,0 +1,79 @@
+"""What can go in one step: units, candidates, and the cuts that a candidate is made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.pruning.shape import BlockKind
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A kind of piece that a layer can lose in one step."""
+
+    name: str
+    """What it is called in files."""
+    kinds: tuple[BlockKind, ...]
+    """The blocks of the layer that it touches, in the order in which they run."""
+    is_whole: bool
+    """Whether those blocks go as a whole; else one group of channels goes off their tail."""
+    label: str
+    """What a person reads before the number of the layer."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the units that a model must be able to lose for it to go."""
+        return (self.name, *self.kinds) if self.is_whole else (self.name,)
+
+
+ATTN = Unit("attn", ("attn",), is_whole=True, label="attention")
+MLP = Unit("mlp", ("mlp",), is_whole=True, label="MLP")
+ATTN_WIDTH = Unit("attn_width", ("attn",), is_whole=False, label="heads of layer")
+MLP_WIDTH = Unit("mlp_width", ("mlp",), is_whole=False, label="MLP of layer")
+LAYER = Unit("layer", ("attn", "mlp"), is_whole=True, label="layer")
+
+UNITS = {unit.name: unit for unit in (ATTN, MLP, ATTN_WIDTH, MLP_WIDTH, LAYER)}
+"""Every unit by its name in files."""
+
+BLOCKS = (ATTN, MLP)
+MLP_CHANNELS = (MLP_WIDTH,)
+HEADS = (ATTN_WIDTH,)
+LAYERS = (LAYER,)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What becomes of one block."""
+
+    kind: BlockKind
+    layer: int
+    width_after: int
+    """Channels that are left; 0 where the block is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One piece that could go next."""
+
+    unit: Unit
+    layer: int
+    width_after: int
+    """Channels that are left of each block that it touches; 0 where they go as a whole."""
+
+    @property
+    def cuts(self) -> tuple[Cut, ...]:
+        """What it does to blocks, in the order in which they run."""
+        return tuple(Cut(kind, self.layer, self.width_after) for kind in self.unit.kinds)
+
+    def to_json(self) -> dict[str, Any]:
+        """``unit`` (its name), ``layer`` and ``width_after``."""
+        return {"unit": self.unit.name, "layer": self.layer, "width_after": self.width_after}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Candidate":
+        """From those three keys; others are left alone. Raises ``PipelineError``: no such unit."""
+        name = data["unit"]
+        if name not in UNITS:
+            raise PipelineError(f"a step removes a {name!r}; known are {', '.join(UNITS)}")
+        return cls(UNITS[name], data["layer"], data["width_after"])

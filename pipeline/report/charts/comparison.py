@@ -1,0 +1,192 @@
+"""Quantities of several runs over the removed share: a line for each group of runs."""
+
+from collections.abc import Iterator, Sequence
+
+from pipeline.report import colours
+from pipeline.report.charts.base import (
+    Axis,
+    Chart,
+    Dash,
+    Key,
+    Level,
+    Line,
+    Marker,
+    Point,
+    Scale,
+    Shape,
+    Stroke,
+    is_logarithmic,
+)
+from pipeline.report.charts.run import DENSE_KEY, REMOVED_AXIS
+from pipeline.report.charts.sections import OVER_REMOVED
+from pipeline.report.compare.comparison import Comparison
+from pipeline.report.compare.groups import Group
+from pipeline.report.compare.published import (
+    PublishedPoint,
+    measures_accuracy_alike,
+    measures_ppl_alike,
+)
+from pipeline.report.compare.quantities import (
+    ACCURACY,
+    PERPLEXITY,
+    Quantity,
+    percent_of_dense,
+    value_text,
+)
+from pipeline.report.compare.records import ComparedRun, Value
+
+SHAPES: tuple[Shape, ...] = ("circle", "square", "triangle")
+"""Shapes repeat later than colours do, so that no two groups look alike among many."""
+DASHES: tuple[Dash, ...] = ("solid", "dashed", "dotted", "dash-dotted")
+"""Tell lines of one group apart that must not be joined: another device or protocol."""
+DENSE_MARKER = Marker(colours.MUTED, "diamond", hollow=True)
+PUBLISHED_STROKE = Stroke(colours.PUBLISHED, "dotted")
+BLOCKPRUNER = "BlockPruner"
+Spans = tuple[float, float] | None
+
+
+def over_ratio(quantity: Quantity, comparison: Comparison, order: int = 100) -> Iterator[Chart]:
+    """A quantity of every finished run, beside the paper's where it measured the same.
+
+    Where the quantity has percents, there is a chart of those and one of plain values.
+    """
+    scales: tuple[Scale, ...] = ("relative", "absolute") if quantity.has_percent else ("both",)
+    for scale in scales:
+        yield from _over_ratio(quantity, comparison, scale, order)
+
+
+def _over_ratio(
+    quantity: Quantity, comparison: Comparison, scale: Scale, order: int
+) -> Iterator[Chart]:
+    protocols: list[str] = []
+    ours = [
+        line
+        for place, group in enumerate(comparison.groups)
+        for line in _lines(quantity, place, group, scale, protocols)
+    ]
+    if not ours:
+        return
+    lines = [*ours, *([] if quantity.has_percent else _published(quantity, comparison))]
+    levels = {point.y for line in ours for point in line.points if point.marker == DENSE_MARKER}
+    values = [point.y for line in lines for point in line.points]
+    axis = "percent of the dense model's" if scale == "relative" else quantity.axis
+    yield Chart(
+        section=OVER_REMOVED,
+        title=quantity.title,
+        x=Axis(REMOVED_AXIS),
+        y=Axis(axis, is_logarithmic(values)),
+        lines=tuple(lines),
+        # drawn where all lines start from the same one
+        levels=(Level(levels.pop()),) if len(levels) == 1 else (),
+        keys=(
+            *group_keys(comparison),
+            Key(DENSE_KEY.label, DENSE_KEY.stroke, DENSE_MARKER),
+            *(Key(line.name, line.stroke, line.marker) for line in lines[len(ours) :]),
+        ),
+        notes=protocol_notes(protocols),
+        scale=scale,
+        order=order,
+    )
+
+
+def group_keys(comparison: Comparison) -> tuple[Key, ...]:
+    """Every group that there is a point of."""
+    return tuple(
+        Key(group.label, *group_look(place, 0))
+        for place, group in enumerate(comparison.groups)
+        if group.is_drawn
+    )
+
+
+def group_look(place: int, protocol: int) -> tuple[Stroke, Marker]:
+    """How a group's line looks that was measured with the chart's n-th protocol."""
+    colour = colours.group(place)
+    shape = SHAPES[place // len(colours.GROUPS) % len(SHAPES)]
+    dash = DASHES[protocol % len(DASHES)]
+    return Stroke(colour, dash), Marker(colour, shape, hollow=protocol % 2 == 1)
+
+
+def protocol_notes(protocols: Sequence[str]) -> tuple[str, ...]:
+    """Which dashes stand for which protocol; one way to measure needs no telling apart."""
+    if len(protocols) <= 1:
+        return ()
+    return tuple(f"{DASHES[i % len(DASHES)]}: {text}" for i, text in enumerate(protocols))
+
+
+def place_of(protocol: str, protocols: list[str]) -> int:
+    """The protocol's place among those of the chart, which gets it where it is new."""
+    if protocol not in protocols:
+        protocols.append(protocol)
+    return protocols.index(protocol)
+
+
+def interval(value: Value) -> Spans:
+    """One standard error down and up."""
+    return (
+        None if value.stderr is None else (value.value - value.stderr, value.value + value.stderr)
+    )
+
+
+def _lines(
+    quantity: Quantity, place: int, group: Group, scale: Scale, protocols: list[str]
+) -> Iterator[Line]:
+    """A line for each way in which the group's runs were measured, the dense model first."""
+    by_protocol: dict[str, list[Point]] = {}
+    for run in group.runs:
+        plain, percent = quantity.of(run, True), percent_of_dense(quantity, run)
+        value = percent if scale == "relative" else plain
+        if not run.is_done or value is None or plain is None or run.removed_percent is None:
+            continue
+        points = by_protocol.setdefault(value.protocol, _dense_start(quantity, run, scale))
+        tip = _tip(group, run, quantity, plain, percent)
+        points.append(Point(run.removed_percent, value.value, tip, interval(value)))
+    for protocol, points in by_protocol.items():
+        look = group_look(place, place_of(protocol, protocols))
+        yield Line(tuple(points), *look, name=group.label)
+
+
+def _dense_start(quantity: Quantity, run: ComparedRun, scale: Scale) -> list[Point]:
+    before, after = quantity.of(run, False), quantity.of(run, True)
+    if before is None or after is None or before.protocol != after.protocol:
+        return []
+    tip = f"dense {run.model_name}: {value_text(before, quantity.unit)}\n{before.protocol}"
+    if scale == "relative":
+        return [Point(0.0, 100.0, tip, marker=DENSE_MARKER)]
+    return [Point(0.0, before.value, tip, interval(before), DENSE_MARKER)]
+
+
+def _tip(
+    group: Group, run: ComparedRun, quantity: Quantity, value: Value, percent: Value | None
+) -> str:
+    share = f", {percent.value:.1f} % of dense" if percent and quantity.has_percent else ""
+    return "\n".join([
+        f"{group.label}, {run.removed_percent:.1f} % removed",
+        f"{quantity.title.lower()} {value_text(value, quantity.unit)}{share}",
+        value.protocol,
+        run.name,
+    ])  # fmt: skip
+
+
+def _published(quantity: Quantity, comparison: Comparison) -> Iterator[Line]:
+    """The paper's points, where a run of ours measured the same thing."""
+    alike = {ACCURACY.title: measures_accuracy_alike, PERPLEXITY.title: measures_ppl_alike}
+    measures = alike.get(quantity.title)
+    if measures is None or not any(run.is_done and measures(run) for run in comparison.runs):
+        return
+    lines: dict[tuple[str, str], list[Point]] = {}
+    for point in comparison.published.points:
+        # the paper's dense model is where its own curve starts
+        method = "MultiPruner" if point.method == "dense" else point.method
+        points = lines.setdefault((point.model, method), [])
+        value = _published_value(quantity, point)
+        tip = f"published: {point.model}, {point.method} at {point.ratio_percent:g} %\n{value:.2f}"
+        points.append(Point(point.removed_percent, value, tip))
+    for (_, method), points in lines.items():
+        shape: Shape = "cross" if method == BLOCKPRUNER else "diamond"
+        marker = Marker(colours.PUBLISHED, shape, hollow=True)
+        yield Line(tuple(points), PUBLISHED_STROKE, marker, f"published: {method}")
+
+
+def _published_value(quantity: Quantity, point: PublishedPoint) -> float:
+    is_accuracy = quantity is ACCURACY
+    return point.average_accuracy_percent if is_accuracy else point.wikitext2_ppl

@@ -1,0 +1,197 @@
+"""The dense model beside the pruned one, row by row, as text, for terminal and page."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pipeline.measure.record import Latency, Record, TaskScore
+from pipeline.report.data import RunReport, Side, finite, mean_accuracy
+from pipeline.report.wording import NOTHING, TIMES, number, relative_change, signed
+
+BYTES_PER_MB = 1e6
+SMALLEST_CHANGE = 5e-4
+"""Relative; less shows as 0.0 % and is neither better nor worse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One quantity of both models. Empty text stands for nothing to say."""
+
+    label: str
+    dense: str
+    pruned: str
+    change: str
+    better: bool | None = None
+    """Whether the pruned model is better here; None where that is no question, or no change."""
+    indent: bool = False
+    """Whether the row is a part of the one above."""
+
+
+def dense_and_pruned(report: RunReport) -> list[Row]:
+    """All rows that there is data for."""
+    rows = [
+        *_size(report),
+        _perplexity(report),
+        _evaluation_text(report),
+        *_accuracy(report),
+        *_latency(report),
+        *_memory(report),
+    ]
+    return [row for row in rows if row is not None]
+
+
+def _size(report: RunReport) -> Iterator[Row]:
+    before, after = report.shape.total_params, report.state.params
+    yield Row("Parameters", f"{before:,}", f"{after:,}", relative_change(before, after))
+    removed = f"{report.state.ratio_percent:.2f} %"
+    yield Row("Removed", "", removed, f"target {report.target_ratio:g} %")
+
+
+def _perplexity(report: RunReport) -> Row | None:
+    return _row(
+        "Perplexity (held-out)",
+        _of(report, "dense", lambda record: record.ppl),
+        _of(report, "pruned", lambda record: record.ppl),
+        digits=2,
+    )
+
+
+def _evaluation_text(report: RunReport) -> Row | None:
+    before, after = (report.evaluation_ppl_of(side) for side in ("dense", "pruned"))
+    return _row(f"Perplexity ({report.evaluation_text})", before, after, digits=2)
+
+
+def _accuracy(report: RunReport) -> Iterator[Row | None]:
+    before, after = report.tasks_of("dense"), report.tasks_of("pruned")
+    ours, theirs = ({task.task: task for task in tasks} for tasks in (before, after))
+    names = list(dict.fromkeys([*ours, *theirs]))
+    if len(names) > 1:
+        # A mean over other tasks than the other model's says nothing about pruning.
+        comparable = not (ours and theirs) or ours.keys() == theirs.keys()
+        label = f"Accuracy, mean of {len(names)} tasks"
+        yield _accuracy_row(label, mean_accuracy(before), mean_accuracy(after), comparable)
+    for name in names:
+        row = _accuracy_row(name, _task_accuracy(ours.get(name)), _task_accuracy(theirs.get(name)))
+        if row and len(names) > 1:
+            yield Row(row.label, row.dense, row.pruned, row.change, row.better, indent=True)
+        elif row:
+            yield Row(f"Accuracy, {name}", row.dense, row.pruned, row.change, row.better)
+
+
+Accuracy = tuple[float, float | None]
+"""A fraction and its standard error."""
+
+
+def _task_accuracy(task: TaskScore | None) -> Accuracy | None:
+    if task is None or finite(task.accuracy) is None:
+        return None
+    return task.accuracy, finite(task.stderr)
+
+
+def accuracy_text(accuracy: Accuracy | None) -> str:
+    """In percent, with its standard error where there is one."""
+    if accuracy is None:
+        return NOTHING
+    value, stderr = accuracy
+    error = "" if stderr is None else f" ± {stderr * 100:.1f}"
+    return f"{value * 100:.1f}{error} %"
+
+
+def _accuracy_row(
+    label: str, before: Accuracy | None, after: Accuracy | None, comparable: bool = True
+) -> Row | None:
+    if before is None and after is None:
+        return None
+    change, better = "", None
+    if before and after and comparable:
+        points = (after[0] - before[0]) * 100
+        change, better = f"{signed(points)} points", _better(points / 100, lower=False)
+    return Row(label, accuracy_text(before), accuracy_text(after), change, better)
+
+
+def _latency(report: RunReport) -> Iterator[Row | None]:
+    before, after = (_latency_of(report, side) for side in ("dense", "pruned"))
+    shown = after or before
+    if shown is None:
+        return
+    prefill = f"Prefill, {shown.batch} {TIMES} {shown.prompt_tokens} tokens"
+    decode = f"Decode, batch of {shown.batch}"
+    comparable = not (before and after) or _measured_alike(before, after)
+    values: list[tuple[str, Callable[[Latency], float], bool]] = [
+        (f"{prefill} (ms)", lambda latency: latency.prefill.median_ms, True),
+        ("tokens per second", lambda latency: latency.prefill_tokens_per_s, False),
+        (f"{decode} (ms per token)", lambda latency: latency.decode.median_ms, True),
+        ("tokens per second", lambda latency: latency.decode_tokens_per_s, False),
+    ]
+    for label, value, lower in values:
+        yield _row(
+            label,
+            value(before) if before else None,
+            value(after) if after else None,
+            digits=2 if lower else 1,
+            lower=lower,
+            comparable=comparable,
+            indent=not lower,
+        )
+
+
+def _latency_of(report: RunReport, side: Side) -> Latency | None:
+    record = report.record_of(side)
+    return record.latency if record else None
+
+
+def _measured_alike(one: Latency, other: Latency) -> bool:
+    return (one.batch, one.prompt_tokens, one.output_tokens) == (
+        other.batch,
+        other.prompt_tokens,
+        other.output_tokens,
+    )
+
+
+def _memory(report: RunReport) -> Iterator[Row | None]:
+    values: list[tuple[str, Callable[[Record], float | None], int]] = [
+        ("Weights (MB)", lambda r: r.memory.weights / BYTES_PER_MB if r.memory else None, 1),
+        (
+            "KV cache (bytes per token)",
+            lambda r: r.memory.kv_cache_per_token if r.memory else None,
+            0,
+        ),
+        (
+            "Peak memory (MB)",
+            lambda r: r.memory.peak / BYTES_PER_MB if r.memory and r.memory.peak else None,
+            1,
+        ),
+    ]
+    for label, value, digits in values:
+        yield _row(label, _of(report, "dense", value), _of(report, "pruned", value), digits=digits)
+
+
+def _of(report: RunReport, side: Side, value: Callable[[Record], float | None]) -> float | None:
+    record = report.record_of(side)
+    return finite(value(record)) if record else None
+
+
+def _row(
+    label: str,
+    before: float | None,
+    after: float | None,
+    *,
+    digits: int,
+    lower: bool = True,
+    comparable: bool = True,
+    indent: bool = False,
+) -> Row | None:
+    """A row of two numbers, or None where both are missing; ``lower`` is what is better."""
+    before, after = finite(before), finite(after)
+    if before is None and after is None:
+        return None
+    change, better = "", None
+    if before and after is not None and comparable:
+        change, better = relative_change(before, after), _better(after / before - 1, lower=lower)
+    return Row(label, number(before, digits), number(after, digits), change, better, indent)
+
+
+def _better(change: float, *, lower: bool) -> bool | None:
+    if math.isclose(change, 0, abs_tol=SMALLEST_CHANGE):
+        return None
+    return (change < 0) == lower

@@ -1,0 +1,36 @@
+"""Several runs as one HTML file that needs nothing else."""
+
+from pipeline.report.charts import figures_of_comparison
+from pipeline.report.compare.comparison import Comparison
+from pipeline.report.compare.groups import differing_keys, value_text
+from pipeline.report.compare.records import ComparedRun
+from pipeline.report.compare.table import (
+    COLUMNS,
+    PUBLISHED_COLUMNS,
+    protocols_differ,
+    published_rows,
+    rows,
+)
+from pipeline.report.pages.figures import shown
+from pipeline.report.pages.html import render, unless_secret
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """The page's HTML. Everything that comes from the runs is escaped."""
+    keys = differing_keys(comparison.runs)
+    return render(
+        "comparison.html.j2",
+        comparison=comparison,
+        sections=shown(figures_of_comparison(comparison)),
+        columns=COLUMNS,
+        rows=rows(comparison.runs),
+        keys=keys,
+        settings=[(run, _values(run, keys)) for run in comparison.runs],
+        published_columns=PUBLISHED_COLUMNS,
+        published_rows=published_rows(comparison.runs, comparison.published),
+        protocols_differ=protocols_differ(comparison.runs),
+    )
+
+
+def _values(run: ComparedRun, keys: list[str]) -> list[str]:
+    return [unless_secret(key, value_text(key, run.settings.get(key))) for key in keys]

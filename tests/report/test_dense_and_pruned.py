@@ -1,0 +1,164 @@
+import io
+from dataclasses import replace
+
+from rich.console import Console
+from support_report import bare, broken, full
+
+from pipeline.measure.record import Record
+from pipeline.report.data import Evaluation, RunReport
+from pipeline.report.dense_and_pruned import Row, dense_and_pruned
+from pipeline.report.drawing.scales import tick_text
+from pipeline.report.headline import headlines
+from pipeline.report.table import dense_and_pruned_table
+from pipeline.report.wording import MINUS, NOTHING, TIMES, number, relative_change, score_text
+
+
+def rows_of(report: RunReport) -> dict[str, Row]:
+    return {row.label: row for row in dense_and_pruned(report)}
+
+
+def terminal_text(report: RunReport, width: int = 110) -> str:
+    console = Console(width=width, file=io.StringIO())
+    console.print(dense_and_pruned_table(report))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_every_quantity_has_its_row_with_the_right_numbers() -> None:
+    report = full()
+    rows = rows_of(report)
+    before, after = report.dense, report.pruned
+    assert before
+    assert after
+    assert before.memory
+    assert rows["Parameters"].dense == "63,713,088"
+    assert rows["Parameters"].pruned == f"{report.state.params:,}"
+    assert rows["Removed"].pruned == "18.98 %"
+    assert rows["Perplexity (held-out)"].dense == f"{before.ppl:.2f}"
+    assert rows["Perplexity (held-out)"].pruned == f"{after.ppl:.2f}"
+    assert rows["Perplexity (WikiText-2)"] == Row(
+        "Perplexity (WikiText-2)", "15.31", "23.87", "+55.9 %", better=False
+    )
+    assert rows[f"Prefill, 1 {TIMES} 512 tokens (ms)"].dense == "179.8"
+    assert rows["Decode, batch of 1 (ms per token)"].dense == "30.63"
+    assert rows["Decode, batch of 1 (ms per token)"].better is True
+    assert rows["Weights (MB)"].dense == f"{before.memory.weights / 1e6:.1f}"
+    assert rows["KV cache (bytes per token)"] == Row(
+        "KV cache (bytes per token)", "15,360", "9,216", f"{MINUS}40.0 %", better=True
+    )
+    assert rows["Peak memory (MB)"].pruned == "1,106"
+
+
+def test_accuracy_is_told_with_its_standard_error() -> None:
+    report = full()
+    rows = rows_of(report)
+    scores = report.evaluation["dense"].tasks
+    assert rows["piqa"].dense == f"{scores[2].accuracy * 100:.1f} ± 3.4 %"
+    assert rows["piqa"].indent
+    mean = sum(score.accuracy for score in scores) / 3 * 100
+    # 3.4 percent in each of three tasks: 3.4 / sqrt(3) in their mean.
+    assert rows["Accuracy, mean of 3 tasks"].dense == f"{mean:.1f} ± 2.0 %"
+    assert rows["Accuracy, mean of 3 tasks"].change.endswith(" points")
+
+
+def test_accuracies_of_different_tasks_are_not_compared() -> None:
+    report = full()
+    fewer = Evaluation(report.evaluation["pruned"].tasks[:2])
+    rows = rows_of(replace(report, evaluation={**report.evaluation, "pruned": fewer}))
+    assert rows["Accuracy, mean of 3 tasks"].change == ""
+    assert rows["piqa"].pruned == NOTHING
+    assert rows["arc_easy"].change != ""
+
+
+def test_latencies_of_different_batches_are_not_compared() -> None:
+    report = full()
+    assert report.pruned
+    assert report.pruned.latency
+    other = replace(report.pruned, latency=replace(report.pruned.latency, batch=4))
+    row = rows_of(replace(report, pruned=other))[f"Prefill, 4 {TIMES} 512 tokens (ms)"]
+    assert row.dense
+    assert row.pruned
+    assert not row.change
+
+
+def test_probes_stand_in_for_an_evaluation() -> None:
+    report = replace(full(), evaluation={})
+    assert report.pruned
+    accuracy = report.pruned.accuracy
+    assert accuracy is not None
+    assert rows_of(report)["Accuracy, mean of 3 tasks"].pruned.startswith(f"{accuracy * 100:.1f}")
+
+
+def test_the_probe_of_the_last_step_stands_in_for_the_pruned_model() -> None:
+    report = full()
+    assert report.records[29]
+    assert report.pruned != report.records[29]
+    assert replace(report, pruned=None).record_of("pruned") == report.records[29]
+
+
+def test_rows_without_data_are_left_out() -> None:
+    assert [row.label for row in dense_and_pruned(bare())] == ["Parameters", "Removed"]
+    assert "Weights" not in terminal_text(bare())
+
+
+def test_failed_measurements_are_no_numbers() -> None:
+    rows = rows_of(broken())
+    assert rows["Perplexity (held-out)"].pruned == NOTHING
+    assert not any("nan" in text for row in rows.values() for text in (row.dense, row.pruned))
+
+
+def test_an_unchanged_quantity_is_neither_better_nor_worse() -> None:
+    report = full()
+    row = rows_of(replace(report, pruned=report.dense))["Weights (MB)"]
+    assert (row.change, row.better) == ("0.0 %", None)
+
+
+def test_the_terminal_table_shows_all_rows_unwrapped() -> None:
+    lines = terminal_text(full()).splitlines()
+    assert any("63,713,088" in line and f"{MINUS}19.0 %" in line for line in lines)
+    assert len(lines) == len(dense_and_pruned(full())) + 5
+
+
+def test_a_name_is_not_read_as_markup() -> None:
+    text = terminal_text(replace(full(), name="[bold]x[/bold]", model_name="[red]m[/red]"))
+    assert "[bold]x[/bold]" in text
+    assert "[red]m[/red]" in text
+
+
+def test_headlines_say_what_was_removed_what_it_cost_and_what_it_gained() -> None:
+    removed, cost, gained = headlines(full())
+    assert removed.value == "19.0 %"
+    assert "whole blocks gone: 4 attention, 1 MLP" in removed.details
+    assert (cost.value, cost.quantity) == ("+102 %", "held-out perplexity")
+    assert (gained.value, gained.quantity) == (f"1.23{TIMES}", "prefill speed")
+
+
+def test_headlines_fall_back_to_what_is_known() -> None:
+    _, cost, gained = headlines(bare())
+    assert (cost.value, cost.quantity) == ("", "not measured")
+    assert (gained.value, gained.quantity) == ("", "not measured")
+    known = replace(bare(), dense_importance={"heads": 10.0})
+    assert headlines(known)[1].quantity == "calibration perplexity"
+
+
+def test_numbers_are_written_for_people() -> None:
+    assert number(1234567.891) == "1,234,568"
+    assert number(float("nan")) == number(None) == NOTHING
+    assert number(-0.5) == f"{MINUS}0.50"
+    assert relative_change(10, 50) == f"{TIMES}5.0"
+    assert relative_change(10, 9) == f"{MINUS}10.0 %"
+    assert relative_change(0, 9) == relative_change(None, 1) == ""
+
+
+def test_scores_that_are_no_perplexities_may_be_of_any_size() -> None:
+    assert score_text(9.87654, "perplexity") == "9.877"
+    assert score_text(0.000012345, "block_influence") == "1.234e\N{MINUS SIGN}05"
+    assert score_text(float("nan"), "block_influence") == NOTHING
+    assert tick_text(0.00002) == "2e\N{MINUS SIGN}05"
+    assert tick_text(-1234.5) == "\N{MINUS SIGN}1,234.5"
+
+
+def test_a_record_without_anything_is_a_record() -> None:
+    nothing = Record(1, None, (), None, None, 0.0, {})
+    report = replace(bare(), dense=nothing, pruned=nothing)
+    assert [row.label for row in dense_and_pruned(report)] == ["Parameters", "Removed"]
