@@ -122,9 +122,9 @@ class _Counted:
 
     def __init__(self, run: Run, times: dict[str, list[tuple[float, int]]]) -> None:
         self.run, self.config, self.times = run, run.config, times
-        calibrate = run.plan.by_name["calibrate"]
-        self.calibrate = calibrate.key
-        self.windows = run.store.finished(calibrate)
+        calibrate = run.plan.by_name.get("calibrate")
+        self.calibrate = calibrate.key if calibrate else ""
+        self.windows = run.store.finished(calibrate) if calibrate else None
         self.dense = PruningState.dense(run.source.shape)
         self.method = method_of(self.config.prune)
         self.phases = phases_of(self.config)

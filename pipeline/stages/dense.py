@@ -6,14 +6,14 @@ from pipeline.files import Json
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
-from pipeline.stages.evaluate import EvaluateConfig, evaluation_recipe
+from pipeline.stages.evaluate import EvaluateConfig, evaluation_recipe, prunes
 
 
 def recipe(planning: Planning) -> Recipe | None:
     """What is evaluated."""
     config = planning.config
     is_wanted = config.sweep.name is not None and config.of(EvaluateConfig).enabled
-    return evaluation_recipe(planning) if is_wanted and "calibrate" in planning.planned else None
+    return evaluation_recipe(planning) if is_wanted and prunes(config) else None
 
 
 def run(config: Config, inputs: Inputs, _out_dir: Path) -> Json:

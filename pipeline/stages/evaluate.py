@@ -42,6 +42,11 @@ class EvaluateConfig(Section):
         return bool(self.tasks) or self.text is not None
 
 
+def prunes(config: Config) -> bool:
+    """Whether the run prunes; with a given ``pruning_config.json`` it only evaluates."""
+    return config.of(EvaluateConfig).pruning_config is None
+
+
 def evaluation_recipe(planning: Planning) -> Recipe:
     """What is evaluated of any state of the model."""
     from pipeline.stages.shared.measuring import data_sources, evaluation_protocol
