@@ -25,3 +25,7 @@ class StageError(PipelineError):
 
 class LeaseLostError(PipelineError):
     """Another process took this work over; nothing more may be written from here."""
+
+
+class ClusterError(PipelineError):
+    """What runs the jobs does not do what is asked of it."""

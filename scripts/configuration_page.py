@@ -6,6 +6,7 @@ python scripts/configuration_page.py
 
 import re
 import sys
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ sys.path.insert(0, str(ROOT))
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from pipeline.config.cluster import sections
 from pipeline.config.schema import schema
 from pipeline.methods import methods
-from pipeline.methods.base import Method
+from pipeline.settings.cluster import ClusterSection
 from pipeline.settings.core import PruneConfig
 
 PAGE = ROOT / "docs" / "configuration.md"
@@ -45,36 +47,37 @@ def page() -> str:
         parts.append(f"\n## {name}\n\n{section.__doc__}\n")
         if options:
             parts.append(f"\nOptions: {', '.join(f'`{name}={option}`' for option in options)}\n")
-        parts.append(TABLE)
-        base = PruneConfig if issubclass(section, PruneConfig) else section
-        parts += [
-            row(f"{name}.{key}", entry)
-            for key, entry in base.model_fields.items()
-            if not is_section(entry.annotation)
-        ]
-        if base is PruneConfig:
-            parts += map(of_method, methods().values())
-        for key, entry in section.model_fields.items():
-            if is_section(entry.annotation):
-                inner = entry.annotation.model_fields
-                first = next(iter(inner.values())).annotation
-                parts.append(
-                    f"| `{name}.{key}.STAGE.KEY` | as `{name}.KEY` | {entry.description} STAGE is "
-                    f"one of {', '.join(inner)}; KEY one of {', '.join(first.model_fields)} |\n"
-                )
+        if section is ClusterSection:
+            for of_one in sections():
+                choice = type_name(of_one.model_fields["name"].annotation)
+                parts.append(f"\n### cluster={choice}\n\n{of_one.__doc__}\n")
+                parts += rows(name, of_one, ())
+        elif issubclass(section, PruneConfig):
+            parts += rows(name, PruneConfig, ())
+            for method in methods().values():
+                parts.append(f"\n### prune={method.name}\n\n{method.section.__doc__}\n")
+                if method.section.model_fields.keys() > PruneConfig.model_fields.keys():
+                    parts += rows(name, method.section, PruneConfig.model_fields)
+        else:
+            parts += rows(name, section, ())
     return "".join(parts)
 
 
-def of_method(method: Method[Any]) -> str:
-    """The keys that a method has besides those of all methods."""
-    own = {
-        key: entry
-        for key, entry in method.section.model_fields.items()
-        if key not in PruneConfig.model_fields
-    }
-    rows = "".join(row(f"prune.{key}", entry) for key, entry in own.items())
-    head = f"\n### prune={method.name}\n\n{method.section.__doc__}\n"
-    return head + (TABLE + rows if own else "")
+def rows(name: str, section: type[BaseModel], without: Collection[str]) -> Iterator[str]:
+    """The table of a section's keys, but for those named."""
+    yield TABLE
+    fields = {key: entry for key, entry in section.model_fields.items() if key not in without}
+    for key, entry in fields.items():
+        if not is_section(entry.annotation):
+            yield row(f"{name}.{key}", entry)
+    for key, entry in fields.items():
+        if is_section(entry.annotation):
+            inner = entry.annotation.model_fields
+            first = next(iter(inner.values())).annotation
+            yield (
+                f"| `{name}.{key}.STAGE.KEY` | as `{name}.KEY` | {entry.description} STAGE is "
+                f"one of {', '.join(inner)}; KEY one of {', '.join(first.model_fields)} |\n"
+            )
 
 
 def is_section(annotation: Any) -> bool:

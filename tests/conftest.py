@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("support_executors")
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

@@ -1,14 +1,26 @@
-"""What a run's jobs printed."""
+"""multipruner logs: what a run's jobs printed."""
 
 import sys
 import time
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from pipeline.commands.base import RUN, Command, run_folder
 from pipeline.errors import ConfigError
-from pipeline.executors.status import LIVE, StageStatus, of_run
+from pipeline.jobs.status import LIVE, StageStatus, of_run
 
 POLL_S = 0.5
 ASK_EVERY_S = 3.0
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", help=RUN)
+    parser.add_argument("stage", nargs="?", help="one stage; without it all, in their order")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the jobs end")
+
+
+def _run(parsed: Namespace) -> None:
+    show(run_folder(parsed.run), parsed.stage, parsed.follow)
 
 
 def show(run: Path, stage: str | None, follow: bool) -> None:
@@ -23,7 +35,7 @@ def show(run: Path, stage: str | None, follow: bool) -> None:
         for status in states:
             _print_more(status, printed, titled=stage is None)
         if not follow or not any(s.state in (*LIVE, "unknown") for s in states):
-            _tell_errors(states)
+            _print_errors(states)
             return
         while time.monotonic() < next_question:
             time.sleep(POLL_S)
@@ -50,8 +62,11 @@ def _print_more(status: StageStatus, printed: dict[str, int], titled: bool) -> N
     sys.stdout.flush()
 
 
-def _tell_errors(states: list[StageStatus]) -> None:
+def _print_errors(states: list[StageStatus]) -> None:
     for status in states:
         if status.state not in ("done", *LIVE):
             why = f": {status.reason}" if status.reason else ""
             print(f"{status.stage}: {status.state}{why}")
+
+
+COMMAND = Command("logs", "what a run's jobs printed", _arguments, _run)

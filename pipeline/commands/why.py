@@ -1,20 +1,35 @@
-"""Why stages are what they are: what each waits for, failed of, or differs in from what is done."""
+"""multipruner why: what each stage waits for, failed of, or differs in from what is done."""
 
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.executors.status import StageStatus, of_run, places
+from pipeline.commands.base import RUN, Command, run_folder
 from pipeline.files import read_json
-from pipeline.plan.run import Run, launched_from, settings_of
+from pipeline.jobs.status import StageStatus, of_run, places
 from pipeline.settings.flat import EXECUTION_KEYS, flat
-from pipeline.stages.base import PlannedStage
-from pipeline.store.results import Store
+
+if TYPE_CHECKING:
+    from pipeline.stages.base import PlannedStage
+    from pipeline.store.results import Store
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", nargs="+", help=RUN)
+
+
+def _run(parsed: Namespace) -> None:
+    folders = [run_folder(name) for name in parsed.run]
+    for line in explain(folders[0]) if len(folders) == 1 else differences(folders):
+        print(line)
 
 
 def explain(path: Path) -> Iterator[str]:
     """A line for each stage of a run, and under it what its key differs in."""
+    from pipeline.plan.run import Run, launched_from
+
     states = {status.stage: status for status in of_run(path)}
     with launched_from(path.absolute()):
         run = Run.open(path)
@@ -31,7 +46,7 @@ def explain(path: Path) -> Iterator[str]:
                 yield from _nearest(run.store, stage)
 
 
-def _line(store: Store, stage: PlannedStage, status: StageStatus) -> str:
+def _line(store: "Store", stage: "PlannedStage", status: StageStatus) -> str:
     where = f" (job {status.job_id})" if status.job_id else ""
     if status.state == "done":
         try:
@@ -44,7 +59,7 @@ def _line(store: Store, stage: PlannedStage, status: StageStatus) -> str:
 
 def differences(paths: Sequence[Path]) -> Iterator[str]:
     """In which keys runs differ, and in which stages; of a stage, which keys of its recipe."""
-    runs = {path: _Told.of(path) for path in paths}
+    runs = {path: _Facts.of(path) for path in paths}
     first, *others = runs
     for other in others:
         yield f"{other.name} against {first.name}"
@@ -61,14 +76,16 @@ def differences(paths: Sequence[Path]) -> Iterator[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """What a run's folder tells of itself."""
+class _Facts:
+    """What a run's folder has of its settings and stages."""
 
     settings: dict[str, Any]
     stages: dict[str, Path]
 
     @classmethod
-    def of(cls, path: Path) -> "_Told":
+    def of(cls, path: Path) -> "_Facts":
+        from pipeline.plan.run import settings_of
+
         settings = flat(settings_of(path))
         decisive = {k: v for k, v in settings.items() if not k.startswith(EXECUTION_KEYS)}
         return cls(decisive, {place.name: place.folder for place in places(path)})
@@ -87,7 +104,7 @@ def _differing(start: str, there: Mapping[str, Any], here: Mapping[str, Any]) ->
             yield f"{start}{key}: {there.get(key)!r} there, {here.get(key)!r} here"
 
 
-def _nearest(store: Store, stage: PlannedStage) -> Iterator[str]:
+def _nearest(store: "Store", stage: "PlannedStage") -> Iterator[str]:
     """In what this stage differs from the finished one of its kind that is most like it."""
     ours = flat(stage.recipe)
     nearest: tuple[int, str, list[str]] | None = None
@@ -98,3 +115,11 @@ def _nearest(store: Store, stage: PlannedStage) -> Iterator[str]:
     if nearest:
         yield f"  the nearest finished {stage.name} is {nearest[1]}; it differs in"
         yield from nearest[2]
+
+
+COMMAND = Command(
+    "why",
+    "why each stage runs, fails or is new; of two runs, in what they differ",
+    _arguments,
+    _run,
+)

@@ -6,21 +6,17 @@ Everything that can be said about a value alone is checked here.
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
 from functools import cache
-from typing import Annotated, Any, get_origin
+from typing import Any, get_origin
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, create_model
+from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
 
+from pipeline.config.cluster import cluster_section, sections
 from pipeline.errors import ConfigError
 from pipeline.files import Json
 from pipeline.methods import methods
-from pipeline.settings.core import (
-    DEFAULT_METHOD,
-    ClusterConfig,
-    Config,
-    PruneConfig,
-    StageResources,
-    needs_no_cluster,
-)
+from pipeline.settings.cluster import ClusterSection
+from pipeline.settings.core import DEFAULT_METHOD, Config, PruneConfig
 from pipeline.settings.messages import message
 from pipeline.settings.secrets import secret_problems, without_secrets
 from pipeline.settings.section import Section
@@ -34,8 +30,6 @@ def schema(method: str = DEFAULT_METHOD) -> type[Config]:
         stage.section.key: _field(stage.section) for stage in stages() if stage.section
     }
     owned["prune"] = _field(methods()[method].section)
-    cluster: Any = _with_stages(ClusterConfig)
-    owned["cluster"] = (Annotated[cluster, AfterValidator(needs_no_cluster)], ...)
     return create_model("Config", __base__=Config, __doc__=Config.__doc__, **owned)
 
 
@@ -46,33 +40,30 @@ def _field(section: type[Section]) -> tuple[Any, Any]:
     return section, Field(default_factory=lambda: section.model_validate({}))
 
 
-def _with_stages(cluster: type[ClusterConfig]) -> type[ClusterConfig]:
-    """The section with resources for each stage."""
-    field = cluster.model_fields["stages"]
-    base: Any = field.annotation
-    names = dict.fromkeys(stage.resources or stage.name for stage in stages())
-    resources: Any = {name: _field(StageResources) for name in names}
-    of_stages = create_model("StagesResources", __base__=base, __doc__=base.__doc__, **resources)
-    described = Field(
-        default_factory=lambda: of_stages.model_validate({}), description=field.description
-    )
-    changed: Any = {"stages": (of_stages, described)}
-    return create_model(cluster.__name__, __base__=cluster, __doc__=cluster.__doc__, **changed)
+@cache
+def known_keys() -> tuple[str, ...]:
+    """Every key, dotted, whatever the method and the executor; sections alone do not count."""
+    return tuple(_fields_of_all())
 
 
 @cache
-def known_keys() -> tuple[str, ...]:
-    """Every key, dotted, whatever the method; sections alone do not count."""
-    keys = (key for method in methods() for key in _keys_of(schema(method), ""))
-    return tuple(dict.fromkeys(keys))
+def _fields_of_all() -> dict[str, FieldInfo]:
+    """Every field by its dotted key, whatever the method and the executor."""
+    return {key: field for method in methods() for key, field in _fields(schema(method))}
 
 
-def _keys_of(section: type[BaseModel], prefix: str) -> Iterator[str]:
+def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every field of a section and of those in it, by its dotted key."""
     for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _keys_of(field.annotation, f"{prefix}{name}.")
+        inner: list[type[BaseModel]] = []
+        if field.annotation is ClusterSection:
+            inner = list(sections())
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            inner = [field.annotation]
         else:
-            yield prefix + name
+            yield prefix + name, field
+        for one in inner:
+            yield from _fields(one, f"{prefix}{name}.")
 
 
 def is_known(key: str) -> bool:
@@ -81,18 +72,10 @@ def is_known(key: str) -> bool:
     return key in keys or key.rpartition(".")[0] in _mappings()
 
 
-@cache
-def _mappings() -> frozenset[str]:
+def _mappings() -> set[str]:
     """Keys whose value is a mapping with names of the user's own."""
-    return frozenset(key for method in methods() for key in _keys_of_mappings(schema(method), ""))
-
-
-def _keys_of_mappings(section: type[BaseModel], prefix: str) -> Iterator[str]:
-    for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _keys_of_mappings(field.annotation, f"{prefix}{name}.")
-        elif get_origin(field.annotation) is dict:
-            yield prefix + name
+    fields = _fields_of_all().items()
+    return {key for key, field in fields if get_origin(field.annotation) is dict}
 
 
 def unknown_key(key: str, others: Iterable[str] = ()) -> str:
@@ -120,10 +103,12 @@ def validate(composed: Mapping[str, Json], typed: Collection[str] = ()) -> Confi
     """
     raw, problems = _for_method(composed, typed)
     problems += [*secret_problems(raw), *_between_keys(raw), *_mixed_where_it_cannot_be(raw)]
+    cluster, wrong = cluster_section(raw.get("cluster"), _message)
+    problems += wrong
     method = _method_of(raw)
     known = method if method in methods() else DEFAULT_METHOD
     try:
-        config = schema(known).model_validate(raw)
+        config = schema(known).model_validate({**raw, "cluster": cluster})
     except ValidationError as error:
         details = error.errors()
         if method != known:  # its keys are not known either

@@ -3,12 +3,11 @@
 Imports no torch: a wrong configuration of one process is to be told at once.
 """
 
-import os
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from pipeline.distributed.rendezvous import ranks_from_environment
+from pipeline.distributed.rendezvous import Ranks
 
 if TYPE_CHECKING:
     from pipeline.distributed.ranks import Leader
@@ -16,14 +15,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def over_ranks(work: "Callable[[Leader | None], T]") -> T:
-    """Do ``work`` with the ranks that this process was started among, or with None for them.
+def over_ranks(work: "Callable[[Leader | None], T]", ranks: Ranks | None) -> T:
+    """Do ``work`` with the ranks that this process was started among, or alone with None.
 
     Rank 0 alone does ``work``, and divides the candidates over the others. Every other rank scores
     what rank 0 asks for, and this call ends its process. Raises ``StageError`` where the ranks do
     not meet.
     """
-    ranks = ranks_from_environment(os.environ)
     if ranks is None:
         return work(None)
 

@@ -1,11 +1,12 @@
 """What was submitted: records on disk beside the results, written before anything is submitted.
 
-A submission is one call of sbatch: a job, or an array of jobs. Its folder in the store has
+A submission is one call of a scheduler: a job, or several that it numbers. Its folder in the store
+has
 
 - ``submission.json``: the intent. Its token is part of the job's name, so that a job whose id was
   never recorded is found again, and an id that was given to another job is noticed;
 - ``job.json``: the id, recorded by whoever knows it first;
-- ``TASK.start.N.json`` and ``TASK.end.N.json``: what the job itself tells, at its Nth restart;
+- ``TASK.start.N.json`` and ``TASK.end.N.json``: what the job itself reports at its Nth restart;
 - ``TASK.cancelled.json``: the user's wish that it ends.
 
 Every stage has a list of attempts, each of which names a submission and a task of it.
@@ -21,8 +22,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.executors.slurm.client import ClusterError
+from pipeline.errors import ClusterError
 from pipeline.files import Json, encode, key_of, publish, read_json, replace
+from pipeline.store.processes import Process
 
 
 def now() -> str:
@@ -42,7 +44,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Submission:
-    """One call of sbatch, or one process on this machine."""
+    """One or more jobs that were handed over together."""
 
     folder: Path
 
@@ -69,7 +71,7 @@ class Submission:
 
     @property
     def name(self) -> str:
-        """The job's name in SLURM."""
+        """What its jobs are called where they run."""
         stages = "+".join(self.task(0).stages)
         return f"{stages}-{self.token}"
 
@@ -82,8 +84,31 @@ class Submission:
         """How many jobs it has."""
         return len(self.intent["tasks"])
 
-    def record_job(self, job_id: str, holder: Json = None) -> bool:
+    @property
+    def executor(self) -> str:
+        """Name of the executor that it was handed over to."""
+        name: str = self.intent["cluster"]
+        return name
+
+    @property
+    def submitter(self) -> Process:
+        """The process that submitted it."""
+        return Process(**self.intent["holder"])
+
+    @property
+    def submitted_at(self) -> datetime:
+        """When it was about to be submitted."""
+        return datetime.fromisoformat(self.intent["time"])
+
+    @property
+    def after(self) -> list[str]:
+        """Ids of the jobs that have to end well before it starts."""
+        ids: list[str] = self.intent["after"]
+        return ids
+
+    def record_job(self, job_id: str, process: Process | None = None) -> bool:
         """Record the id, unless one is recorded; say whether it is this one."""
+        holder = process.to_json() if process else None
         noted = {"job_id": job_id, "time": now(), "holder": holder}
         publish(self.folder / "job.json", encode(noted))
         return self.job_id == job_id
@@ -96,6 +121,15 @@ class Submission:
         except FileNotFoundError:
             return None
         return identifier
+
+    @property
+    def process(self) -> Process | None:
+        """The process that was started for it on a machine; None where that is not recorded."""
+        try:
+            noted = read_json(self.folder / "job.json")["holder"]
+        except FileNotFoundError:
+            return None
+        return Process(**noted) if noted else None
 
     def job_id_of(self, index: int) -> str | None:
         """The id of one of its jobs."""
@@ -111,19 +145,28 @@ class Submission:
         """Whether the user wants one of its jobs to end."""
         return (self.folder / f"{index}.cancelled.json").exists()
 
-    def record(self, what: str, index: int, restart: int, told: Json) -> None:
-        """Write what a job tells of itself: ``what`` is start or end."""
-        replace(self.folder / f"{index}.{what}.{restart:03d}.json", encode(told))
+    def record_start(self, index: int, restart: int, report: Json) -> None:
+        """Write what a job reports at its start."""
+        self._record("start", index, restart, report)
 
-    def told(self, what: str, index: int) -> list[dict[str, Any]]:
-        """What one of its jobs told, restart by restart."""
-        paths = sorted(self.folder.glob(f"{index}.{what}.*.json"))
+    def record_end(self, index: int, restart: int, report: Json) -> None:
+        """Write what a job reports at its end."""
+        self._record("end", index, restart, report)
+
+    def starts(self, index: int) -> list[dict[str, Any]]:
+        """What one of its jobs reported at its starts, restart by restart."""
+        return self._reports("start", index)
+
+    def ends(self, index: int) -> list[dict[str, Any]]:
+        """What one of its jobs reported at its ends, restart by restart."""
+        return self._reports("end", index)
+
+    def _record(self, event: str, index: int, restart: int, report: Json) -> None:
+        replace(self.folder / f"{index}.{event}.{restart:03d}.json", encode(report))
+
+    def _reports(self, event: str, index: int) -> list[dict[str, Any]]:
+        paths = sorted(self.folder.glob(f"{index}.{event}.*.json"))
         return [{"restart": int(path.name.split(".")[2]), **read_json(path)} for path in paths]
-
-    def log(self, index: int) -> Path | None:
-        """The file with what one of its jobs printed; None before there is one."""
-        path = self.folder / f"{self.job_id_of(index)}_0_log.out"
-        return path if path.exists() else None
 
 
 @dataclass(frozen=True)
@@ -135,8 +178,8 @@ class Attempt:
 
     @property
     def has_ended(self) -> bool:
-        """Whether its job told that it came to its end, reports and all."""
-        return any(end["outcome"] == "done" for end in self.submission.told("end", self.index))
+        """Whether its job reported that it came to its end, reports and all."""
+        return any(end["outcome"] == "done" for end in self.submission.ends(self.index))
 
 
 def want(stage_folder: Path, run: Path) -> None:

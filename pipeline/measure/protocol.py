@@ -14,12 +14,14 @@ from pipeline.models.source import ModelSource
 
 @dataclass(frozen=True, slots=True)
 class DataSources:
-    """Where texts and tasks are read from; how, does not change what is measured."""
+    """Where texts and tasks are read from, and how; it does not change what is measured."""
 
     data_dir: Path | None
     """Folder of local copies; None: the hub."""
     task_files: Mapping[str, Path]
     """The user's own tasks."""
+    batch_size: int = 16
+    """Sequences of tasks that are scored together, fewer where memory runs out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from pipeline.errors import StageError
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.source import ModelSource, fetch
-from pipeline.models.variants import Lineage, Variant
+from pipeline.models.variants import Lineage, Variant, dense_lineage
 from pipeline.pruning.state import PruningState
 
 if TYPE_CHECKING:
@@ -92,6 +93,30 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device
+
+
+@dataclass(frozen=True, slots=True)
+class DenseLoader:
+    """Loads a model's own weights, from which every variant without other weights can be cut."""
+
+    source: ModelSource
+    dtype: str
+    device: str
+    attn_implementation: str
+    offload: Offload
+    reorder: bool
+    """Whether the most important channels and heads are put first."""
+
+    def __call__(self, _variant: Variant) -> PrunableModel:
+        """The dense model. Raises ``StageError`` where it cannot be loaded."""
+        model = load(self.source, self.dtype, self.device, self.attn_implementation, self.offload)
+        if self.reorder:
+            model.reorder()
+        return model
+
+    def lineage(self, weights: str) -> Lineage:
+        """How what it loads came about; ``weights`` is the digest of the model's files."""
+        return dense_lineage(weights, reordered=self.reorder)
 
 
 class LiveModel:

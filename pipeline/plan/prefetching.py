@@ -8,7 +8,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.models.source import ModelSource, fetch, locate
 from pipeline.settings.core import Config
 from pipeline.stages.calibrate import CalibrationConfig
-from pipeline.stages.evaluate import EvaluateConfig, prunes
+from pipeline.stages.evaluate import EvaluateConfig, data_sources, prunes
 from pipeline.stages.probe import ProbeConfig
 from pipeline.stages.shared.phases import needs_windows
 
@@ -44,7 +44,6 @@ def needed(config: Config, source: ModelSource) -> Iterator[tuple[str, Callable[
     from pipeline.data.datasets import dataset_rows
     from pipeline.measure.accuracy import TaskSet
     from pipeline.measure.text import text_file, text_rows
-    from pipeline.stages.shared.measuring import data_sources
 
     sources = data_sources(config)
     data_dir, task_files = sources.data_dir, sources.task_files

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from pipeline.errors import ConfigError
-from pipeline.executors.slurm.resources import problems as cluster_problems
+from pipeline.executors import executor_named
 from pipeline.files import is_file, is_folder, read_json
 from pipeline.methods import method_of
 from pipeline.models.source import ModelSource, locate
@@ -16,10 +16,9 @@ from pipeline.plan.prefetching import missing as not_in_cache
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config, ModelConfig
 from pipeline.stages.calibrate import CalibrationConfig
-from pipeline.stages.evaluate import EvaluateConfig, prunes
-from pipeline.stages.probe import ProbeConfig
+from pipeline.stages.evaluate import EvaluateConfig, data_sources, evaluation_protocol, prunes
+from pipeline.stages.probe import ProbeConfig, probe_protocol
 from pipeline.stages.shared.calibration import prepare, require_tokenizer
-from pipeline.stages.shared.measuring import data_sources, evaluation_protocol, probe_protocol
 from pipeline.stages.shared.phases import needs_windows
 from pipeline.store.folders import RUNS
 
@@ -44,9 +43,8 @@ class Preflight:
         is_pruned = prunes(config)
         reads_text = is_pruned and needs_windows(config)
         problems = [
-            *_collected(lambda: _device(config)),
             *_collected(lambda: _folders(config)),
-            *self._once("cluster", lambda: _cluster(config), config.cluster, config.tracking),
+            *_collected(lambda: executor_named(config.cluster.name).problems(config)),
             *self._once(
                 "measured",
                 lambda: _measured_files(config),
@@ -60,7 +58,7 @@ class Preflight:
         if source := self._sources.get(config.model.model_dump_json()):
             read = (config.model, config.of(CalibrationConfig))
             problems += _collected(lambda: _measurements(config, source))
-            if config.cluster.offline:
+            if config.cluster.is_offline:
                 problems += self._once(
                     "cache", lambda: not_in_cache(config, source),
                     *read, config.of(ProbeConfig), config.of(EvaluateConfig),
@@ -97,18 +95,6 @@ def _collected(part: Callable[[], list[str]]) -> list[str]:
         return list(error.problems)
 
 
-def _device(config: Config) -> list[str]:
-    import torch
-
-    if config.cluster.name == "slurm":
-        if config.model.device == "cuda" and not config.cluster.of_stage("prune").gpus:
-            return ["model.device: cuda is asked for and no GPU; give cluster.gpus=1 or more"]
-        return []
-    if config.model.device == "cuda" and not torch.cuda.is_available():
-        return ["model.device: cuda is asked for and there is no CUDA device; use auto or cpu"]
-    return []
-
-
 def _folders(config: Config) -> list[str]:
     problems = []
     for key, value in (
@@ -116,7 +102,7 @@ def _folders(config: Config) -> list[str]:
         ("run.dir", config.run.dir or str(RUNS)),
     ):
         folder = Path(value).absolute()
-        if config.cluster.name != "inline":
+        if not executor_named(config.cluster.name).is_here:
             problems += _open_to_all(key, folder)
         try:
             while not folder.exists():
@@ -128,18 +114,6 @@ def _folders(config: Config) -> list[str]:
             problems.append(f"{key}: {value} cannot be made: {folder} is a file")
         elif not os.access(folder, os.W_OK | os.X_OK):
             problems.append(f"{key}: {value} cannot be written: no permission in {folder}")
-    return problems
-
-
-def _cluster(config: Config) -> list[str]:
-    if config.cluster.name != "slurm":
-        return []
-    problems = cluster_problems(config.cluster)
-    if config.cluster.offline and config.tracking.mode == "online":
-        problems.append("tracking.mode: online does not go with cluster.offline=true; use offline")
-    for key, value in (("store.dir", config.store.dir), ("run.dir", config.run.dir or "")):
-        if "%" in str(Path(value).absolute()):
-            problems.append(f"{key}: {value} holds a %, which SLURM replaces; choose another")
     return problems
 
 

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 
 from pipeline.config.schema import validate
 from pipeline.errors import PipelineError, StageError
+from pipeline.executors import executor_named, find_executor
 from pipeline.files import read_json
-from pipeline.models.loading import resolve_device
 from pipeline.models.source import ModelSource, locate
 from pipeline.plan.plan import Plan, plan, planning_of
 from pipeline.pruning.state import PruningState
@@ -94,8 +94,10 @@ class Run:
 def settings_of(path: Path) -> dict[str, Any]:
     """The configuration that a run's folder holds."""
     values: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
-    if values["cluster"]["name"] == "inline":
-        values["cluster"] = {"name": "inline"}  # its other keys mean nothing there
+    if executor := find_executor(values["cluster"]["name"]):
+        # folders of earlier versions have keys that mean nothing to it
+        keys = executor.section.model_fields
+        values["cluster"] = {k: v for k, v in values["cluster"].items() if k in keys}
     return dict(values)
 
 
@@ -107,12 +109,9 @@ def with_device(config: Config) -> Config:
 
 def device_of(config: Config) -> str:
     """``model.device`` with auto resolved as it will be where the stages run."""
-    if config.model.device != "auto" or config.cluster.name != "slurm":
-        return resolve_device(config.model.device)
-    import torch
-
-    asks_for_gpus = config.cluster.of_stage("prune").gpus
-    return "cuda" if asks_for_gpus and torch.version.cuda else "cpu"
+    if config.model.device != "auto":
+        return config.model.device
+    return executor_named(config.cluster.name).device(config.cluster)
 
 
 @contextmanager

@@ -197,9 +197,9 @@ def reaches(plannings: Sequence[Planning], store: Store) -> list[dict[str, float
     found: list[dict[str, float]] = [{} for _ in plannings]
     groups: dict[str, list[int]] = defaultdict(list)
     for index, planning in enumerate(plannings):
-        by_name = plan(planning).by_name
-        if "prune" in by_name:
-            planned = replace(planning, planned=by_name)
+        planned_alone = plan(planning)
+        if planned_alone.main:
+            planned = replace(planning, planned=planned_alone.by_name)
             common = {**decisions_recipe(planned), "probe": probe_recipe(planned)}
             groups[encode(common)].append(index)
     for members in groups.values():

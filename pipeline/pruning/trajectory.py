@@ -10,8 +10,11 @@ from pipeline.pruning.steps import Step
 
 Guard = Callable[[], None]
 """Raises ``LeaseLostError`` where this process may no longer write."""
-Lock = Callable[[Path], AbstractContextManager[Guard | None]]
-"""Tries to make this process the only writer of a folder; gives None where another one is."""
+Lock = Callable[
+    [Path, Callable[[str], None], Callable[[], bool]], AbstractContextManager[Guard | None]
+]
+"""Makes this process the only writer of a folder, after waiting for whoever is: the first function
+is told meanwhile who that is; the second says when to give up, which gives None."""
 
 
 class Trajectory:
@@ -33,6 +36,10 @@ class Trajectory:
         except FileNotFoundError:
             return None
 
+    def has(self, index: int) -> bool:
+        """Whether step ``index`` was taken."""
+        return self._path(index).exists()
+
     def record(self, index: int, step: Step, made_by: Mapping[str, Any], guard: Guard) -> Step:
         """Publish step ``index`` and return what is on disk: the first writer's step stands."""
         guard()
@@ -46,9 +53,11 @@ class Trajectory:
         noted: dict[str, Any] = read_json(self._path(index))["made_by"]
         return noted
 
-    def lock(self) -> AbstractContextManager[Guard | None]:
-        """Try to become the writer; gives None where another process is."""
-        return self._lock(self.folder)
+    def lock(
+        self, on_wait: Callable[[str], None], gives_up: Callable[[], bool]
+    ) -> AbstractContextManager[Guard | None]:
+        """Become the writer, after waiting for whoever is; None where ``gives_up`` ended that."""
+        return self._lock(self.folder, on_wait, gives_up)
 
     def _path(self, index: int) -> Path:
         return self.folder / "steps" / f"{index:05d}.json"

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Protocol
 
 from pipeline.pruning.phases import Phase
@@ -12,8 +13,6 @@ from pipeline.pruning.steps import Step
 from pipeline.pruning.trajectory import Guard, Trajectory
 from pipeline.pruning.units import Candidate
 
-LOCK_POLL_S = 0.2
-
 Decide = Callable[[int, PruningState, Sequence[Candidate], Step | None], Step]
 """The step with this index: which candidate leaves the state; the last argument is the step before,
 None for the first."""
@@ -22,8 +21,8 @@ None for the first."""
 class WalkListener(Protocol):
     """Hears how a walk goes on."""
 
-    def on_wait(self) -> None:
-        """Another process computes the next step."""
+    def on_wait(self, holder: str) -> None:
+        """Another process, in words, computes the next step."""
 
     def on_computed(self, index: int, step: Step) -> None:
         """A step was computed here and is on disk."""
@@ -56,10 +55,11 @@ def walk(
             if step is not None:
                 listener.on_read(index)
             elif guard is None:
-                guard = held.enter_context(trajectory.lock())
-                if guard is None:
-                    listener.on_wait()
-                    time.sleep(LOCK_POLL_S)
+                with ExitStack() as waiting:
+                    is_there = partial(trajectory.has, index)
+                    guard = waiting.enter_context(trajectory.lock(listener.on_wait, is_there))
+                    if guard is not None:
+                        held.push(waiting.pop_all())
                 continue  # read again: another process may have recorded this step meanwhile
             else:
                 started = time.monotonic()

@@ -14,6 +14,6 @@ def work_of_jobs(run: Run, names: Iterable[str]) -> Iterator[Work]:
         for attempt in attempts(run.store.folder(run.plan.by_name[name])):
             if attempt.submission.task(attempt.index).run != mine:
                 continue
-            for end in attempt.submission.told("end", attempt.index):
+            for end in attempt.submission.ends(attempt.index):
                 if name in end.get("stages", {}):
                     yield Work.model_validate(end)

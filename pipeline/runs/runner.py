@@ -3,7 +3,6 @@
 import platform
 import time
 from collections.abc import Collection
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,15 +11,11 @@ import transformers
 from pipeline.distributed.ranks import Leader
 from pipeline.errors import LeaseLostError
 from pipeline.files import Json, encode, replace
-from pipeline.models.loading import LiveModel, load
-from pipeline.models.prunable import PrunableModel
-from pipeline.models.source import ModelSource
-from pipeline.models.variants import Variant, dense_lineage
+from pipeline.models.loading import DenseLoader, LiveModel
 from pipeline.plan.run import Run
 from pipeline.pruning.trajectory import Guard
 from pipeline.runs.display import Display
 from pipeline.runs.listener import RunListener
-from pipeline.settings.core import ModelConfig
 from pipeline.stages.base import Inputs, PlannedStage
 from pipeline.stages.shared.phases import is_reordered
 from pipeline.store.provenance import provenance
@@ -177,26 +172,17 @@ class StageRunner:
 
 
 def live_model_of(run: Run) -> LiveModel:
-    """The run's model, not loaded yet; it comes to whatever state is asked for."""
-    reordered = is_reordered(run.config)
-    lineage = dense_lineage(run.plan.weights, reordered=reordered)
-    return LiveModel(partial(load_dense, run.config.model, reordered, run.source), lineage)
-
-
-def load_dense(
-    settings: ModelConfig, reordered: bool, source: ModelSource, _variant: Variant
-) -> PrunableModel:
-    """Load the dense model; every variant of its weights can be cut from it.
-
-    Other ranks are told to load it so: all arguments can be pickled, which a whole configuration
-    cannot.
-    """
-    model = load(
-        source, settings.dtype, settings.device, settings.attn_implementation, settings.offload
+    """The run's model, not loaded yet; it comes to whatever variant is asked for."""
+    model = run.config.model
+    loader = DenseLoader(
+        run.source,
+        model.dtype,
+        model.device,
+        model.attn_implementation,
+        model.offload,
+        reorder=is_reordered(run.config),
     )
-    if reordered:
-        model.reorder()
-    return model
+    return LiveModel(loader, loader.lineage(run.plan.weights))
 
 
 def made_by(device: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pipeline.runs.naming import display_name, job_type, mirrored_config, tags
 from pipeline.runs.outcome import report_of
 from pipeline.runs.parts import work_of_jobs
 from pipeline.runs.runner import StageRunner
-from pipeline.store.leases import lease
+from pipeline.store.leases import awaited_lease
 from pipeline.store.summary import Summary, Work
 from pipeline.tracking.metrics import evaluation_metrics
 from pipeline.tracking.tracker import LocalTracker, Tracker, Trackers
@@ -27,7 +27,6 @@ from pipeline.tracking.wandb_tracker import WandbTracker
 
 PICTURE, PAGE = "report.png", "report.html"
 TRACKER_WAIT_S = 30.0
-TRACKER_POLL_S = 0.5
 CANDIDATE_COLUMNS = ("step", "unit", "layer", "width_after", "ppl")
 OnWork = Callable[[Work], None]
 """Is given what this process computed, whether or not it came to its end."""
@@ -131,24 +130,20 @@ def _tracking(
 
     ``stages`` are those of this process.
     """
-    end = time.monotonic() + TRACKER_WAIT_S
-    while True:
-        with lease(run.folder.path / "tracking") as guard:
-            if wanted and guard is None and time.monotonic() < end:
-                time.sleep(TRACKER_POLL_S)
-                continue
-            tracks = wanted and guard is not None
-            tracker = open_tracker(run, stages, display.note) if tracks else Trackers(())
-            failed = True
-            try:
-                yield tracker, tracks
-                failed = False
-            except Interrupted:
-                tracker.preempting()
-                raise
-            finally:
-                tracker.finish(failed=failed)
-            return
+    end = time.monotonic() + (TRACKER_WAIT_S if wanted else 0.0)
+    folder = run.folder.path / "tracking"
+    with awaited_lease(folder, lambda _: None, lambda: time.monotonic() >= end) as guard:
+        tracks = wanted and guard is not None
+        tracker = open_tracker(run, stages, display.note) if tracks else Trackers(())
+        failed = True
+        try:
+            yield tracker, tracks
+            failed = False
+        except Interrupted:
+            tracker.preempting()
+            raise
+        finally:
+            tracker.finish(failed=failed)
 
 
 def _conclude(run: Run, runner: StageRunner, summary: Summary, tracker: Tracker) -> RunReport:

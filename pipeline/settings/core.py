@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SerializeAsAny
 
+from pipeline.settings.cluster import ClusterSection
 from pipeline.settings.section import S, Section
 
 
@@ -75,90 +76,6 @@ class TrackingConfig(Section):
     """null is online where there is a key and a network, else offline."""
 
 
-OneLine = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")]
-"""Text that ends up in a line of a batch script."""
-OptionName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
-"""The long name of an option of sbatch."""
-
-
-class StageResources(Section):
-    """What a stage's job asks for, where it differs from the other stages' jobs."""
-
-    partition: OneLine | None = None
-    """Partition; null is SLURM's default."""
-    account: OneLine | None = None
-    """Account that is charged; null is the user's default."""
-    qos: OneLine | None = None
-    """Quality of service; null is the account's default."""
-    constraint: OneLine | None = None
-    """Features that the node must have, as sbatch takes them."""
-    gpus: int | None = Field(None, ge=0)
-    """GPUs of each node."""
-    gpu_type: OneLine | None = None
-    """Type of the GPUs, as SLURM names it; null takes any."""
-    cpus: int | None = Field(None, ge=1)
-    """CPUs of each task."""
-    mem_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """Memory of each node in GB; null is the share of the node's that its GPUs are, or its CPUs."""
-    timeout_min: int | None = Field(None, ge=1)
-    """Time limit in minutes; null is the partition's own, a day at most."""
-    nodes: int | None = Field(None, ge=1)
-    """Nodes."""
-    tasks_per_node: int | None = Field(None, ge=1)
-    """Processes started on each node."""
-    setup: list[str] | None = None
-    """Shell lines that run before the stage, e.g. to load modules."""
-    parameters: dict[OptionName, OneLine | int | float | bool] = Field(default_factory=dict)
-    """Any other option of sbatch by its long name, e.g. {exclude: node7, nice: 100}."""
-
-
-class StagesResources(Section):
-    """The same keys for single stages: they win over the cluster's. The schema adds the stages."""
-
-
-class ClusterConfig(StageResources):
-    """Where stages run."""
-
-    name: Literal["inline", "local", "slurm"]
-    """inline: in this process; local: in a process of their own on this machine; slurm: as jobs."""
-    gpus: int = Field(1, ge=0)
-    """GPUs of each node."""
-    cpus: int = Field(4, ge=1)
-    """CPUs of each task."""
-    nodes: int = Field(1, ge=1)
-    """Nodes."""
-    tasks_per_node: int = Field(1, ge=1)
-    """Processes started on each node."""
-    array_parallelism: int = Field(20, ge=1)
-    """Jobs of one array that may run at the same time."""
-    warn_s: int = Field(120, ge=1, le=65535)
-    """Seconds before the time limit at which a job stops to be requeued."""
-    max_requeues: int = Field(20, ge=0)
-    """How often a job goes on after a preemption, a time limit or a lost node."""
-    offline: bool = False
-    """Compute nodes have no internet: models, data and tasks come from the cache, W&B waits."""
-    stages: StagesResources = Field(default_factory=lambda: StagesResources.model_validate({}))
-    """Other resources for single stages: cluster.stages.prune.timeout_min=600."""
-
-    def of_stage(self, stage: str) -> "StageResources":
-        """What a job asks for that has the resources of ``stage``."""
-        own = getattr(self.stages, stage).model_dump(exclude_unset=True, exclude_none=True)
-        names = StageResources.model_fields
-        common = {name: getattr(self, name) for name in names}
-        parameters = {**self.parameters, **own.pop("parameters", {})}
-        return StageResources.model_validate({**common, **own, "parameters": parameters})
-
-
-def needs_no_cluster(value: ClusterConfig) -> ClusterConfig:
-    """Refuse keys of jobs where stages run in this process."""
-    if value.name == "inline" and (given := sorted(value.model_fields_set - {"name"})):
-        raise ValueError(
-            f"{', '.join(f'cluster.{name}' for name in given)} means nothing in this process; "
-            "add cluster=slurm or cluster=local"
-        )
-    return value
-
-
 def _is_plan(value: bool | str) -> bool | str:
     if not isinstance(value, bool) and value != "json":
         raise ValueError("allowed is true, false or json")
@@ -197,7 +114,7 @@ class Config(Section):
     prune: PruneConfig
     scoring: ScoringConfig
     tracking: TrackingConfig
-    cluster: ClusterConfig
+    cluster: SerializeAsAny[ClusterSection]
     run: RunConfig
     sweep: SweepConfig = Field(default_factory=lambda: SweepConfig.model_validate({}))
     store: StoreConfig

@@ -6,7 +6,13 @@ from pipeline.files import Json
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
-from pipeline.stages.evaluate import EvaluateConfig, evaluation_recipe, prunes
+from pipeline.stages.evaluate import (
+    EvaluateConfig,
+    data_sources,
+    evaluation_protocol,
+    evaluation_recipe,
+    prunes,
+)
 
 
 def recipe(planning: Planning) -> Recipe | None:
@@ -18,10 +24,11 @@ def recipe(planning: Planning) -> Recipe | None:
 
 def run(config: Config, inputs: Inputs, _out_dir: Path) -> Json:
     """Evaluate the dense model."""
-    from pipeline.stages.shared.measuring import Measurements, evaluation_protocol
+    from pipeline.stages.shared.measuring import Measurements
 
     dense = inputs.live.cut(PruningState.dense(inputs.source.shape))
-    record = Measurements(config, inputs, evaluation_protocol(config)).of(dense)
+    measurements = Measurements(config, inputs, evaluation_protocol(config), data_sources(config))
+    record = measurements.of(dense)
     return {"accuracy": record.accuracy, "ppl": record.ppl}
 
 

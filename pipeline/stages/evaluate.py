@@ -1,7 +1,7 @@
 """Stage evaluate: the dense and the pruned model side by side, on full tasks and text."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -10,6 +10,9 @@ from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.settings.section import Section
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
+
+if TYPE_CHECKING:
+    from pipeline.measure.protocol import DataSources, MeasurementProtocol
 
 
 class EvaluateConfig(Section):
@@ -47,10 +50,33 @@ def prunes(config: Config) -> bool:
     return config.of(EvaluateConfig).pruning_config is None
 
 
+def evaluation_protocol(config: Config) -> "MeasurementProtocol":
+    """What is measured at the end."""
+    from pipeline.measure.protocol import MeasurementProtocol
+
+    evaluate = config.of(EvaluateConfig)
+    return MeasurementProtocol(
+        evaluate.text,
+        evaluate.text_tokens,
+        evaluate.seqlen,
+        tuple(evaluate.tasks),
+        evaluate.limit,
+        latency=None,
+    )
+
+
+def data_sources(config: Config) -> "DataSources":
+    """Folder of local data, and the user's own tasks; the probe reads from them, too."""
+    from pipeline.measure.protocol import DataSources
+
+    evaluate = config.of(EvaluateConfig)
+    data_dir = Path(evaluate.data_dir) if evaluate.data_dir else None
+    files = {name: Path(path) for name, path in evaluate.task_files.items()}
+    return DataSources(data_dir, files, evaluate.batch_size)
+
+
 def evaluation_recipe(planning: Planning) -> Recipe:
     """What is evaluated of any state of the model."""
-    from pipeline.stages.shared.measuring import data_sources, evaluation_protocol
-
     protocol, sources = evaluation_protocol(planning.config), data_sources(planning.config)
     measured = protocol.identity(sources, planning.source, planning.digest)
     return {"model": planning.model, "protocol": measured}
@@ -70,10 +96,10 @@ def recipe(planning: Planning) -> Recipe | None:
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``evaluation.json``. The dense model is measured once for all runs of a model."""
     from pipeline.measure.accuracy import lm_eval_version
-    from pipeline.stages.shared.measuring import Measurements, evaluation_protocol
+    from pipeline.stages.shared.measuring import Measurements
 
     settings = config.of(EvaluateConfig)
-    measurements = Measurements(config, inputs, evaluation_protocol(config))
+    measurements = Measurements(config, inputs, evaluation_protocol(config), data_sources(config))
     shape = inputs.source.shape
     pruned = PruningState.from_pruning_config(shape, read_json(_pruning_config(config, inputs)))
     records = {

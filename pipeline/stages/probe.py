@@ -6,7 +6,7 @@ is missing: after another choice of probe, and for steps that another run took.
 
 import json
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -17,6 +17,10 @@ from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.settings.section import Section
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
+from pipeline.stages.evaluate import data_sources
+
+if TYPE_CHECKING:
+    from pipeline.measure.protocol import MeasurementProtocol
 
 
 class ProbeConfig(Section):
@@ -56,10 +60,27 @@ def is_due(probe: ProbeConfig, steps: int) -> bool:
     return probe.every > 0 and steps % probe.every == 0
 
 
+def probe_protocol(config: Config) -> "MeasurementProtocol":
+    """What is measured after a step."""
+    from pipeline.measure.latency import LatencySettings
+    from pipeline.measure.protocol import MeasurementProtocol
+
+    probe = config.of(ProbeConfig)
+    latency = LatencySettings(
+        probe.batch, probe.prompt_tokens, probe.output_tokens, probe.repeats, probe.warmup
+    )
+    return MeasurementProtocol(
+        probe.text,
+        probe.text_tokens,
+        probe.seqlen,
+        tuple(probe.tasks),
+        probe.items,
+        latency if probe.latency else None,
+    )
+
+
 def probe_recipe(planning: Planning) -> Recipe | None:
     """What is measured and how often; None where nothing is."""
-    from pipeline.stages.shared.measuring import data_sources, probe_protocol
-
     every = planning.config.of(ProbeConfig).every
     if not every:
         return None
@@ -76,9 +97,9 @@ def recipe(planning: Planning) -> Recipe | None:
 
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``records.jsonl``: the dense model's record (step -1), then those of the steps."""
-    from pipeline.stages.shared.measuring import Measurements, probe_protocol
+    from pipeline.stages.shared.measuring import Measurements
 
-    measurements = Measurements(config, inputs, probe_protocol(config))
+    measurements = Measurements(config, inputs, probe_protocol(config), data_sources(config))
     steps = read_steps(inputs.results["prune"] / "steps.jsonl")
     state = PruningState.dense(inputs.source.shape)
     records = {-1: measurements.of(inputs.live.cut(state))}

@@ -5,73 +5,29 @@ which only one process can. Nothing is ever deleted, so a number is never given 
 was slow to take over finds it taken. A holder beats by touching its file, and checks before every
 publication that no higher number is there.
 
-A SLURM job that was requeued takes over at once from its earlier start, even where that one's
-processes still live on a node that SLURM has lost.
+A job that was requeued takes over at once from its earlier start, even where that one's processes
+still live on a node that the scheduler has lost.
 """
 
 import json
 import os
 import platform
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import LeaseLostError
 from pipeline.files import encode, publish, read_json
 from pipeline.pruning.trajectory import Guard
+from pipeline.store.processes import Process
 
 BEAT_S = 5.0
 DEAD_AFTER_S = 60.0
 """A holder on another machine that has not beaten for this long counts as dead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A process, named so that another one on the same machine can tell whether it still lives."""
-
-    host: str
-    boot_id: str
-    pid_namespace: str
-    pid: int
-    started: str
-    """Start of the process in clock ticks since boot: a process id alone is given again."""
-    job: str = ""
-    """The SLURM job that the process is of; empty where it is of none."""
-    restart: int = 0
-    """How often that job had been requeued."""
-
-    @classmethod
-    def here(cls) -> "Holder":
-        """This process."""
-        return cls.of(os.getpid())
-
-    @classmethod
-    def of(cls, pid: int) -> "Holder":
-        """A process of this machine."""
-        job, restart = _job()
-        started = _started(pid) or ""
-        return cls(platform.node(), _boot_id(), _pid_namespace(), pid, started, job, restart)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return {name: getattr(self, name) for name in Holder.__slots__}
-
-    @property
-    def is_superseded(self) -> bool:
-        """Whether this process is a later start of the same job."""
-        job, restart = _job()
-        return job != "" and (self.job == job and self.restart < restart)
-
-    @property
-    def is_dead(self) -> bool | None:
-        """Whether the process is gone; None where that cannot be told from here."""
-        here = (platform.node(), _boot_id(), _pid_namespace())
-        if (self.host, self.boot_id, self.pid_namespace) != here:
-            return None
-        return _started(self.pid) != self.started
+POLL_S = 0.2
+"""How often is looked whether a lease that another process holds is free."""
 
 
 @contextmanager
@@ -88,7 +44,7 @@ def lease(folder: Path) -> Iterator[Guard | None]:
         return
     number = 0 if latest is None else latest + 1
     mine = leases / f"{number:06d}.json"
-    if not publish(mine, encode(Holder.here().to_json())):
+    if not publish(mine, encode(Process.here().to_json())):
         yield None
         return
 
@@ -107,6 +63,26 @@ def lease(folder: Path) -> Iterator[Guard | None]:
         stop.set()
         heart.join()
         mine.with_suffix(".released").touch()
+
+
+@contextmanager
+def awaited_lease(
+    folder: Path,
+    on_wait: Callable[[str], None],
+    gives_up: Callable[[], bool] = lambda: False,
+) -> Iterator[Guard | None]:
+    """Become the only writer of ``folder``, after waiting for whoever is.
+
+    ``on_wait`` is told every ``POLL_S`` seconds who that is, and ends the waiting by raising. Gives
+    what ``lease`` gives; None only where another process still holds it when ``gives_up`` says so.
+    """
+    while True:
+        with lease(folder) as guard:
+            if guard is not None or gives_up():
+                yield guard
+                return
+        on_wait(holder_of(folder) or "another process")
+        time.sleep(POLL_S)
 
 
 def holder_of(folder: Path) -> str | None:
@@ -160,33 +136,8 @@ def _latest(leases: Path) -> int | None:
     return max((int(path.stem) for path in leases.glob("*.json")), default=None)
 
 
-def _read_holder(path: Path) -> Holder | None:
+def _read_holder(path: Path) -> Process | None:
     try:
-        return Holder(**read_json(path))
+        return Process(**read_json(path))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-
-
-def _job() -> tuple[str, int]:
-    """The SLURM job of this process and how often it was requeued. A job's id alone comes again."""
-    names = ("SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_JOB_NAME")
-    job = " ".join(os.environ.get(name, "") for name in names).strip()
-    return job, int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-
-
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-
-
-def _pid_namespace() -> str:
-    return str(Path("/proc/self/ns/pid").readlink())
-
-
-def _started(pid: int) -> str | None:
-    """When the process started, in clock ticks since boot; None where there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else fields[19]

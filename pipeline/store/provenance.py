@@ -12,19 +12,13 @@ from typing import Any
 
 import pipeline
 from pipeline.settings.secrets import without_secrets
+from pipeline.store.processes import current_job
 
 CODE_VARIABLE = "MULTIPRUNER_CODE"
 """Names a file with what ``code`` returned where the job was submitted."""
 PACKAGES = (
     "torch", "transformers", "tokenizers", "safetensors", "datasets", "lm-eval", "numpy",
     "accelerate", "pydantic", "submitit", "wandb",
-)  # fmt: skip
-SLURM_VARIABLES = (
-    "SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID",
-    "SLURM_JOB_NAME", "SLURM_JOB_PARTITION", "SLURM_JOB_ACCOUNT", "SLURM_JOB_QOS",
-    "SLURM_JOB_NODELIST", "SLURMD_NODENAME",
-    "SLURM_RESTART_COUNT", "SLURM_CPUS_PER_TASK", "SLURM_JOB_GPUS",
-    "CUDA_VISIBLE_DEVICES",
 )  # fmt: skip
 
 
@@ -38,7 +32,8 @@ def provenance() -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Packages, host, GPU and job of this process."""
+    """Packages, host, GPU and job of this process; the job under its scheduler's name."""
+    job = current_job()
     return {
         "python": platform.python_version(),
         "executable": sys.executable,
@@ -46,7 +41,7 @@ def machine() -> dict[str, Any]:
         "host": platform.node(),
         "machine": platform.machine(),
         "gpu": _gpus(),
-        "slurm": {name: os.environ[name] for name in SLURM_VARIABLES if name in os.environ},
+        **({job.scheduler: dict(job.variables)} if job.scheduler else {}),
     }
 
 

@@ -1,6 +1,5 @@
 """Finished results on disk, found by what made them, shared by all runs that use the folder."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +8,7 @@ from pipeline.files import Json, encode, publish, read_json
 from pipeline.pruning.trajectory import Guard, TrajectoryStore
 from pipeline.stages.base import PlannedStage
 from pipeline.store.digests import Digests
-from pipeline.store.leases import holder_of, lease
-
-POLL_S = 0.5
+from pipeline.store.leases import awaited_lease
 
 
 class Store:
@@ -19,7 +16,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.trajectories = TrajectoryStore(root / "trajectories", lease)
+        self.trajectories = TrajectoryStore(root / "trajectories", awaited_lease)
         self.records = root / "records"
         self.digests = Digests(root / "digests")
 
@@ -50,10 +47,10 @@ class Store:
         """Become the one process that runs a stage, after waiting for another one that does."""
         folder = self.folder(stage)
         publish(folder / "recipe.json", encode(stage.recipe))
-        while True:
-            with lease(folder) as guard:
-                if guard is not None:
-                    yield guard
-                    return
-            on_wait(f"waiting: {holder_of(folder)} runs {stage.name}")
-            time.sleep(POLL_S)
+
+        def tell(holder: str) -> None:
+            on_wait(f"waiting: {holder} runs {stage.name}")
+
+        with awaited_lease(folder, tell) as guard:
+            assert guard is not None
+            yield guard

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.executors.status import StageStatus, of_run, run_state
+from pipeline.jobs.status import StageStatus, of_run, run_state
 
 REPOSITORY = Path(__file__).parents[2]
 LAUNCH = REPOSITORY / "launch.py"
@@ -157,7 +157,7 @@ class Place:
 
     def processes(self) -> list[int]:
         """The processes that run this place's stages."""
-        mark = f"pipeline.executors.job\0{self.folder}".encode()
+        mark = f"pipeline.jobs.job\0{self.folder}".encode()
         found = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:

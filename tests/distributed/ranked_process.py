@@ -5,6 +5,7 @@ above 0 a rank says on standard error that it scores, and takes so many seconds 
 """
 
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from pipeline.distributed.ranks import Leader, losses_of
+from pipeline.distributed.rendezvous import ranks_of_torchrun
 from pipeline.distributed.start import over_ranks
 from pipeline.errors import PipelineError
 from pipeline.models.loading import LiveModel
@@ -81,6 +83,9 @@ if __name__ == "__main__":
     if Slow.pause_s:
         losses.OnePass = Slow  # type: ignore[misc]
     try:
-        over_ranks(lambda leader: sys.stdout.write(json.dumps(score(leader))))
+        over_ranks(
+            lambda leader: sys.stdout.write(json.dumps(score(leader))),
+            ranks_of_torchrun(os.environ),
+        )
     except PipelineError as error:
         sys.exit(f"error: {error}")

@@ -16,7 +16,7 @@ from support_inputs import REPOSITORY, TINY, save_model, write_tokens
 
 import launch
 from pipeline.distributed.ranks import costs, divide
-from pipeline.distributed.rendezvous import Ranks, address_of, first_host, ranks_from_environment
+from pipeline.distributed.rendezvous import Ranks, ranks_of_torchrun
 from pipeline.pruning.shape import BlockShape, ModelShape
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.units import BLOCKS, LAYERS, MLP_CHANNELS
@@ -208,62 +208,8 @@ def test_a_wrong_configuration_is_told_once(place: Path) -> None:
     assert not (place / "run").exists()
 
 
-def test_torchrun_and_srun_are_recognised() -> None:
+def test_torchrun_is_recognised() -> None:
     torchrun = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
-    assert ranks_from_environment(torchrun | {"MASTER_ADDR": "a"}) == Ranks(3, 4, 1, 2, "env://")
-    batch = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}
-    assert ranks_from_environment(batch) is None
-    step = {
-        "SLURM_STEP_ID": "0",
-        "SLURM_STEP_NUM_TASKS": "4",
-        "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
-        "SLURM_PROCID": "2",
-        "SLURM_LOCALID": "0",
-        "SLURM_JOB_NODELIST": "localhost,gpu[07-08]",
-    }
-    ranks = ranks_from_environment(batch | step)
-    assert ranks is not None
-    assert (ranks.rank, ranks.size, ranks.local_rank, ranks.local_size) == (2, 4, 0, 2)
-    assert ranks.init_method.startswith("tcp://localhost:")
-    again = ranks_from_environment(batch | step | {"SLURM_RESTART_COUNT": "1"})
-    assert again is not None
-    assert again.init_method != ranks.init_method
-    assert ranks_from_environment(batch | step | {"SLURM_STEP_NUM_TASKS": "1"}) is None
-
-
-def test_tasks_of_one_node_need_no_name_of_it() -> None:
-    ranks = ranks_from_environment({
-        "SLURM_PROCID": "1",
-        "SLURM_LOCALID": "1",
-        "SLURM_STEP_NUM_TASKS": "2",
-        "SLURM_STEP_TASKS_PER_NODE": "2",
-        "SLURM_STEP_NODELIST": "no-host-has-this-name",
-    })  # fmt: skip
-    assert ranks is not None
-    assert ranks.init_method.startswith("tcp://127.0.0.1:")
-
-
-def test_a_name_that_is_no_host_is_looked_up_in_slurm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert address_of("localhost") == "localhost"
-    assert address_of("no-host-has-this-name") == "no-host-has-this-name"
-    scontrol = tmp_path / "scontrol"
-    scontrol.write_text("#!/bin/sh\necho NodeName=$4 Arch=x86_64 NodeAddr=10.0.0.7 Port=1\n")
-    scontrol.chmod(0o755)
-    assert address_of("no-host-has-this-name") == "10.0.0.7"
-
-
-@pytest.mark.parametrize(
-    ("nodes", "first"),
-    [
-        ("node", "node"),
-        ("a1,a2", "a1"),
-        ("node[01-03,5]", "node01"),
-        ("n[3,7]-ib,x", "n3-ib"),
-        ("a-b[1-2]", "a-b1"),
-    ],
-)
-def test_the_first_host(nodes: str, first: str) -> None:
-    assert first_host(nodes) == first
+    assert ranks_of_torchrun(torchrun | {"MASTER_ADDR": "a"}) == Ranks(3, 4, 1, 2, "env://")
+    assert ranks_of_torchrun(torchrun | {"MASTER_ADDR": "a", "WORLD_SIZE": "1"}) is None
+    assert ranks_of_torchrun({}) is None

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.executors import snapshot as module
-from pipeline.executors.snapshot import snapshot
+from pipeline.jobs import snapshot as module
+from pipeline.jobs.snapshot import snapshot
 
 
 def test_a_snapshot_is_what_python_imports_wherever_it_starts(tmp_path: Path) -> None:
     copy = snapshot(tmp_path)
-    command = [sys.executable, "-P", "-c", "import pipeline.executors.job as j; print(j.__file__)"]
+    command = [sys.executable, "-P", "-c", "import pipeline.jobs.job as j; print(j.__file__)"]
     environment = os.environ | {"PYTHONPATH": str(copy)}
     out = subprocess.run(
         command, env=environment, cwd=module.PACKAGE.parent, capture_output=True, check=True
     )
-    assert out.stdout.decode().strip() == str(copy / "pipeline/executors/job.py")
+    assert out.stdout.decode().strip() == str(copy / "pipeline/jobs/job.py")
 
 
 def test_equal_code_is_copied_once_and_other_code_beside_it(

@@ -12,7 +12,7 @@ from support_compare import large_sweep, write_run, write_sweep
 from support_report import ATTACK, Tags
 
 from pipeline.commands import cli
-from pipeline.commands.comparing import gather
+from pipeline.commands.compare import gather
 from pipeline.report.charts import figures_of_comparison
 from pipeline.report.charts.base import Chart, LayerMap, Point
 from pipeline.report.charts.comparison import DENSE_MARKER
@@ -376,7 +376,7 @@ def test_a_run_that_measured_nothing_is_still_a_row(tmp_path: Path) -> None:
 
 def test_comparing_needs_no_torch() -> None:
     code = (
-        "import sys, pipeline.commands.cli, pipeline.commands.comparing,"
+        "import sys, pipeline.commands.cli, pipeline.commands.compare,"
         "pipeline.report.output;"
         "sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib', 'transformers')))"
     )

@@ -62,7 +62,7 @@ def test_a_process_is_called_after_its_main_stage(stages: list[str], shown: str)
 
 def test_what_may_hold_a_key_is_not_shown_elsewhere() -> None:
     config = configured(
-        "cluster=local",
+        "cluster=slurm",
         "++cluster.setup=['export HF_TOKEN=hunter2']",
         "++cluster.stages.prune.setup=['export HF_TOKEN=hunter2']",
     )

@@ -20,7 +20,9 @@ from pipeline.pruning.steps import ScoredCandidate, Step
 from pipeline.pruning.trajectory import TrajectoryStore
 from pipeline.pruning.units import ATTN, Candidate
 from pipeline.store import leases
-from pipeline.store.leases import DEAD_AFTER_S, Holder, holder_of, lease
+from pipeline.store.leases import DEAD_AFTER_S, awaited_lease, holder_of, lease
+from pipeline.store.processes import NO_JOB, CurrentJob, announce
+from pipeline.store.processes import Process as LeaseHolder
 
 REPO = Path(__file__).parents[2]
 HOLD_UNTIL_TOLD = """
@@ -74,7 +76,7 @@ def let_go(process: Process) -> None:
     assert process.wait(timeout=30) == 0
 
 
-def write_lease(folder: Path, holder: Holder, silent_s: float = 0.0) -> Path:
+def write_lease(folder: Path, holder: LeaseHolder, silent_s: float = 0.0) -> Path:
     """The lease file of a holder that last beat ``silent_s`` seconds ago."""
     path = folder / "leases" / "000000.json"
     publish(path, encode(asdict(holder)))
@@ -87,20 +89,20 @@ def age(path: Path, silent_s: float) -> None:
     os.utime(path, (beat, beat))
 
 
-def gone() -> Holder:
+def gone() -> LeaseHolder:
     """A process of this machine that is gone; its id was given to another one, this one."""
-    return replace(Holder.here(), started="1")
+    return replace(LeaseHolder.here(), started="1")
 
 
-ELSEWHERE: dict[str, Callable[[], Holder]] = {
-    "another machine": lambda: replace(Holder.here(), host="elsewhere", boot_id="another"),
-    "a machine of the same name": lambda: replace(Holder.here(), boot_id="another"),
-    "another container": lambda: replace(Holder.here(), pid_namespace="pid:[1]"),
+ELSEWHERE: dict[str, Callable[[], LeaseHolder]] = {
+    "another machine": lambda: replace(LeaseHolder.here(), host="elsewhere", boot_id="another"),
+    "a machine of the same name": lambda: replace(LeaseHolder.here(), boot_id="another"),
+    "another container": lambda: replace(LeaseHolder.here(), pid_namespace="pid:[1]"),
 }
 
 
 @pytest.fixture(params=ELSEWHERE)
-def stranger(request: pytest.FixtureRequest) -> Holder:
+def stranger(request: pytest.FixtureRequest) -> LeaseHolder:
     """A holder of which it cannot be told from here whether it lives."""
     return ELSEWHERE[request.param]()
 
@@ -199,19 +201,23 @@ def test_a_stopped_process_keeps_its_lease_however_long(
     let_go(held_elsewhere)
 
 
-def test_a_holder_elsewhere_that_beats_keeps_its_lease(folder: Path, stranger: Holder) -> None:
+def test_a_holder_elsewhere_that_beats_keeps_its_lease(folder: Path, stranger: LeaseHolder) -> None:
     write_lease(folder, stranger, silent_s=DEAD_AFTER_S / 2)
     with lease(folder) as guard:
         assert guard is None
 
 
-def test_a_holder_elsewhere_that_fell_silent_is_taken_over(folder: Path, stranger: Holder) -> None:
+def test_a_holder_elsewhere_that_fell_silent_is_taken_over(
+    folder: Path, stranger: LeaseHolder
+) -> None:
     write_lease(folder, stranger, silent_s=DEAD_AFTER_S + 5)
     with lease(folder) as guard:
         assert guard is not None
 
 
-def test_a_holder_elsewhere_that_let_go_is_not_waited_for(folder: Path, stranger: Holder) -> None:
+def test_a_holder_elsewhere_that_let_go_is_not_waited_for(
+    folder: Path, stranger: LeaseHolder
+) -> None:
     write_lease(folder, stranger).with_suffix(".released").touch()
     with lease(folder) as guard:
         assert guard is not None
@@ -258,7 +264,7 @@ def test_who_was_taken_over_may_no_longer_write(folder: Path) -> None:
 def test_who_was_taken_over_records_no_step(folder: Path) -> None:
     removed = Candidate(ATTN, 0, 0)
     step = Step.choose([ScoredCandidate(removed, 2.0)])
-    trajectory = TrajectoryStore(folder, lease).open({"start": "dense"})
+    trajectory = TrajectoryStore(folder, awaited_lease).open({"start": "dense"})
     with taken_over(trajectory.folder) as guard:
         with pytest.raises(LeaseLostError):
             trajectory.record(0, step, {}, guard)
@@ -330,19 +336,62 @@ def test_of_processes_that_race_for_a_dead_lease_exactly_one_gets_it(tmp_path: P
 def test_a_requeued_job_takes_over_from_its_earlier_start_even_while_that_one_lives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SLURM_JOB_ID", "12")
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    def start(job: CurrentJob) -> None:
+        environment: dict[str, str] = {}
+        announce(job, environment)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+
+    job = CurrentJob(scheduler="queue", identity="queue 12", restart=1)
+    start(job)
     with lease(tmp_path) as before:
         assert before
         with lease(tmp_path) as same_start:
             assert same_start is None
-        monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+        start(replace(job, restart=2))
         with lease(tmp_path) as after:
             assert after
             after()
             with pytest.raises(LeaseLostError):
                 before()
-        monkeypatch.setenv("SLURM_JOB_ID", "13")
-        monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
-    with lease(tmp_path / "other") as other, lease(tmp_path / "other") as second:
-        assert (other is None, second is None) == (False, True)
+        start(replace(job, identity="queue 13", restart=3))
+        with lease(tmp_path / "other") as other, lease(tmp_path / "other") as second:
+            assert (other is None, second is None) == (False, True)
+    start(NO_JOB)
+    with lease(tmp_path / "third") as third, lease(tmp_path / "third") as fourth:
+        assert (third is None, fourth is None) == (False, True)
+
+
+def test_a_lease_is_waited_for_and_who_has_it_is_told(
+    folder: Path, held_elsewhere: Process
+) -> None:
+    holders: list[str] = []
+
+    def tell(holder: str) -> None:
+        holders.append(holder)
+        if len(holders) == 2:
+            let_go(held_elsewhere)
+
+    with awaited_lease(folder, tell) as guard:
+        assert guard is not None
+    assert holders == [f"process {held_elsewhere.pid} on {os.uname().nodename}"] * 2
+
+
+def test_waiting_for_a_lease_ends_when_it_is_given_up(
+    folder: Path, held_elsewhere: Process
+) -> None:
+    answers = iter([False, True])
+    with awaited_lease(folder, lambda _: None, lambda: next(answers)) as guard:
+        assert guard is None
+    assert next(answers, None) is None
+
+
+def test_whoever_waits_for_a_lease_may_stop_by_raising(
+    folder: Path, held_elsewhere: Process
+) -> None:
+    with pytest.raises(KeyboardInterrupt), awaited_lease(folder, lambda _: interrupt()):
+        pytest.fail("another process has it")
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt

@@ -39,7 +39,7 @@ from pipeline.scoring.one_pass import OnePass
 from pipeline.scoring.perplexity import Windows
 from pipeline.stages import prune
 from pipeline.stages.base import PlannedStage
-from pipeline.store.leases import holder_of, lease
+from pipeline.store.leases import awaited_lease, holder_of, lease
 from pipeline.store.results import Store
 
 REPO = Path(__file__).parents[2]
@@ -473,10 +473,10 @@ STEPS = [
 class Waiting:
     """Does something where a walk waits; fails if anything is scored."""
 
-    meanwhile: Callable[[], object]
+    meanwhile: Callable[[str], object]
 
-    def on_wait(self) -> None:
-        self.meanwhile()
+    def on_wait(self, holder: str) -> None:
+        self.meanwhile(holder)
 
     def on_computed(self, index: int, step: Step) -> None:
         pytest.fail("a step was scored that another process takes")
@@ -484,7 +484,7 @@ class Waiting:
     def on_read(self, index: int) -> None: ...
 
 
-def first_steps(trajectory: Trajectory, on_wait: Callable[[], object]) -> list[Step]:
+def first_steps(trajectory: Trajectory, on_wait: Callable[[str], object]) -> list[Step]:
     """The first two steps of blocks; fails if anything is scored."""
 
     def decide(*_: object) -> Step:
@@ -497,27 +497,27 @@ def first_steps(trajectory: Trajectory, on_wait: Callable[[], object]) -> list[S
 
 
 def test_steps_that_another_process_takes_are_read_as_they_appear(tmp_path: Path) -> None:
-    trajectory = TrajectoryStore(tmp_path, lease).open({"start": "dense"})
+    trajectory = TrajectoryStore(tmp_path, awaited_lease).open({"start": "dense"})
     coming = iter(enumerate(STEPS))
     with lease(trajectory.folder) as others_guard:
         assert others_guard is not None
         steps = first_steps(
-            trajectory, on_wait=lambda: trajectory.record(*next(coming), {}, others_guard)
+            trajectory, on_wait=lambda _: trajectory.record(*next(coming), {}, others_guard)
         )
     assert steps == STEPS
 
 
 def test_steps_taken_just_before_the_lock_was_given_are_not_scored_again(tmp_path: Path) -> None:
     @contextmanager
-    def lock_after_the_other(folder: Path) -> Iterator[Guard | None]:
-        other = TrajectoryStore(tmp_path, lease).open({"start": "dense"})
+    def lock_after_the_other(folder: Path, *_: object) -> Iterator[Guard | None]:
+        other = TrajectoryStore(tmp_path, awaited_lease).open({"start": "dense"})
         for index, step in enumerate(STEPS):
             other.record(index, step, {}, lambda: None)
         with lease(folder) as guard:
             yield guard
 
     trajectory = TrajectoryStore(tmp_path, lock_after_the_other).open({"start": "dense"})
-    steps = first_steps(trajectory, on_wait=lambda: pytest.fail("nobody holds the lock"))
+    steps = first_steps(trajectory, on_wait=lambda _: pytest.fail("nobody holds the lock"))
     assert steps == STEPS
 
 
@@ -586,7 +586,9 @@ def test_of_two_writers_the_first_one_wins(tmp_path: Path) -> None:
 
 
 def test_of_two_writers_of_a_step_both_go_on_with_the_first_ones(tmp_path: Path) -> None:
-    one, other = (TrajectoryStore(tmp_path, lease).open({"start": "dense"}) for _ in range(2))
+    one, other = (
+        TrajectoryStore(tmp_path, awaited_lease).open({"start": "dense"}) for _ in range(2)
+    )
     assert one.record(0, STEPS[0], {}, lambda: None) == STEPS[0]
     assert other.record(0, STEPS[1], {}, lambda: None) == STEPS[0]
 
@@ -646,7 +648,7 @@ def test_a_writer_that_is_killed_leaves_whole_files_only(tmp_path: Path, after_s
 
 
 def test_half_written_files_are_no_steps(tmp_path: Path) -> None:
-    trajectory = TrajectoryStore(tmp_path, lease).open({"start": "dense"})
+    trajectory = TrajectoryStore(tmp_path, awaited_lease).open({"start": "dense"})
     steps = trajectory.folder / "steps"
     steps.mkdir()
     (steps / ".00000.json.0a1b2c3d.tmp").write_text("{")
@@ -658,7 +660,7 @@ def test_a_step_is_not_published_without_the_lease(tmp_path: Path) -> None:
     def lost() -> None:
         raise LeaseLostError("another process has taken over")
 
-    trajectory = TrajectoryStore(tmp_path, lease).open({"start": "dense"})
+    trajectory = TrajectoryStore(tmp_path, awaited_lease).open({"start": "dense"})
     with pytest.raises(LeaseLostError):
         trajectory.record(0, STEPS[0], {}, lost)
     assert trajectory.read(0) is None

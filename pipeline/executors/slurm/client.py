@@ -5,13 +5,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeline.errors import PipelineError
-
 ANSWER_S = 30.0
-
-
-class ClusterError(PipelineError):
-    """SLURM does not do what is asked of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +39,11 @@ class Job:
         return self.is_waiting or self.is_running
 
 
-def ask(*command: str) -> str | None:
+def ask(*command: str, timeout_s: float = ANSWER_S) -> str | None:
     """What a program prints; None where it is not there, fails, or takes too long."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=ANSWER_S, check=False
+            command, capture_output=True, text=True, timeout=timeout_s, check=False
         )
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return None

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from pipeline.executors.slurm.client import ask
-from pipeline.settings.core import ClusterConfig, StageResources
+from pipeline.executors.slurm.section import SlurmSection, StageResources
 
 DAY_MIN = 24 * 60
 OURS = {
@@ -220,17 +220,17 @@ def _fair_share_mb(node: Node, resources: StageResources) -> int:
     return int(node.mem_mb * min(1.0, share))
 
 
-def problems(config: ClusterConfig) -> list[str]:
+def problems(config: SlurmSection) -> list[str]:
     """What the cluster would refuse, or leave waiting for ever, with what would be right.
 
     The runs of a sweep ask for the same: it is found out once.
     """
-    return list(_problems(config.model_dump_json()))
+    return list(_problems(type(config), config.model_dump_json()))
 
 
 @cache
-def _problems(settings: str) -> tuple[str, ...]:
-    config = ClusterConfig.model_validate_json(settings)
+def _problems(section: type[SlurmSection], settings: str) -> tuple[str, ...]:
+    config = section.model_validate_json(settings)
     cluster = Cluster.read()
     if cluster is None:
         return (
@@ -242,8 +242,8 @@ def _problems(settings: str) -> tuple[str, ...]:
     for stage in type(config.stages).model_fields:
         own = {name for name, value in getattr(config.stages, stage) if value not in (None, {})}
         for name, problem in _stage_problems(cluster, accounting, config.of_stage(stage)):
-            section = f"cluster.stages.{stage}" if name in own else "cluster"
-            text = f"{section}.{name}: {problem}"
+            key = f"cluster.stages.{stage}" if name in own else "cluster"
+            text = f"{key}.{name}: {problem}"
             if text not in found:
                 found.append(text)
     return tuple(found)

@@ -107,9 +107,9 @@ class _Walk:
     ) -> Step:
         return self.choice.step(self._scorer, index, state, candidates, last)
 
-    def on_wait(self) -> None:
+    def on_wait(self, holder: str) -> None:
         dimension = self.phase.dimension
-        self.search.inputs.listener.on_note(f"waiting: another run computes {dimension}")
+        self.search.inputs.listener.on_note(f"waiting: {holder} computes {dimension}")
 
     def on_computed(self, index: int, step: Step) -> None:
         self.search.inputs.listener.on_computed((self.trajectory.key, index), step)

@@ -1,40 +1,44 @@
-"""What a job runs: ``python -m pipeline.executors.job SUBMISSION_FOLDER``.
+"""What a job runs: ``python -m pipeline.jobs.job SUBMISSION_FOLDER``.
 
 Everything is read from disk at every start: nothing is carried over from the process that
 submitted, nor from an earlier start of the job.
 """
 
+import importlib
 import os
+import platform
 import signal
 import stat
 import sys
-import time
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.distributed.rendezvous import ranks_of_torchrun
 from pipeline.distributed.start import over_ranks
 from pipeline.errors import LeaseLostError, PipelineError, StageError
-from pipeline.executors.slurm import client as slurm
+from pipeline.executors import AnyExecutor, announce_job, executor_named, find_executor, register
+from pipeline.executors.base import Executor
 from pipeline.executors.submission import Submission, Task, now, runs_that_want
 from pipeline.runs.interruption import STOP_SIGNALS, Interrupted, Interruption
+from pipeline.store.processes import NO_JOB
 from pipeline.store.summary import Work
 
 if TYPE_CHECKING:
     from pipeline.distributed.ranks import Leader
     from pipeline.plan.run import Run
 
-KILLED_WITHIN_S = 120.0
-
 
 class ThisJob:
     """The job that this process is."""
 
-    def __init__(self, submission: Submission, leader: "Leader | None") -> None:
-        self.submission, self.leader = submission, leader
-        self.index = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
-        self.restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        self.id = os.environ.get("SLURM_JOB_ID") if "SLURM_PROCID" in os.environ else None
+    def __init__(
+        self, submission: Submission, executor: AnyExecutor, leader: "Leader | None"
+    ) -> None:
+        self.submission, self.executor, self.leader = submission, executor, leader
+        self.job = executor.current_job(os.environ) or NO_JOB
+        self.index, self.restart = self.job.index, self.job.restart
         self.work = Work()
         self.interruption = Interruption.watch(submission.intent["patience_s"], self._leave_at_once)
 
@@ -58,12 +62,13 @@ class ThisJob:
 
     def _start(self) -> None:
         submission, most = self.submission, self.submission.intent["max_requeues"]
-        array_id = os.environ.get("SLURM_ARRAY_JOB_ID") or self.id
-        if array_id and not submission.record_job(array_id):
-            raise StageError(f"job {submission.job_id} does this already; job {array_id} ends")
+        job_id = self.job.submission_id
+        if job_id and not submission.record_job(job_id):
+            raise StageError(f"job {submission.job_id} does this already; job {job_id} ends")
         from pipeline.store.provenance import machine
 
-        submission.record("start", self.index, self.restart, {"time": now(), **machine()})
+        report = {"time": now(), "node": self.job.node or platform.node(), **machine()}
+        submission.record_start(self.index, self.restart, report)
         if submission.is_cancelled(self.index):
             raise StageError("cancelled by multipruner cancel")
         if self.restart > most:
@@ -80,11 +85,11 @@ class ThisJob:
         log = JobLog(self._check)
         with launched_from(Path(task.run)):
             run = Run.open(Path(task.run))
-            # on this machine nothing starts a process only after another: what other runs are
-            # computing is waited for, or taken over, by the stages' leases
-            is_local = self.submission.intent["cluster"] == "local"
-            check_unchanged(run, task, needs_all=not is_local)
-            only = set(run.plan.by_name) if is_local else set(task.stages)
+            # without an order among jobs, what other runs are computing is waited for, or taken
+            # over, by the stages' leases
+            in_order = self.executor.keeps_order
+            check_unchanged(run, task, needs_all=in_order)
+            only = set(task.stages) if in_order else set(run.plan.by_name)
             run_part(run, only, log, self._keep, self.leader)
         for path in _others_that_want(run, task):
             with launched_from(path):
@@ -98,7 +103,7 @@ class ThisJob:
 
     def _check(self) -> None:
         """Raise what ends the stage between two steps."""
-        # first: SLURM asks a job to stop whose rank has died, and that is no reason to requeue it
+        # first: a job whose rank has died is asked to stop, and that is no reason to requeue it
         if self.leader:
             self.leader.check()
         self.interruption.check()
@@ -111,9 +116,10 @@ class ThisJob:
     def _leave(self, why: str) -> int:
         if self.submission.is_cancelled(self.index):
             return self._end("stopped", "cancelled by multipruner cancel")
-        if self.id is None:
+        if not self.job.id:
             return self._end("failed", "stopped at the time limit or by a signal; launch again")
-        if self.restart >= self.submission.intent["max_requeues"] and self._is_asked_to_end():
+        most = self.submission.intent["max_requeues"]
+        if self.restart >= most and not self.executor.is_ending(self.job):
             return self._end(
                 "failed",
                 f"{why}, and not requeued: that happened {self.restart} times already and "
@@ -121,33 +127,20 @@ class ThisJob:
             )
         self._end("stopped", why)
         print(f"{why}; everything is on disk, the job is requeued", flush=True)
-        if self._requeue():
-            # SLURM ends a requeued job; one that ends by itself first would count as failed
-            time.sleep(KILLED_WITHIN_S)
+        self._requeue()
         return 1
 
-    def _is_asked_to_end(self) -> bool:
-        """Whether the job is still running, and not being ended by SLURM already."""
-        assert self.id is not None
-        return slurm.state_of(self.id) in ("RUNNING", None)
-
-    def _requeue(self) -> bool:
-        """Have SLURM requeue the job, unless it is ending it already; say whether it will."""
-        if self.id is None or not self._is_asked_to_end():
-            return False
-        if slurm.requeue(self.id):
-            return True
-        print("the job could not be requeued; multipruner retry goes on", file=sys.stderr)
-        return False
+    def _requeue(self) -> None:
+        """Have the job requeued, unless that is under way already."""
+        if not self.job.id or self.executor.is_ending(self.job):
+            return
+        if not self.executor.requeue(self.job):
+            print("the job could not be requeued; multipruner retry goes on", file=sys.stderr)
 
     def _end(self, outcome: str, error: str | None) -> int:
-        told = {
-            "outcome": outcome,
-            "error": error,
-            "time": now(),
-            **self.work.model_dump(mode="json"),
-        }
-        self.submission.record("end", self.index, self.restart, told)
+        work = self.work.model_dump(mode="json")
+        report = {"outcome": outcome, "error": error, "time": now(), **work}
+        self.submission.record_end(self.index, self.restart, report)
         return int(outcome != "done")
 
 
@@ -178,23 +171,39 @@ def main() -> int:
     # before any thread is started, those of the ranks' exchange among them
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
-        return over_ranks(run_submission)
-    except StageError as error:
+        submission = Submission(Path(sys.argv[1]))
+        executor = executor_of(submission)
+        announce_job(os.environ)
+        ranks = ranks_of_torchrun(os.environ) or executor.ranks(os.environ)
+        return over_ranks(partial(run_submission, submission, executor), ranks)
+    except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
-def run_submission(leader: "Leader | None" = None) -> int:
-    """Run what this process is told to by its folder; the exit status."""
-    submission = Submission(Path(sys.argv[1]))
+def executor_of(submission: Submission) -> AnyExecutor:
+    """The executor that a submission was handed over to, which may have registered from elsewhere.
+
+    Raises ``StageError`` where others than this user may have written what it says.
+    """
     entry = submission.folder.stat()
     if entry.st_uid != os.getuid() or entry.st_mode & stat.S_IWOTH:
-        print(f"error: {submission.folder} is not this user's alone", file=sys.stderr)
-        return 1
+        raise StageError(f"{submission.folder} is not this user's alone")
+    if find_executor(submission.executor) is None:
+        module = importlib.import_module(submission.intent["executor_module"])
+        if isinstance(found := getattr(module, "EXECUTOR", None), Executor):
+            register(found)
+    return executor_named(submission.executor)
+
+
+def run_submission(
+    submission: Submission, executor: AnyExecutor, leader: "Leader | None" = None
+) -> int:
+    """Run this process's job of a submission; the exit status."""
     if submission.intent["offline"]:
         os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_MODE="offline")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return ThisJob(submission, leader).run()
+    return ThisJob(submission, executor, leader).run()
 
 
 if __name__ == "__main__":

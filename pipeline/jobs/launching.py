@@ -1,31 +1,78 @@
 """From prepared runs to jobs, in the words that a person reads."""
 
 import json
+import os
 import shlex
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.commands import following as follow
 from pipeline.errors import StageError
-from pipeline.executors.slurm.resources import not_shared
-from pipeline.executors.status import of_runs, run_state
-from pipeline.executors.submit import Work, completed, submit, survey
+from pipeline.executors import executor_named
+from pipeline.jobs.following import follow
+from pipeline.jobs.status import of_runs, run_state
+from pipeline.jobs.submit import Work, completed, submit, survey
 from pipeline.plan.forecast import Forecast
 from pipeline.plan.run import Run
 from pipeline.plan.sweep import Sweep
-from pipeline.runs.display import Quiet
-from pipeline.runs.session import conclude, needs_conclusion
+from pipeline.plan.sweep import run_here as run_sweep_here
+from pipeline.runs.display import Quiet, Terminal
+from pipeline.runs.session import conclude, needs_conclusion, run_all
+from pipeline.settings.core import Config
+
+if TYPE_CHECKING:
+    from pipeline.distributed.ranks import Leader
+
+
+def carry_out(
+    runs: Sequence[Run],
+    console: Console,
+    sweep: Sweep | None = None,
+    leader: "Leader | None" = None,
+) -> None:
+    """Show what the runs would do, do it here, or have an executor do it: as they say.
+
+    ``sweep`` is what the runs are part of; ``leader`` has the ranks that share the scoring here.
+    """
+    if runs[0].config.plan:
+        show(runs, console)
+    elif not executor_named(runs[0].config.cluster.name).is_here:
+        launch(runs, console, sweep)
+    elif sweep:
+        run_sweep_here(sweep, partial(run_here, console=console, leader=leader), console)
+    else:
+        run_here(runs[0], console, leader)
+
+
+def run_here(run: Run, console: Console, leader: "Leader | None" = None) -> None:
+    """Run a run in this process."""
+    run.claim()
+    target = run.config.prune.target_ratio
+    display = Terminal(console, target) if console.is_terminal else Quiet(console)
+    run_all(run, display, console, leader)
+
+
+def go_offline(configs: Iterable[Config]) -> None:
+    """Tell the hub's libraries, before they are imported."""
+    if any(config.cluster.is_offline for config in configs):
+        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+
+
+def screen() -> Console:
+    """Where to print."""
+    return Console(soft_wrap=True)
 
 
 def launch(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) -> None:
     """Submit what is missing, and follow it where ``wait`` says so. ``sweep`` has the runs."""
     if sweep:
         sweep.claim()
-    if runs[0].config.cluster.name == "slurm" and (told := not_shared(runs[0].store.root)):
-        console.print(f"warning: {told}", markup=False, highlight=False)
+    executor = executor_named(runs[0].config.cluster.name)
+    for warning in executor.warnings(runs[0].store.root):
+        console.print(f"warning: {warning}", markup=False, highlight=False)
     submissions = submit(runs, lambda text: console.print(text, markup=False, highlight=False))
     for run in runs:
         if needs_conclusion(run):  # other runs had all of its stages
@@ -41,7 +88,7 @@ def launch(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) ->
     console.print(f"{jobs} jobs submitted" if jobs else "nothing to submit", highlight=False)
     name = shlex.quote(str(sweep.folder if sweep else runs[0].folder.path))
     if runs[0].config.wait:
-        follow.follow(paths, console)
+        follow(paths, console)
         ends = zip(paths, of_runs(paths), strict=True)
         if failed := [path for path, states in ends if run_state(states) != "done"]:
             raise StageError(f"not finished; see: multipruner status {failed[0]}")
@@ -56,13 +103,11 @@ def launch(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) ->
 
 def show(runs: Sequence[Run], console: Console) -> None:
     """Print what would run, what is done, what it asks for and costs. Nothing is written."""
-    work = survey(runs)
-    if runs[0].config.cluster.name == "slurm":
-        work = completed(work)
-    told = Forecast.of(runs)
+    work = completed(survey(runs))
+    forecast = Forecast.of(runs)
     if runs[0].config.plan == "json":
         console.print(
-            json.dumps({"stages": [_entry(item) for item in work], **told.to_json()}, indent=1),
+            json.dumps({"stages": [_entry(item) for item in work], **forecast.to_json()}, indent=1),
             markup=False, highlight=False,
         )  # fmt: skip
         return
@@ -86,14 +131,13 @@ def show(runs: Sequence[Run], console: Console) -> None:
     done = sum(item.status.state == "done" for item in work)
     console.print(
         f"{len(work)} stages: {new} new, {shared} shared, {done} done; nothing was submitted",
-        told.in_words(), sep="\n", highlight=False,
+        forecast.in_words(), sep="\n", highlight=False,
     )  # fmt: skip
 
 
 def _entry(item: Work) -> dict[str, Any]:
     state = item.status.state
     plan = "shared" if item.is_shared and state != "done" else "new" if item.needs_job else state
-    is_inline = item.run.config.cluster.name == "inline"
     return {
         "run": str(item.run.folder.path),
         "stage": item.stage.name,
@@ -102,5 +146,5 @@ def _entry(item: Work) -> dict[str, Any]:
         "state": state,
         "job_id": item.status.job_id,
         "needs": [needed.name for needed in item.stage.needs],
-        "resources": {} if is_inline else item.resources.model_dump(mode="json"),
+        "resources": item.resources.model_dump(mode="json"),
     }

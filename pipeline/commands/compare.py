@@ -1,17 +1,46 @@
-"""Runs to compare: found by folder or name, read, and asked how they stand."""
+"""multipruner compare: which run to take, of a sweep or of several runs."""
 
+import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.commands.base import MOST_NAMED, RUN_OR_SWEEP, Command
 from pipeline.errors import ConfigError
-from pipeline.executors.status import of_runs, run_state
+from pipeline.executors import find_executor
+from pipeline.jobs.status import of_runs, run_state
 from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.records import ComparedRun, missing_run, one_line, read_run
 from pipeline.store.folders import RUNS, SWEEPS, entries_of, sweep_folder
 
 OUT = Path("outputs/comparison")
-MOST_NAMED = 10
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("target", nargs="+", help=RUN_OR_SWEEP)
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR",
+        help="where to write; else the sweep's folder, or outputs/comparison",
+    )  # fmt: skip
+
+
+def _run_command(parsed: Namespace) -> None:
+    from rich.console import Console
+
+    from pipeline.report.compare.table import runs_table
+    from pipeline.report.output import write_comparison
+
+    comparison, folder = gather(parsed.target, parsed.out)
+    written = write_comparison(comparison, folder)
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console.print(runs_table(comparison.name, comparison.runs))
+    for answer in comparison.answers:
+        console.print(
+            f"{answer.question}: {answer.text}", soft_wrap=True, markup=False, emoji=False
+        )
+    for path in written:
+        console.print(f"see: {path}", soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def gather(targets: Sequence[str], out: Path | None) -> tuple[Comparison, Path]:
@@ -20,11 +49,11 @@ def gather(targets: Sequence[str], out: Path | None) -> tuple[Comparison, Path]:
     Raises ``ConfigError`` where a target is neither, or no run is finished.
     """
     sweeps = {target: folder for target in targets if (folder := sweep_folder(target))}
-    found: dict[Path, ComparedRun] = {}
+    by_folder: dict[Path, ComparedRun] = {}
     for target in targets:
         runs = _runs_of(sweeps[target]) if target in sweeps else [_run(target)]
-        found |= {Path(run.folder).resolve(): run for run in runs}
-    compared = _with_states(list(found.values()))
+        by_folder |= {Path(run.folder).resolve(): run for run in runs}
+    compared = _with_states(list(by_folder.values()))
     if not any(run.is_done for run in compared):
         raise ConfigError(_none_finished(compared))
     alone = sweeps[targets[0]] if len(targets) == 1 and sweeps else None
@@ -57,13 +86,15 @@ def _run(target: str) -> ComparedRun:
     for path in (Path(target), RUNS / target):
         if (path / "run.json").exists():
             return read_run(path)
-    what = "is a folder, but of no run or sweep" if Path(target).is_dir() else "there is none here"
-    raise ConfigError([f"{target}: {what}; {_known()}"])
+    reason = (
+        "is a folder, but of no run or sweep" if Path(target).is_dir() else "there is none here"
+    )
+    raise ConfigError([f"{target}: {reason}; {_known()}"])
 
 
 def _known() -> str:
     """What there is to compare."""
-    told = [
+    kinds = [
         f"{kind}: {', '.join(names[:MOST_NAMED])}{', ...' if len(names) > MOST_NAMED else ''}"
         for kind, names in (
             ("sweeps", sorted(path.parent.name for path in SWEEPS.glob("*/sweep.json"))),
@@ -71,35 +102,40 @@ def _known() -> str:
         )
         if names
     ]
-    if told:
-        return f"there are {'; '.join(told)}"
+    if kinds:
+        return f"there are {'; '.join(kinds)}"
     return f"there are no sweeps and no runs in {Path.cwd()}; give folders, or launch a sweep first"
 
 
+Standing = tuple[str, str | None]
+"""A run's state, and the reason for it."""
+
+
 def _with_states(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
-    """With how those stand that a cluster may still be running. SLURM is asked once."""
+    """With how those stand that may still be running elsewhere. Each executor is asked once."""
     asked = [run for run in runs if _is_open(run)]
-    told = dict(zip([run.folder for run in asked], _states(asked), strict=True))
-    return [_told_of(run, told) for run in runs]
+    standings = dict(zip([run.folder for run in asked], _standings(asked), strict=True))
+    return [_standing(run, standings) for run in runs]
 
 
 def _is_open(run: ComparedRun) -> bool:
-    on_cluster = run.settings.get("cluster.name") not in (None, "inline")
+    executor = find_executor(run.settings.get("cluster.name", ""))
+    is_elsewhere = executor is not None and not executor.is_here
     is_launched = (Path(run.folder) / "launch.json").exists()
-    return on_cluster and is_launched and not run.is_done and run.state != "missing"
+    return is_elsewhere and is_launched and not run.is_done and run.state != "missing"
 
 
-def _states(runs: Iterable[ComparedRun]) -> list[tuple[str, str | None]]:
-    told: list[tuple[str, str | None]] = []
+def _standings(runs: Iterable[ComparedRun]) -> list[Standing]:
+    standings: list[Standing] = []
     for states in of_runs(Path(run.folder) for run in runs):
         reasons = [status.reason for status in states if status.state == run_state(states)]
-        told.append((run_state(states), next((one_line(r) for r in reasons if r), None)))
-    return told
+        standings.append((run_state(states), next((one_line(r) for r in reasons if r), None)))
+    return standings
 
 
-def _told_of(run: ComparedRun, told: Mapping[str, tuple[str, str | None]]) -> ComparedRun:
-    state, reason = told.get(run.folder, (run.state, None))
-    if run.is_done or run.folder not in told or state == "done":
+def _standing(run: ComparedRun, standings: Mapping[str, Standing]) -> ComparedRun:
+    state, reason = standings.get(run.folder, (run.state, None))
+    if run.is_done or run.folder not in standings or state == "done":
         # stages may all be done before somebody wrote what came of them into the run's folder
         return run
     return replace(run, state=state, error=run.error if state == "failed" and run.error else reason)
@@ -115,3 +151,11 @@ def _none_finished(runs: Sequence[ComparedRun]) -> list[str]:
         "multipruner status",
         *shown,
     ]
+
+
+COMMAND = Command(
+    "compare",
+    "which run to take: table, page, picture and CSV of a sweep or several runs",
+    _arguments,
+    _run_command,
+)

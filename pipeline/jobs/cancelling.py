@@ -1,15 +1,12 @@
 """Ending a run's jobs: running, waiting and requeued ones."""
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.executors.slurm import client as slurm
-from pipeline.executors.slurm.client import ClusterError
-from pipeline.executors.status import LIVE, StagePlace, of_places, places
-from pipeline.executors.submission import Attempt, now, runs_that_want
-from pipeline.files import encode, read_json, replace
+from pipeline.executors import executor_named
+from pipeline.executors.submission import now, runs_that_want
+from pipeline.files import encode, replace
+from pipeline.jobs.status import LIVE, StagePlace, of_places, places
 from pipeline.store.run_folder import CANCELLED
 
 
@@ -20,11 +17,11 @@ def cancel(run: Path) -> Iterator[str]:
     stage that another run wants as well goes on; the last of them to be cancelled ends it.
     """
     replace(run / CANCELLED, encode({"time": now()}))
-    found = places(run)
-    states = of_places(found)
-    wanted = {place.key: _wanted_elsewhere(place, run) for place in found}
+    stages = places(run)
+    states = of_places(stages)
+    wanted = {place.key: _wanted_elsewhere(place, run) for place in stages}
     ended = False
-    for place in reversed(found):
+    for place in reversed(stages):
         status = states[place.key]
         attempt = status.attempt
         if attempt is None or status.state not in (*LIVE, "unknown"):
@@ -32,26 +29,13 @@ def cancel(run: Path) -> Iterator[str]:
         if other := wanted.get(place.key):
             yield f"{place.name}: job {status.job_id} goes on, {other} wants it, too"
             continue
-        _end(attempt, place)
+        attempt.submission.cancel(attempt.index)
+        executor = executor_named(attempt.submission.executor)
+        executor.cancel(attempt.submission, attempt.index)
         ended = True
         yield f"{place.name}: job {status.job_id} cancelled"
     if not ended:
         yield "nothing of this run alone is pending or running"
-
-
-def _end(attempt: Attempt, place: StagePlace) -> None:
-    submission = attempt.submission
-    submission.cancel(attempt.index)
-    if submission.intent["cluster"] == "local":
-        holder = read_json(submission.folder / "job.json")["holder"]
-        os.kill(holder["pid"], signal.SIGTERM)
-        return
-    job_id = submission.job_id_of(attempt.index)
-    if job_id is None or not slurm.cancel([job_id]):
-        raise ClusterError(
-            f"SLURM did not take the cancellation of {place.name}; it ends by itself when it "
-            "starts. Type the same again when squeue works"
-        )
 
 
 def _wanted_elsewhere(place: StagePlace, run: Path) -> str | None:

@@ -1,0 +1,51 @@
+"""What a command is, and how the runs that it is about are named."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+from pipeline.store.folders import RUNS, runs_of, sweep_folder
+
+RUN = "folder or name"
+RUN_OR_SWEEP = "folder or name, of a run or a sweep"
+MOST_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """``multipruner NAME``. A file of this folder declares one as ``COMMAND``."""
+
+    name: str
+    help: str
+    """What it does, in one line."""
+    arguments: Callable[[ArgumentParser], None]
+    """Adds its arguments to a parser."""
+    run: Callable[[Namespace], None]
+    """Does it. Raises ``PipelineError``."""
+
+
+def run_folder(name: str) -> Path:
+    """The folder of a run given by folder or name. Raises ``ConfigError``."""
+    for path in (Path(name), RUNS / name):
+        if (path / "launch.json").exists():
+            return path
+    known = ", ".join(path.name for path in runs_here()[:MOST_NAMED])
+    hint = f"there are: {known}" if known else "give its folder"
+    raise ConfigError([f"run: there is no run {name} here; {hint}"])
+
+
+def run_folders(names: Sequence[str]) -> list[Path]:
+    """The folders of runs and of all runs of sweeps. Raises ``ConfigError``."""
+    folders: list[Path] = []
+    for name in names:
+        sweep = sweep_folder(name)
+        folders += (runs_of(sweep) if sweep else []) or [run_folder(name)]
+    return list(dict.fromkeys(folders))
+
+
+def runs_here() -> list[Path]:
+    """The folders of all runs that were launched from here, the latest first."""
+    runs = [path.parent for path in RUNS.glob("*/launch.json")]
+    return sorted(runs, key=lambda path: (path / "run.json").stat().st_mtime, reverse=True)

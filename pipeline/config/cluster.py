@@ -1,0 +1,84 @@
+"""The section ``cluster``: the keys of the executor that is chosen, and no others."""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import Field, ValidationError, create_model
+
+from pipeline.executors import AnyExecutor, executors, find_executor
+from pipeline.files import Json
+from pipeline.settings.cluster import ClusterSection, StagesResources
+from pipeline.stages import stages
+
+NONE_CHOSEN = ClusterSection(name="")
+"""Stands for a section that cannot be read, so that problems elsewhere come to light, too."""
+
+
+def sections() -> tuple[type[ClusterSection], ...]:
+    """The section of every executor, with keys for the stages; the one with most keys first."""
+    of_each = [_with_stages(executor.section) for executor in executors()]
+    return tuple(sorted(of_each, key=lambda section: len(section.model_fields), reverse=True))
+
+
+@cache
+def _with_stages(section: type[ClusterSection]) -> type[ClusterSection]:
+    """The section, where it has resources for single stages with a key for each stage."""
+    field = section.model_fields.get("stages")
+    base: Any = field.annotation if field else None
+    if field is None or not issubclass(base, StagesResources):
+        return section
+    each: Any = (base.resources, Field(default_factory=lambda: base.resources.model_validate({})))
+    names = dict.fromkeys(stage.resources or stage.name for stage in stages())
+    of_stages = create_model(
+        base.__name__, __base__=base, __doc__=base.__doc__, **dict.fromkeys(names, each)
+    )
+    described = Field(
+        default_factory=lambda: of_stages.model_validate({}), description=field.description
+    )
+    changed: Any = {"stages": (of_stages, described)}
+    return create_model(section.__name__, __base__=section, __doc__=section.__doc__, **changed)
+
+
+def cluster_section(given: Json, message: Callable[[Any], str]) -> tuple[ClusterSection, list[str]]:
+    """The section as the chosen executor understands it, and everything that is wrong with it.
+
+    ``message`` puts one of pydantic's errors into words.
+    """
+    if not isinstance(given, Mapping) or "name" not in given:
+        missing = {"type": "missing", "loc": ("cluster", "name"), "input": given}
+        return NONE_CHOSEN, [message(missing)]
+    executor = find_executor(str(given["name"]))
+    if executor is None:
+        expected = " or ".join(repr(executor.name) for executor in executors())
+        return NONE_CHOSEN, [message({
+            "type": "literal_error",
+            "loc": ("cluster", "name"),
+            "input": given["name"],
+            "ctx": {"expected": expected},
+        })]  # fmt: skip
+    meaningless = _meaningless(given, executor.section)
+    problems = [_of_others(meaningless, executor)] if meaningless else []
+    own = {key: value for key, value in given.items() if key not in meaningless}
+    try:
+        return _with_stages(executor.section).model_validate(own), problems
+    except ValidationError as error:
+        details = [{**detail, "loc": ("cluster", *detail["loc"])} for detail in error.errors()]
+        return NONE_CHOSEN, [*problems, *map(message, details)]
+
+
+def _meaningless(given: Mapping[str, Json], section: type[ClusterSection]) -> list[str]:
+    """Keys that some other executor understands."""
+    known = {key for other in sections() for key in other.model_fields}
+    return sorted(key for key in given if key in known and key not in section.model_fields)
+
+
+def _of_others(keys: list[str], executor: AnyExecutor) -> str:
+    able = [
+        f"cluster={other.name}"
+        for other in sorted(executors(), key=lambda e: len(e.section.model_fields), reverse=True)
+        if set(keys) <= other.section.model_fields.keys()
+    ]
+    hint = f"; add {' or '.join(able)}" if able else ""
+    names = ", ".join(f"cluster.{key}" for key in keys)
+    return f"cluster: {names} means nothing {executor.place}{hint}"

@@ -1,0 +1,231 @@
+"""How stages stand: as their executors say, and as the disk says where they do not answer."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.executors import find_executor
+from pipeline.executors.base import JobStatus
+from pipeline.executors.submission import Attempt, attempts
+from pipeline.files import read_json
+from pipeline.store.leases import beats
+
+State = Literal[
+    "new", "pending", "running", "requeued", "done", "failed", "cancelled", "unknown"
+]  # fmt: skip
+LIVE: tuple[State, ...] = ("pending", "running", "requeued")
+SUBMITTING_S = 120.0
+"""How long a submission may be on its way."""
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """How a stage stands. None is what is not known."""
+
+    stage: str
+    key: str
+    state: State
+    reason: str | None = None
+    """Why it waits, failed or was cancelled."""
+    job_id: str | None = None
+    job_state: str | None = None
+    """The scheduler's own word."""
+    node: str | None = None
+    restarts: int | None = None
+    started: str | None = None
+    ended: str | None = None
+    log: str | None = None
+    attempts: int = 0
+    attempt: Attempt | None = field(default=None, compare=False, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """For scripts."""
+        shown = {**self.__dict__}
+        del shown["attempt"]
+        return shown
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlace:
+    """A stage by name, key, and the stages it needs, as a run's folder has them."""
+
+    name: str
+    key: str
+    store: Path
+    needs: tuple[str, ...]
+    """Keys of the stages that it needs."""
+
+    @property
+    def folder(self) -> Path:
+        """Its folder in the store."""
+        return self.store / "stages" / self.name / self.key
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its result is there."""
+        return (self.folder / "done.json").exists()
+
+
+def places(run: Path) -> list[StagePlace]:
+    """The stages of a run's folder, in an order in which they can run."""
+    launch, keys = read_json(run / "launch.json"), read_json(run / "stages.json")
+    return [
+        StagePlace(
+            name, key, Path(launch["store"]), tuple(keys[need] for need in launch["needs"][name])
+        )
+        for name, key in keys.items()
+    ]
+
+
+def of_run(run: Path) -> list[StageStatus]:
+    """How the stages of a run stand."""
+    return of_runs([run])[0]
+
+
+def of_runs(runs: Iterable[Path]) -> list[list[StageStatus]]:
+    """How the stages of runs stand. Each executor is asked once."""
+    of_each = [places(run) for run in runs]
+    states = of_places(place for of_one in of_each for place in of_one)
+    return [[states[place.key] for place in of_one] for of_one in of_each]
+
+
+def of_places(stages: Iterable[StagePlace]) -> dict[str, StageStatus]:
+    """How stages stand, by key. Each comes after those that it needs."""
+    tries = {place.key: (place, attempts(place.folder)) for place in stages}
+    unsure = [
+        of_stage[-1]
+        for place, of_stage in tries.values()
+        if of_stage and not (place.is_finished and of_stage[-1].has_ended)
+    ]
+    jobs = _ask(unsure)
+    states: dict[str, StageStatus] = {}
+    for key, (place, of_stage) in tries.items():
+        states[key] = _status(place, of_stage, jobs, states)
+    return states
+
+
+def _ask(unsure: Iterable[Attempt]) -> dict[Attempt, JobStatus]:
+    """What their executors say of attempts."""
+    by_executor: dict[str, list[Attempt]] = defaultdict(list)
+    for attempt in dict.fromkeys(unsure):
+        by_executor[attempt.submission.executor].append(attempt)
+    jobs: dict[Attempt, JobStatus] = {}
+    for name, of_one in by_executor.items():
+        if executor := find_executor(name):
+            jobs |= executor.statuses(of_one)
+        else:
+            unasked = JobStatus("unreachable", f"there is no executor {name} here")
+            jobs |= dict.fromkeys(of_one, unasked)
+    return jobs
+
+
+def _status(
+    place: StagePlace,
+    tries: list[Attempt],
+    jobs: Mapping[Attempt, JobStatus],
+    others: Mapping[str, StageStatus],
+) -> StageStatus:
+    if not tries:
+        return StageStatus(place.name, place.key, "done" if place.is_finished else "new")
+    attempt = tries[-1]
+    submission = attempt.submission
+    starts, ends = submission.starts(attempt.index), submission.ends(attempt.index)
+    job = jobs.get(attempt)
+    state: State = "done"
+    reason = None
+    if job is not None:
+        state, reason = _state(place, attempt, job, others)
+        last_stage = [*submission.task(attempt.index).stages][-1]
+        concludes = state == "running" and last_stage == place.name
+        if place.is_finished and not concludes:
+            state, reason = "done", None
+    log = _log(attempt)
+    last_start: dict[str, Any] = starts[-1] if starts else {}
+    last_end: dict[str, Any] = ends[-1] if ends else {}
+    node = last_start.get("node") or last_start.get("host")
+    return StageStatus(
+        stage=place.name,
+        key=place.key,
+        state=state,
+        reason=reason,
+        job_id=submission.job_id_of(attempt.index),
+        job_state=job.word if job else None,
+        node=node or (job.node if job else None),
+        restarts=last_start.get("restart"),
+        started=last_start.get("time"),
+        ended=last_end.get("time") if state not in LIVE else None,
+        log=str(log) if log else None,
+        attempts=len(tries),
+        attempt=attempt,
+    )
+
+
+def _log(attempt: Attempt) -> Path | None:
+    executor = find_executor(attempt.submission.executor)
+    return executor.log(attempt.submission, attempt.index) if executor else None
+
+
+def _state(  # noqa: PLR0911 - one line for each thing that may be known
+    place: StagePlace, attempt: Attempt, job: JobStatus, others: Mapping[str, StageStatus]
+) -> tuple[State, str | None]:
+    submission = attempt.submission
+    starts, ends = submission.starts(attempt.index), submission.ends(attempt.index)
+    if job.state == "waiting":
+        return "requeued" if starts else "pending", job.reason
+    if job.state == "running":
+        return "running", None
+    if submission.is_cancelled(attempt.index):
+        return "cancelled", "by multipruner cancel"
+    failure, blocker = _failure(starts, ends), _blocker(place, others)
+    if job.state == "cancelled":
+        return "cancelled", blocker or job.reason
+    if job.state == "ended" or failure:
+        return "failed", failure or job.reason
+    if job.state == "unreachable":
+        if beats(place.folder):
+            return "running", f"{job.reason}; the stage's own heartbeat says so"
+        return "unknown", job.reason
+    if blocker:
+        return "cancelled", blocker
+    if _is_being_submitted(attempt):
+        return "pending", "being submitted"
+    return "failed", job.reason
+
+
+def _is_being_submitted(attempt: Attempt) -> bool:
+    submission = attempt.submission
+    if submission.job_id is not None or submission.submitter.is_dead is True:
+        return False
+    return (datetime.now(UTC) - submission.submitted_at).total_seconds() < SUBMITTING_S
+
+
+def _failure(starts: list[dict[str, Any]], ends: list[dict[str, Any]]) -> str | None:
+    """The error that the last start reported, if it came to report one."""
+    if not starts or not ends or ends[-1]["restart"] != starts[-1]["restart"]:
+        return None
+    error: str | None = ends[-1]["error"]
+    return error
+
+
+def _blocker(place: StagePlace, others: Mapping[str, StageStatus]) -> str | None:
+    """The needed stage because of which this one does not run."""
+    for status in (others[key] for key in place.needs if key in others):
+        if status.state in ("failed", "cancelled"):
+            return f"{status.stage}, which it needs, {_ended(status.state)}"
+    return None
+
+
+def _ended(state: State) -> str:
+    return "failed" if state == "failed" else "was cancelled"
+
+
+def run_state(states: Iterable[StageStatus]) -> State:
+    """How a run stands, from its stages."""
+    all_states = {status.state for status in states}
+    for state in ("failed", "running", "requeued", "pending", "unknown", "cancelled", "new"):
+        if state in all_states:
+            return state
+    return "done"
