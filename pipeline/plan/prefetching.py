@@ -43,10 +43,9 @@ def needed(config: Config, source: ModelSource) -> Iterator[tuple[str, Callable[
     from pipeline.data.datasets import dataset_rows
     from pipeline.measure.accuracy import TaskSet
     from pipeline.measure.text import text_file, text_rows
-    from pipeline.stages.shared.measuring import data_sources
 
-    sources = data_sources(config)
-    data_dir, task_files = sources.data_dir, sources.task_files
+    setup = config.of(EvaluateConfig).setup
+    data_dir, task_files = setup.data_dir, setup.task_files
     calibration, evaluate, probe = (
         config.of(CalibrationConfig),
         config.of(EvaluateConfig),

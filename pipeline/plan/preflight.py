@@ -19,7 +19,6 @@ from pipeline.stages.calibrate import CalibrationConfig
 from pipeline.stages.evaluate import EvaluateConfig
 from pipeline.stages.probe import ProbeConfig
 from pipeline.stages.shared.calibration import prepare, require_tokenizer
-from pipeline.stages.shared.measuring import data_sources, evaluation_protocol, probe_protocol
 from pipeline.store.folders import RUNS
 
 
@@ -136,10 +135,10 @@ def _calibration_file(config: Config) -> list[str]:
 
 def _measured_files(config: Config) -> list[str]:
     """Every local file that probe and evaluate read is there, and every task is known."""
-    evaluate, sources = config.of(EvaluateConfig), data_sources(config)
-    problems = evaluation_protocol(config).missing(sources, "evaluate")
-    if config.of(ProbeConfig).every:
-        problems += probe_protocol(config).missing(sources, "probe")
+    evaluate, probe = config.of(EvaluateConfig), config.of(ProbeConfig)
+    problems = evaluate.protocol.missing(evaluate.setup, "evaluate")
+    if probe.every:
+        problems += probe.protocol.missing(evaluate.setup, "probe")
     given = evaluate.pruning_config
     if given is not None and not is_file(given):
         problems.append(f"evaluate.pruning_config: {given} does not exist")

@@ -18,10 +18,11 @@ def recipe(planning: Planning) -> Recipe | None:
 
 def run(config: Config, inputs: Inputs, _out_dir: Path) -> Json:
     """Evaluate the dense model."""
-    from pipeline.stages.shared.measuring import Measurements, evaluation_protocol
+    from pipeline.stages.shared.measuring import Measurements
 
+    settings = config.of(EvaluateConfig)
     dense = inputs.live.cut(PruningState.dense(inputs.source.shape))
-    record = Measurements(config, inputs, evaluation_protocol(config)).of(dense)
+    record = Measurements(config, inputs, settings.protocol, settings.setup).of(dense)
     return {"accuracy": record.accuracy, "ppl": record.ppl}
 
 

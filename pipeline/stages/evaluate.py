@@ -6,6 +6,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from pipeline.files import Json, encode, read_json, replace
+from pipeline.measure.protocol import MeasurementProtocol, MeasurementSetup
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.settings.section import Section
@@ -41,13 +42,27 @@ class EvaluateConfig(Section):
         """Whether anything is evaluated."""
         return bool(self.tasks) or self.text is not None
 
+    @property
+    def protocol(self) -> MeasurementProtocol:
+        """What is measured of the dense and of the pruned model."""
+        return MeasurementProtocol(
+            self.text, self.text_tokens, self.seqlen, tuple(self.tasks), self.limit, latency=None
+        )
+
+    @property
+    def setup(self) -> MeasurementSetup:
+        """Where data are, for probes too, and how much is scored at a time."""
+        return MeasurementSetup(
+            Path(self.data_dir) if self.data_dir else None,
+            {name: Path(path) for name, path in self.task_files.items()},
+            self.batch_size,
+        )
+
 
 def evaluation_recipe(planning: Planning) -> Recipe:
     """What is evaluated of any state of the model."""
-    from pipeline.stages.shared.measuring import data_sources, evaluation_protocol
-
-    protocol, sources = evaluation_protocol(planning.config), data_sources(planning.config)
-    measured = protocol.identity(sources, planning.source, planning.digest)
+    settings = planning.config.of(EvaluateConfig)
+    measured = settings.protocol.identity(settings.setup, planning.source, planning.digest)
     return {"model": planning.model, "protocol": measured}
 
 
@@ -65,10 +80,10 @@ def recipe(planning: Planning) -> Recipe | None:
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``evaluation.json``. The dense model is measured once for all runs of a model."""
     from pipeline.measure.accuracy import lm_eval_version
-    from pipeline.stages.shared.measuring import Measurements, evaluation_protocol
+    from pipeline.stages.shared.measuring import Measurements
 
     settings = config.of(EvaluateConfig)
-    measurements = Measurements(config, inputs, evaluation_protocol(config))
+    measurements = Measurements(config, inputs, settings.protocol, settings.setup)
     shape = inputs.source.shape
     pruned = PruningState.from_pruning_config(shape, read_json(_pruning_config(config, inputs)))
     records = {

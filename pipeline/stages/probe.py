@@ -11,12 +11,14 @@ from typing import ClassVar
 from pydantic import Field
 
 from pipeline.files import Json, replace
+from pipeline.measure.protocol import LatencySettings, MeasurementProtocol
 from pipeline.measure.record import Record
 from pipeline.pruning.records import read_steps
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.settings.section import Section
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
+from pipeline.stages.evaluate import EvaluateConfig
 
 
 class ProbeConfig(Section):
@@ -50,6 +52,21 @@ class ProbeConfig(Section):
     warmup: int = Field(1, ge=0)
     """Repetitions before those that are timed."""
 
+    @property
+    def protocol(self) -> MeasurementProtocol:
+        """What is measured after a step."""
+        latency = LatencySettings(
+            self.batch, self.prompt_tokens, self.output_tokens, self.repeats, self.warmup
+        )
+        return MeasurementProtocol(
+            self.text,
+            self.text_tokens,
+            self.seqlen,
+            tuple(self.tasks),
+            self.items,
+            latency if self.latency else None,
+        )
+
 
 def is_due(probe: ProbeConfig, steps: int) -> bool:
     """Whether the state after so many steps is measured; 0 steps is the dense model."""
@@ -58,14 +75,11 @@ def is_due(probe: ProbeConfig, steps: int) -> bool:
 
 def probe_recipe(planning: Planning) -> Recipe | None:
     """What is measured and how often; None where nothing is."""
-    from pipeline.stages.shared.measuring import data_sources, probe_protocol
-
-    every = planning.config.of(ProbeConfig).every
-    if not every:
+    probe, setup = planning.config.of(ProbeConfig), planning.config.of(EvaluateConfig).setup
+    if not probe.every:
         return None
-    protocol, sources = probe_protocol(planning.config), data_sources(planning.config)
-    measured = protocol.identity(sources, planning.source, planning.digest)
-    return {"every": every, "protocol": measured}
+    measured = probe.protocol.identity(setup, planning.source, planning.digest)
+    return {"every": probe.every, "protocol": measured}
 
 
 def recipe(planning: Planning) -> Recipe | None:
@@ -76,9 +90,10 @@ def recipe(planning: Planning) -> Recipe | None:
 
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``records.jsonl``: the dense model's record (step -1), then those of the steps."""
-    from pipeline.stages.shared.measuring import Measurements, probe_protocol
+    from pipeline.stages.shared.measuring import Measurements
 
-    measurements = Measurements(config, inputs, probe_protocol(config))
+    protocol, setup = config.of(ProbeConfig).protocol, config.of(EvaluateConfig).setup
+    measurements = Measurements(config, inputs, protocol, setup)
     steps = read_steps(inputs.results["prune"] / "steps.jsonl")
     state = PruningState.dense(inputs.source.shape)
     records = {-1: measurements.of(inputs.live.cut(state))}

@@ -3,14 +3,13 @@
 import time
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from pipeline.files import encode, key_of, publish, read_json
 from pipeline.measure.accuracy import TaskSet
-from pipeline.measure.latency import LatencySettings, measure_latency
+from pipeline.measure.latency import measure_latency
 from pipeline.measure.memory import measure_memory
-from pipeline.measure.protocol import DataSources, MeasurementProtocol
+from pipeline.measure.protocol import MeasurementProtocol, MeasurementSetup
 from pipeline.measure.record import Record
 from pipeline.measure.text import text_rows, text_windows
 from pipeline.models.prunable import PrunableModel
@@ -19,52 +18,21 @@ from pipeline.scoring.one_pass import perplexity
 from pipeline.scoring.perplexity import Windows
 from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs
-from pipeline.stages.evaluate import EvaluateConfig
-from pipeline.stages.probe import ProbeConfig
 from pipeline.stages.shared import identity
-
-
-def probe_protocol(config: Config) -> MeasurementProtocol:
-    """What ``probe`` measures after a step."""
-    probe = config.of(ProbeConfig)
-    latency = LatencySettings(
-        probe.batch, probe.prompt_tokens, probe.output_tokens, probe.repeats, probe.warmup
-    )
-    return MeasurementProtocol(
-        probe.text,
-        probe.text_tokens,
-        probe.seqlen,
-        tuple(probe.tasks),
-        probe.items,
-        latency if probe.latency else None,
-    )
-
-
-def evaluation_protocol(config: Config) -> MeasurementProtocol:
-    """What ``evaluate`` measures at the end."""
-    evaluate = config.of(EvaluateConfig)
-    return MeasurementProtocol(
-        evaluate.text,
-        evaluate.text_tokens,
-        evaluate.seqlen,
-        tuple(evaluate.tasks),
-        evaluate.limit,
-        latency=None,
-    )
-
-
-def data_sources(config: Config) -> DataSources:
-    """Folder of local data, and the user's own tasks."""
-    evaluate = config.of(EvaluateConfig)
-    data_dir = Path(evaluate.data_dir) if evaluate.data_dir else None
-    return DataSources(data_dir, {n: Path(path) for n, path in evaluate.task_files.items()})
 
 
 class Measurements:
     """Records of variants, from disk where they are there, else measured on the live model."""
 
-    def __init__(self, config: Config, inputs: Inputs, protocol: MeasurementProtocol) -> None:
-        self.config, self.inputs, self.protocol = config, inputs, protocol
+    def __init__(
+        self,
+        config: Config,
+        inputs: Inputs,
+        protocol: MeasurementProtocol,
+        setup: MeasurementSetup,
+    ) -> None:
+        self.config, self.inputs = config, inputs
+        self.protocol, self.setup = protocol, setup
 
     def of(self, variant: Variant) -> Record:
         """The record of ``variant``."""
@@ -103,11 +71,7 @@ class Measurements:
 
     @cached_property
     def _protocol_identity(self) -> dict[str, Any]:
-        return self.protocol.identity(self._sources, self.inputs.source, self.inputs.digest)
-
-    @cached_property
-    def _sources(self) -> DataSources:
-        return data_sources(self.config)
+        return self.protocol.identity(self.setup, self.inputs.source, self.inputs.digest)
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -117,7 +81,7 @@ class Measurements:
     def _windows(self) -> Windows | None:
         if self.protocol.text is None:
             return None
-        rows = text_rows(self.protocol.text, self._sources.data_dir)
+        rows = text_rows(self.protocol.text, self.setup.data_dir)
         return text_windows(self._tokenizer, rows, self.protocol.seqlen, self.protocol.text_tokens)
 
     @cached_property
@@ -126,8 +90,8 @@ class Measurements:
             return None
         return TaskSet(
             self.protocol.tasks,
-            self._sources.data_dir,
+            self.setup.data_dir,
             self.protocol.items,
-            self.config.of(EvaluateConfig).batch_size,
-            self._sources.task_files,
+            self.setup.batch_size,
+            self.setup.task_files,
         )
