@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 
 from pipeline.jobs.status import LIVE, StageStatus, of_runs
+from pipeline.stages import is_main
 
 EVERY_S = 2.0
 COLOURS = {"done": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
@@ -32,7 +33,7 @@ def _cells(run: Path, status: StageStatus) -> list[str]:
     state = f"[{colour}]{status.state}[/{colour}]" if colour else status.state
     shown = [status.job_id, status.node, status.restarts]
     cells = ["-" if value is None else str(value) for value in shown]
-    progress = f"{steps(run)} steps" if status.stage == "prune" else ""
+    progress = f"{steps(run)} steps" if is_main(status.stage) else ""
     return [run.name, status.stage, state, *cells, progress, status.reason or ""]
 
 

@@ -4,6 +4,7 @@ import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,13 +13,28 @@ from torch import Tensor
 
 from pipeline.errors import StageError
 from pipeline.measure.memory import weight_bytes
-from pipeline.measure.protocol import LatencySettings
 from pipeline.measure.record import Latency, Timing
 from pipeline.models.prunable import PrunableModel
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
 RESET_PEAK_RSS = "5"  # proc_pid_clear_refs(5): makes the peak the present size again
 STATUS = Path("/proc/self/status")
+
+
+@dataclass(frozen=True, slots=True)
+class LatencySettings:
+    """What is timed."""
+
+    batch: int
+    """Sequences that are prefilled and decoded together."""
+    prompt_tokens: int
+    """Tokens of each prompt."""
+    output_tokens: int
+    """Tokens decoded for each prompt."""
+    repeats: int
+    """Generations that are timed."""
+    warmup: int
+    """Generations before those, which are not."""
 
 
 def measure_latency(model: PrunableModel, settings: LatencySettings) -> tuple[Latency, int | None]:

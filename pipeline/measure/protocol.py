@@ -1,43 +1,27 @@
-"""What is measured of a variant: perplexity of a text, accuracy on tasks, latency and memory.
-
-Plain settings: planning asks for them.
-"""
+"""What is measured of a variant: perplexity of a text, accuracy on tasks, latency and memory."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.measure.accuracy import local_files, missing_data
+from pipeline.measure.latency import LatencySettings
+from pipeline.measure.text import missing_text, text_file
 from pipeline.models.digests import Digest, tokenizer_digest
 from pipeline.models.source import ModelSource
 
 
 @dataclass(frozen=True, slots=True)
-class LatencySettings:
-    """What is timed of generation."""
-
-    batch: int
-    """Sequences that are prefilled and decoded together."""
-    prompt_tokens: int
-    """Tokens of each prompt."""
-    output_tokens: int
-    """Tokens decoded for each prompt."""
-    repeats: int
-    """Generations that are timed."""
-    warmup: int
-    """Generations before those, which are not."""
-
-
-@dataclass(frozen=True, slots=True)
-class MeasurementSetup:
-    """What measuring takes without changing its numbers: where data are, how much at a time."""
+class DataSources:
+    """Where texts and tasks are read from, and how; it does not change what is measured."""
 
     data_dir: Path | None
     """Folder of local copies; None: the hub."""
     task_files: Mapping[str, Path]
     """The user's own tasks."""
-    batch_size: int
-    """Sequences that are scored together."""
+    batch_size: int = 16
+    """Sequences of tasks that are scored together, fewer where memory runs out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +46,9 @@ class MeasurementProtocol:
         """Whether anything is tokenised."""
         return self.text is not None or bool(self.tasks)
 
-    def files(self, setup: MeasurementSetup) -> dict[str, Path]:
+    def files(self, sources: DataSources) -> dict[str, Path]:
         """Every local file that is read, by what it is for."""
-        from pipeline.measure.accuracy import local_files
-        from pipeline.measure.text import text_file
-
-        own, data_dir = setup.task_files, setup.data_dir
+        own, data_dir = sources.task_files, sources.data_dir
         files = {name: own[name] for name in self.tasks if name in own}
         if data_dir:
             rest = [name for name in self.tasks if name not in files]
@@ -76,24 +57,19 @@ class MeasurementProtocol:
             files["text"] = path
         return files
 
-    def missing(self, setup: MeasurementSetup, section: str) -> list[str]:
+    def missing(self, sources: DataSources, section: str) -> list[str]:
         """What keeps this from being measured, in words that name the key in ``section``."""
-        from pipeline.measure.accuracy import missing_data
-        from pipeline.measure.text import missing_text
-
         problems = [
             f"{section}.tasks: {problem}"
-            for problem in missing_data(self.tasks, setup.data_dir, setup.task_files)
+            for problem in missing_data(self.tasks, sources.data_dir, sources.task_files)
         ]
         if self.text:
-            problems += [f"{section}.text: {p}" for p in missing_text(self.text, setup.data_dir)]
+            problems += [f"{section}.text: {p}" for p in missing_text(self.text, sources.data_dir)]
         return problems
 
-    def identity(
-        self, setup: MeasurementSetup, model: ModelSource, digest: Digest
-    ) -> dict[str, Any]:
+    def identity(self, sources: DataSources, model: ModelSource, digest: Digest) -> dict[str, Any]:
         """What decides the numbers: settings; texts, tasks and tokenizer by their content."""
-        digests = {name: digest(path) for name, path in self.files(setup).items()}
+        digests = {name: digest(path) for name, path in self.files(sources).items()}
         from_hub = {"text": self.text} if self.text and "text" not in digests else {}
         settings = {key: value for key, value in asdict(self).items() if key != "text"}
         return {

@@ -17,6 +17,7 @@ from pipeline.pruning.state import PruningState
 from pipeline.pruning.steps import Step
 from pipeline.pruning.trajectory import Trajectory
 from pipeline.pruning.units import Candidate
+from pipeline.stages import calibrate, score
 from pipeline.stages.shared import identity
 from pipeline.stages.shared.phases import in_common_order, phases_of
 
@@ -51,7 +52,7 @@ class Forecast:
         forecast = cls()
         times: dict[str, list[tuple[float, int]]] = defaultdict(list)
         for run in runs:
-            if "prune" in run.plan.by_name:
+            if run.plan.main:
                 own = {scoring.key: scoring for scoring in _Counted(run, times).scorings()}
                 forecast.alone += sum(scoring.candidates for scoring in own.values())
                 forecast.scorings |= own
@@ -122,16 +123,16 @@ class _Counted:
 
     def __init__(self, run: Run, times: dict[str, list[tuple[float, int]]]) -> None:
         self.run, self.config, self.times = run, run.config, times
-        calibrate = run.plan.by_name["calibrate"]
-        self.calibrate = calibrate.key
-        self.windows = run.store.finished(calibrate)
+        calibration = run.plan.by_name.get(calibrate.STAGE.name)
+        self.calibration = calibration.key if calibration else ""
+        self.windows = run.store.finished(calibration) if calibration else None
         self.dense = PruningState.dense(run.source.shape)
         self.method = method_of(self.config.prune)
         self.phases = phases_of(self.config)
 
     def scorings(self) -> Iterator[Scoring]:
         """Of the sensitivity, and of every step down to the target."""
-        if "score" in self.run.plan.by_name:
+        if score.STAGE.name in self.run.plan.by_name:
             for phase in in_common_order(self.phases):
                 yield from self._first(phase)
         state, guessed = self.dense, False
@@ -157,7 +158,7 @@ class _Counted:
 
     def _trajectory(self, phase: Phase, start: PruningState) -> Trajectory:
         """The trajectory; before calibration, one without steps that has the same name for all."""
-        calibration = self.windows[phase.windows]["sha256"] if self.windows else self.calibrate
+        calibration = self.windows[phase.windows]["sha256"] if self.windows else self.calibration
         wanted = identity.of_trajectory(
             self.config, self.run.plan.weights, calibration, phase, start
         )

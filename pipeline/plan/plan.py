@@ -30,7 +30,12 @@ class Plan:
     @property
     def key(self) -> str:
         """What the run is about: the pruning, or where there is none the evaluation."""
-        return self.by_name.get("prune", self.stages[-1]).key
+        return (self.main or self.stages[-1]).key
+
+    @property
+    def main(self) -> PlannedStage | None:
+        """The stage that prunes; None where a given pruning is evaluated."""
+        return next((planned for planned in self.stages if planned.stage.is_main), None)
 
 
 def planning_of(config: Config, source: ModelSource, store: Store) -> Planning:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pipeline.pruning.records import StepRecord
+from pipeline.stages import is_main
 
 
 class Display(Protocol):
@@ -108,7 +109,7 @@ class Terminal(Quiet):
 
     def stage_started(self, name: str) -> None:  # noqa: D102
         self.bar.start()
-        total = self.target_ratio if name == "prune" else None
+        total = self.target_ratio if is_main(name) else None
         self.bar.reset(self.task, description=name, total=total)
 
     def stage_ended(self, name: str, status: str, seconds: float) -> None:  # noqa: D102

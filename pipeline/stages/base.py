@@ -48,7 +48,7 @@ class Stage:
     facts: Callable[[Json], Mapping[str, Json]] | None = None
     """What the run's summary takes of its result: ``evaluation``, ``dense_ppl`` by dimension."""
     is_main: bool = False
-    """Whether a process that does several stages is called after this one."""
+    """Whether a run is for this one: processes of several stages are called after it."""
     resources: str | None = None
     """The stage whose ``cluster.stages`` its jobs take; None has its own."""
     plan: "Callable[[Stage, Planning], Iterable[PlannedStage]]" = lambda stage, planning: (

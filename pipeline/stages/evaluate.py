@@ -1,16 +1,18 @@
 """Stage evaluate: the dense and the pruned model side by side, on full tasks and text."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from pipeline.files import Json, encode, read_json, replace
-from pipeline.measure.protocol import MeasurementProtocol, MeasurementSetup
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.settings.section import Section
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
+
+if TYPE_CHECKING:
+    from pipeline.measure.protocol import DataSources, MeasurementProtocol
 
 
 class EvaluateConfig(Section):
@@ -42,27 +44,41 @@ class EvaluateConfig(Section):
         """Whether anything is evaluated."""
         return bool(self.tasks) or self.text is not None
 
-    @property
-    def protocol(self) -> MeasurementProtocol:
-        """What is measured of the dense and of the pruned model."""
-        return MeasurementProtocol(
-            self.text, self.text_tokens, self.seqlen, tuple(self.tasks), self.limit, latency=None
-        )
 
-    @property
-    def setup(self) -> MeasurementSetup:
-        """Where data are, for probes too, and how much is scored at a time."""
-        return MeasurementSetup(
-            Path(self.data_dir) if self.data_dir else None,
-            {name: Path(path) for name, path in self.task_files.items()},
-            self.batch_size,
-        )
+def prunes(config: Config) -> bool:
+    """Whether the run prunes; with a given ``pruning_config.json`` it only evaluates."""
+    return config.of(EvaluateConfig).pruning_config is None
+
+
+def evaluation_protocol(config: Config) -> "MeasurementProtocol":
+    """What is measured at the end."""
+    from pipeline.measure.protocol import MeasurementProtocol
+
+    evaluate = config.of(EvaluateConfig)
+    return MeasurementProtocol(
+        evaluate.text,
+        evaluate.text_tokens,
+        evaluate.seqlen,
+        tuple(evaluate.tasks),
+        evaluate.limit,
+        latency=None,
+    )
+
+
+def data_sources(config: Config) -> "DataSources":
+    """Folder of local data, and the user's own tasks; the probe reads from them, too."""
+    from pipeline.measure.protocol import DataSources
+
+    evaluate = config.of(EvaluateConfig)
+    data_dir = Path(evaluate.data_dir) if evaluate.data_dir else None
+    files = {name: Path(path) for name, path in evaluate.task_files.items()}
+    return DataSources(data_dir, files, evaluate.batch_size)
 
 
 def evaluation_recipe(planning: Planning) -> Recipe:
     """What is evaluated of any state of the model."""
-    settings = planning.config.of(EvaluateConfig)
-    measured = settings.protocol.identity(settings.setup, planning.source, planning.digest)
+    protocol, sources = evaluation_protocol(planning.config), data_sources(planning.config)
+    measured = protocol.identity(sources, planning.source, planning.digest)
     return {"model": planning.model, "protocol": measured}
 
 
@@ -83,7 +99,7 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     from pipeline.stages.shared.measuring import Measurements
 
     settings = config.of(EvaluateConfig)
-    measurements = Measurements(config, inputs, settings.protocol, settings.setup)
+    measurements = Measurements(config, inputs, evaluation_protocol(config), data_sources(config))
     shape = inputs.source.shape
     pruned = PruningState.from_pruning_config(shape, read_json(_pruning_config(config, inputs)))
     records = {

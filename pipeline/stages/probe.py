@@ -6,19 +6,21 @@ is missing: after another choice of probe, and for steps that another run took.
 
 import json
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from pipeline.files import Json, replace
-from pipeline.measure.protocol import LatencySettings, MeasurementProtocol
 from pipeline.measure.record import Record
 from pipeline.pruning.records import read_steps
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.settings.section import Section
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
-from pipeline.stages.evaluate import EvaluateConfig
+from pipeline.stages.evaluate import data_sources
+
+if TYPE_CHECKING:
+    from pipeline.measure.protocol import MeasurementProtocol
 
 
 class ProbeConfig(Section):
@@ -52,34 +54,39 @@ class ProbeConfig(Section):
     warmup: int = Field(1, ge=0)
     """Repetitions before those that are timed."""
 
-    @property
-    def protocol(self) -> MeasurementProtocol:
-        """What is measured after a step."""
-        latency = LatencySettings(
-            self.batch, self.prompt_tokens, self.output_tokens, self.repeats, self.warmup
-        )
-        return MeasurementProtocol(
-            self.text,
-            self.text_tokens,
-            self.seqlen,
-            tuple(self.tasks),
-            self.items,
-            latency if self.latency else None,
-        )
-
 
 def is_due(probe: ProbeConfig, steps: int) -> bool:
     """Whether the state after so many steps is measured; 0 steps is the dense model."""
     return probe.every > 0 and steps % probe.every == 0
 
 
+def probe_protocol(config: Config) -> "MeasurementProtocol":
+    """What is measured after a step."""
+    from pipeline.measure.latency import LatencySettings
+    from pipeline.measure.protocol import MeasurementProtocol
+
+    probe = config.of(ProbeConfig)
+    latency = LatencySettings(
+        probe.batch, probe.prompt_tokens, probe.output_tokens, probe.repeats, probe.warmup
+    )
+    return MeasurementProtocol(
+        probe.text,
+        probe.text_tokens,
+        probe.seqlen,
+        tuple(probe.tasks),
+        probe.items,
+        latency if probe.latency else None,
+    )
+
+
 def probe_recipe(planning: Planning) -> Recipe | None:
     """What is measured and how often; None where nothing is."""
-    probe, setup = planning.config.of(ProbeConfig), planning.config.of(EvaluateConfig).setup
-    if not probe.every:
+    every = planning.config.of(ProbeConfig).every
+    if not every:
         return None
-    measured = probe.protocol.identity(setup, planning.source, planning.digest)
-    return {"every": probe.every, "protocol": measured}
+    protocol, sources = probe_protocol(planning.config), data_sources(planning.config)
+    measured = protocol.identity(sources, planning.source, planning.digest)
+    return {"every": every, "protocol": measured}
 
 
 def recipe(planning: Planning) -> Recipe | None:
@@ -92,8 +99,7 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``records.jsonl``: the dense model's record (step -1), then those of the steps."""
     from pipeline.stages.shared.measuring import Measurements
 
-    protocol, setup = config.of(ProbeConfig).protocol, config.of(EvaluateConfig).setup
-    measurements = Measurements(config, inputs, protocol, setup)
+    measurements = Measurements(config, inputs, probe_protocol(config), data_sources(config))
     steps = read_steps(inputs.results["prune"] / "steps.jsonl")
     state = PruningState.dense(inputs.source.shape)
     records = {-1: measurements.of(inputs.live.cut(state))}

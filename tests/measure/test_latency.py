@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from pipeline.errors import StageError
 from pipeline.measure import latency
-from pipeline.measure.latency import measure_latency
+from pipeline.measure.latency import LatencySettings, measure_latency
 from pipeline.measure.memory import weight_bytes
-from pipeline.measure.protocol import LatencySettings
 from pipeline.models.prunable import PrunableModel
 
 SETTINGS = LatencySettings(batch=2, prompt_tokens=9, output_tokens=4, repeats=3, warmup=1)

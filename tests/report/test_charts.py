@@ -4,10 +4,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from pipeline.commands.comparing import gather
 from support_compare import large_sweep
 from support_report import bare, broken, exploding, full, with_score
 
+from pipeline.commands.compare import gather
 from pipeline.measure.record import Timing
 from pipeline.pruning.units import ATTN, ATTN_WIDTH, LAYER, MLP, MLP_WIDTH, Candidate
 from pipeline.report import charts, colours

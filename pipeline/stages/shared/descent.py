@@ -8,8 +8,8 @@ from pipeline.pruning.records import StepRecord
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs
-from pipeline.stages.evaluate import EvaluateConfig
-from pipeline.stages.probe import ProbeConfig, is_due
+from pipeline.stages.evaluate import data_sources
+from pipeline.stages.probe import ProbeConfig, is_due, probe_protocol
 from pipeline.stages.shared.measuring import Measurements
 from pipeline.stages.shared.phases import phases_of
 from pipeline.stages.shared.search import Search
@@ -24,8 +24,7 @@ def descend(
     own.
     """
     search = Search(config, inputs)
-    protocol, setup = config.of(ProbeConfig).protocol, config.of(EvaluateConfig).setup
-    measurements = Measurements(config, inputs, protocol, setup)
+    measurements = Measurements(config, inputs, probe_protocol(config), data_sources(config))
     probe = config.of(ProbeConfig)
     own = {phase.dimension: phase.end_percent for phase in phases_of(config)}
     state = PruningState.dense(inputs.source.shape)

@@ -9,7 +9,7 @@ from pipeline.files import encode, key_of, publish, read_json
 from pipeline.measure.accuracy import TaskSet
 from pipeline.measure.latency import measure_latency
 from pipeline.measure.memory import measure_memory
-from pipeline.measure.protocol import MeasurementProtocol, MeasurementSetup
+from pipeline.measure.protocol import DataSources, MeasurementProtocol
 from pipeline.measure.record import Record
 from pipeline.measure.text import text_rows, text_windows
 from pipeline.models.prunable import PrunableModel
@@ -29,10 +29,10 @@ class Measurements:
         config: Config,
         inputs: Inputs,
         protocol: MeasurementProtocol,
-        setup: MeasurementSetup,
+        sources: DataSources,
     ) -> None:
         self.config, self.inputs = config, inputs
-        self.protocol, self.setup = protocol, setup
+        self.protocol, self._sources = protocol, sources
 
     def of(self, variant: Variant) -> Record:
         """The record of ``variant``."""
@@ -71,7 +71,7 @@ class Measurements:
 
     @cached_property
     def _protocol_identity(self) -> dict[str, Any]:
-        return self.protocol.identity(self.setup, self.inputs.source, self.inputs.digest)
+        return self.protocol.identity(self._sources, self.inputs.source, self.inputs.digest)
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -81,7 +81,7 @@ class Measurements:
     def _windows(self) -> Windows | None:
         if self.protocol.text is None:
             return None
-        rows = text_rows(self.protocol.text, self.setup.data_dir)
+        rows = text_rows(self.protocol.text, self._sources.data_dir)
         return text_windows(self._tokenizer, rows, self.protocol.seqlen, self.protocol.text_tokens)
 
     @cached_property
@@ -90,8 +90,8 @@ class Measurements:
             return None
         return TaskSet(
             self.protocol.tasks,
-            self.setup.data_dir,
+            self._sources.data_dir,
             self.protocol.items,
-            self.setup.batch_size,
-            self.setup.task_files,
+            self._sources.batch_size,
+            self._sources.task_files,
         )
