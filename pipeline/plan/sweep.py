@@ -49,19 +49,19 @@ def _all(
     problems: Sequence[str] = (),
 ) -> list[T]:
     """What the checks give. Raises ``ConfigError`` with every problem and where it comes up."""
-    results, found = [], defaultdict(list)
+    results, labels_of = [], defaultdict(list)
     for check, label in zip(checks, labels(overrides), strict=True):
         try:
             results.append(check())
         except ConfigError as error:
             for problem in error.problems:
-                found[problem].append(label)
-    told = [
+                labels_of[problem].append(label)
+    labelled = [
         problem if len(where) == len(checks) else f"{problem} (in {'; '.join(where)})"
-        for problem, where in found.items()
+        for problem, where in labels_of.items()
     ]
-    if problems or told:
-        raise ConfigError([*problems, *told])
+    if problems or labelled:
+        raise ConfigError([*problems, *labelled])
     return results
 
 
@@ -194,7 +194,7 @@ def _summary(sweep: Sweep, errors: Mapping[Path, str]) -> dict[str, Any]:
 
 def reaches(plannings: Sequence[Planning], store: Store) -> list[dict[str, float]]:
     """For each run, the dimensions that it shares with others and how far any of them goes."""
-    found: list[dict[str, float]] = [{} for _ in plannings]
+    shared: list[dict[str, float]] = [{} for _ in plannings]
     groups: dict[str, list[int]] = defaultdict(list)
     for index, planning in enumerate(plannings):
         planned_alone = plan(planning)
@@ -203,15 +203,15 @@ def reaches(plannings: Sequence[Planning], store: Store) -> list[dict[str, float
             common = {**decisions_recipe(planned), "probe": probe_recipe(planned)}
             groups[encode(common)].append(index)
     for members in groups.values():
-        _Sharing(plannings, store, found).descend(members, 0)
-    return found
+        _Sharing(plannings, store, shared).descend(members, 0)
+    return shared
 
 
 @dataclass(frozen=True, slots=True)
 class _Sharing:
     plannings: Sequence[Planning]
     store: Store
-    found: list[dict[str, float]]
+    shared: list[dict[str, float]]
     """What comes of it, by run."""
 
     def descend(self, members: Sequence[int], depth: int) -> None:
@@ -236,7 +236,7 @@ class _Sharing:
             if max(same_end) > start:
                 to = self._reach(group[0], dimension, max(same_end))
                 for index in group:
-                    self.found[index][dimension] = to
+                    self.shared[index][dimension] = to
             for ended in same_end.values():
                 self.descend(ended, depth + 1)
 
