@@ -185,7 +185,7 @@ class _Counted:
 
 
 def _guess(state: PruningState, candidates: Sequence[Candidate]) -> Candidate:
-    """The candidate that is taken to go: attention and MLP blocks in turn, the widest first."""
+    """The candidate that stands for the one that will go: of the commonest blocks, the widest."""
 
     def preference(candidate: Candidate) -> tuple[int, int, int]:
         left = sum(len(state.left(kind)) for kind in candidate.unit.kinds)

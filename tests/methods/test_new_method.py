@@ -1,157 +1,111 @@
-"""A method is one file and one yaml: random choice, and whole layers by perplexity, once scored."""
+"""The methods of ``docs/methods.md``: each is one file and one yaml, and does what it says."""
+
+import re
 
 import pytest
 import torch
-from support_methods import Checkout, MethodRun
+from support_inputs import REPOSITORY
+from support_methods import Checkout, Launched
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-RANDOM = '''"""Blocks in a random order."""
-
-import random
-from collections.abc import Sequence
-
-from pipeline.criteria.base import Criterion, Material, ScoredBy
-from pipeline.methods.base import Method
-from pipeline.pruning.phases import Phase
-from pipeline.pruning.state import PruningState
-from pipeline.pruning.units import BLOCKS, Candidate
-from pipeline.settings.core import PruneConfig
-
-
-class RandomConfig(PruneConfig):
-    """Blocks in a random order."""
-
-    seed: int = 0
-    """Another seed gives another order."""
-
-
-class Random(Method[RandomConfig]):
-    """Every block that is left is as likely to go as any other."""
-
-    name = "random"
-    section = RandomConfig
-
-    def phases(self, settings: RandomConfig) -> tuple[Phase, ...]:
-        return (Phase("blocks", BLOCKS, settings.target_ratio),)
-
-    def criterion(self, settings: RandomConfig) -> Criterion:
-        def scores(
-            material: Material, state: PruningState, candidates: Sequence[Candidate]
-        ) -> list[float]:
-            draw = random.Random(f"{settings.seed} {state.identity()}")
-            return [draw.random() for _ in candidates]
-
-        return ScoredBy("random", scores, {"seed": settings.seed})
-
-
-METHOD = Random()
-'''
-RANDOM_YAML = """# python launch.py prune=random prune.target_ratio=20 prune.seed=1
-method: random
-target_ratio: 20.0
-seed: 0
-"""
-
-LAYERS = '''"""Whole layers, scored once by perplexity."""
-
-from pipeline.criteria.base import Criterion
-from pipeline.criteria.perplexity import Perplexity
-from pipeline.methods.base import Method
-from pipeline.pruning.choice import ONE_SHOT
-from pipeline.pruning.phases import Phase
-from pipeline.pruning.units import LAYERS
-from pipeline.settings.core import PruneConfig
-
-
-class Layers(Method[PruneConfig]):
-    """The layers without which the dense model loses least."""
-
-    name = "layers"
-    section = PruneConfig
-    choice = ONE_SHOT
-
-    def phases(self, settings: PruneConfig) -> tuple[Phase, ...]:
-        return (Phase("layers", LAYERS, settings.target_ratio),)
-
-    def criterion(self, settings: PruneConfig) -> Criterion:
-        return Perplexity()
-
-
-METHOD = Layers()
-'''
-LAYERS_YAML = """# python launch.py prune=layers prune.target_ratio=20
-method: layers
-target_ratio: 20.0
-"""
 TEXT = ("calibration=tokens", "calibration.path=tokens.json")
-NOT_THERE = ("calibration=tokens", "calibration.path=not-there.json")
+NO_TEXT = ("calibration=tokens", "calibration.path=not-there.json")
 QUIET = ("probe=none", "evaluate=none", "tracking=local")
+RANDOM = ("prune=random", *NO_TEXT, *QUIET)
+LAYERS = ("prune=layers", *TEXT, *QUIET)
+LAUNCHES = {
+    "random": (*RANDOM, "prune.target_ratio=20"),
+    "further": (*RANDOM, "prune.target_ratio=25"),
+    "other-seed": (*RANDOM, "prune.target_ratio=25", "prune.seed=1"),
+    "wrong-key": (*RANDOM, "prune.distribution=[1,0,0]"),
+    "paper-key": (*RANDOM, "+paper=llama2_7b", "model.path=model", "plan=true"),
+    "wrong-method": ("prune.method=nobody", *TEXT, *QUIET),
+    "plan": (*LAYERS, "prune.target_ratio=35", "plan=json"),
+    "layers": (*LAYERS, "prune.target_ratio=35"),
+}
+
+
+def files_of_the_page() -> dict[str, str]:
+    """The files that ``docs/methods.md`` shows, by path."""
+    page = (REPOSITORY / "docs" / "methods.md").read_text("utf-8")
+    shown = re.findall(r"`([^`\n]+)`:\n\n```\w+\n(.*?)```", page, re.DOTALL)
+    assert len(shown) == 4
+    return dict(shown)
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     checkout = Checkout.at(tmp_path_factory.mktemp("checkout"))
-    checkout.add_method("random", RANDOM, RANDOM_YAML)
-    checkout.add_method("layers", LAYERS, LAYERS_YAML)
+    for path, content in files_of_the_page().items():
+        checkout.add_file(path, content)
     return checkout
 
 
 @pytest.fixture(scope="module")
-def random_run(checkout: Checkout) -> MethodRun:
-    return checkout.run("random", "prune=random", "prune.target_ratio=20", *NOT_THERE, *QUIET)
+def launched(checkout: Checkout) -> dict[str, Launched]:
+    return checkout.launch(LAUNCHES)
 
 
-@pytest.fixture(scope="module")
-def layers_run(checkout: Checkout) -> MethodRun:
-    return checkout.run("layers", "prune=layers", "prune.target_ratio=35", *TEXT, *QUIET)
-
-
-def test_a_random_method_runs_and_says_what_its_scores_are(random_run: MethodRun) -> None:
-    assert random_run.summary["status"] == "done"
-    assert random_run.summary["ratio_percent"] >= 20
-    assert random_run.summary["ppl"] is None
-    for step in random_run.steps:
+def test_a_random_method_runs_and_says_what_its_scores_are(launched: dict[str, Launched]) -> None:
+    run = launched["random"]
+    assert (run.status, run.errors) == (0, "")
+    assert run.summary["status"] == "done"
+    assert run.summary["ratio_percent"] >= 20
+    assert run.summary["ppl"] is None
+    for step in run.steps:
         assert (step["dimension"], step["criterion"]) == ("blocks", "random")
         assert step["score"] == min(entry["score"] for entry in step["candidates"])
         assert not {"importance", "ppl"} & {*step, *step["candidates"][0]}
-    metrics = (random_run.folder / "metrics.jsonl").read_text("utf-8")
+    metrics = (run.folder / "metrics.jsonl").read_text("utf-8")
     assert '"prune/criterion": "random"' in metrics
     assert "prune/importance" not in metrics
-    assert (random_run.folder / "report.html").exists()
+    assert (run.folder / "report.html").exists()
 
 
-def test_what_a_criterion_does_not_need_is_not_made(random_run: MethodRun) -> None:
+def test_what_a_criterion_does_not_need_is_not_made(launched: dict[str, Launched]) -> None:
     """Calibration text above all: its file is not even there."""
-    assert set(random_run.summary["stages"]) == {"prune"}
+    assert set(launched["random"].summary["stages"]) == {"prune"}
 
 
-def test_another_seed_gives_another_order_and_the_same_one_the_same(
-    checkout: Checkout, random_run: MethodRun
+def test_a_higher_target_goes_on_from_the_steps_that_are_there(
+    launched: dict[str, Launched],
 ) -> None:
-    asked = ("prune=random", "prune.target_ratio=25", *NOT_THERE, *QUIET)
-    further = checkout.run("further", *asked)
-    other = checkout.run("other", *asked, "prune.seed=1")
-    assert further.order[: len(random_run.order)] == random_run.order
-    assert further.summary["steps_computed"] == len(further.order) - len(random_run.order)
+    first, further = launched["random"], launched["further"]
+    assert further.order[: len(first.order)] == first.order
+    assert further.summary["steps_computed"] == len(further.order) - len(first.order)
+
+
+def test_another_seed_gives_another_order(launched: dict[str, Launched]) -> None:
+    other = launched["other-seed"]
     assert other.summary["steps_computed"] == len(other.order)
-    assert other.order != further.order
+    assert other.order != launched["further"].order
 
 
-def test_keys_of_another_method_are_refused(checkout: Checkout) -> None:
-    ended = checkout.launch("prune=random", "+prune.distribution=[1,0,0]", *NOT_THERE, *QUIET)
-    assert ended.returncode == 2
-    assert "prune.distribution" in ended.stderr
-    unknown = checkout.launch("prune.method=nobody", *TEXT, *QUIET)
-    assert unknown.returncode == 2
-    assert "prune.method: 'nobody' is not there; allowed: " in unknown.stderr
-    assert "layers, multipruner, random" in unknown.stderr
+def test_a_typed_key_of_another_method_is_refused(launched: dict[str, Launched]) -> None:
+    ended = launched["wrong-key"]
+    assert ended.status == 2
+    assert "prune.distribution: means nothing to prune=random; its keys are " in ended.errors
+
+
+def test_a_key_that_the_papers_settings_have_for_another_method_is_left_out(
+    launched: dict[str, Launched],
+) -> None:
+    assert (launched["paper-key"].status, launched["paper-key"].errors) == (0, "")
+
+
+def test_a_method_that_is_not_there_is_named(launched: dict[str, Launched]) -> None:
+    ended = launched["wrong-method"]
+    assert ended.status == 2
+    assert "prune.method: 'nobody' is not there; allowed: layers, multipruner, random\n" in (
+        ended.errors
+    )
 
 
 def test_layers_have_the_perplexity_of_a_model_whose_modules_are_silent(
-    checkout: Checkout, layers_run: MethodRun
+    checkout: Checkout, launched: dict[str, Launched]
 ) -> None:
-    first = layers_run.steps[0]
+    first = launched["layers"].steps[0]
     assert [entry["unit"] for entry in first["candidates"]] == ["layer"] * 4
     for entry in first["candidates"]:
         model = AutoModelForCausalLM.from_pretrained(checkout.place / "model").eval()
@@ -160,24 +114,22 @@ def test_layers_have_the_perplexity_of_a_model_whose_modules_are_silent(
 
 
 def test_layers_that_were_scored_once_go_in_the_order_of_their_scores(
-    layers_run: MethodRun,
+    launched: dict[str, Launched],
 ) -> None:
-    first, *rest = layers_run.steps
+    run = launched["layers"]
+    assert (run.status, run.errors) == (0, "")
+    first, *rest = run.steps
     ranking = sorted(first["candidates"], key=lambda entry: entry["ppl"])
-    assert layers_run.order == [("layer", entry["layer"]) for entry in ranking][: len(rest) + 1]
+    assert run.order == [("layer", entry["layer"]) for entry in ranking][: len(rest) + 1]
     assert rest
     assert all(entry["kept"] for step in rest for entry in step["candidates"])
-    assert layers_run.summary["candidates_scored"] == len(first["candidates"])
-    assert layers_run.summary["status"] == "done"
-    assert layers_run.summary["dense_ppl"] > 1
+    assert run.summary["candidates_scored"] == len(first["candidates"])
+    assert run.summary["dense_ppl"] > 1
 
 
-def test_a_plan_of_a_one_shot_method_counts_every_candidate_once(checkout: Checkout) -> None:
-    ended = checkout.launch(
-        "prune=layers", "prune.target_ratio=30", "plan=json", "store.dir=empty", *TEXT, *QUIET
-    )
-    assert ended.returncode == 0
-    assert '"candidate_evaluations": 4' in ended.stdout
+def test_a_plan_counts_what_is_scored_once_only_once(launched: dict[str, Launched]) -> None:
+    assert launched["plan"].status == 0
+    assert '"candidate_evaluations": 4' in launched["plan"].out
 
 
 def silence(model: PreTrainedModel, layer: int) -> None:
