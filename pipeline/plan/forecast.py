@@ -123,9 +123,9 @@ class _Counted:
 
     def __init__(self, run: Run, times: dict[str, list[tuple[float, int]]]) -> None:
         self.run, self.config, self.times = run, run.config, times
-        calibration = run.plan.by_name[calibrate.STAGE.name]
-        self.calibration = calibration.key
-        self.windows = run.store.finished(calibration)
+        calibration = run.plan.by_name.get(calibrate.STAGE.name)
+        self.calibration = calibration.key if calibration else ""
+        self.windows = run.store.finished(calibration) if calibration else None
         self.dense = PruningState.dense(run.source.shape)
         self.method = method_of(self.config.prune)
         self.phases = phases_of(self.config)
@@ -185,7 +185,7 @@ class _Counted:
 
 
 def _guess(state: PruningState, candidates: Sequence[Candidate]) -> Candidate:
-    """The candidate that is taken to go: attention and MLP blocks in turn, the widest first."""
+    """The candidate that stands for the one that will go: of the commonest blocks, the widest."""
 
     def preference(candidate: Candidate) -> tuple[int, int, int]:
         left = sum(len(state.left(kind)) for kind in candidate.unit.kinds)

@@ -8,8 +8,9 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.models.source import ModelSource, fetch, locate
 from pipeline.settings.core import Config
 from pipeline.stages.calibrate import CalibrationConfig
-from pipeline.stages.evaluate import EvaluateConfig, data_sources
+from pipeline.stages.evaluate import EvaluateConfig, data_sources, prunes
 from pipeline.stages.probe import ProbeConfig
+from pipeline.stages.shared.phases import needs_windows
 
 
 def prefetch(overrides: Sequence[str]) -> Iterator[str]:
@@ -53,7 +54,7 @@ def needed(config: Config, source: ModelSource) -> Iterator[tuple[str, Callable[
     )
     if source.hub_commit:
         yield f"model.path: {config.model.path}", partial(fetch, source)
-    if calibration.path is None and evaluate.pruning_config is None:
+    if calibration.path is None and prunes(config) and needs_windows(config):
         name = f"calibration.dataset: {calibration.dataset}"
         yield name, partial(dataset_rows, calibration.dataset, None, calibration.field)
     texts = {"evaluate.text": evaluate.text, "probe.text": probe.text if probe.every else None}

@@ -16,9 +16,10 @@ from pipeline.plan.prefetching import missing as not_in_cache
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config, ModelConfig
 from pipeline.stages.calibrate import CalibrationConfig
-from pipeline.stages.evaluate import EvaluateConfig, data_sources, evaluation_protocol
+from pipeline.stages.evaluate import EvaluateConfig, data_sources, evaluation_protocol, prunes
 from pipeline.stages.probe import ProbeConfig, probe_protocol
 from pipeline.stages.shared.calibration import prepare, require_tokenizer
+from pipeline.stages.shared.phases import needs_windows
 from pipeline.store.folders import RUNS
 
 
@@ -39,7 +40,8 @@ class Preflight:
 
     def check(self, config: Config) -> ModelSource:
         """Find the model and check the configuration. Raises ``ConfigError`` with all problems."""
-        prunes = config.of(EvaluateConfig).pruning_config is None
+        is_pruned = prunes(config)
+        reads_text = is_pruned and needs_windows(config)
         problems = [
             *_collected(lambda: _folders(config)),
             *_collected(lambda: executor_named(config.cluster.name).problems(config)),
@@ -50,7 +52,7 @@ class Preflight:
                 config.of(EvaluateConfig),
             ),
         ]
-        file_problems = _calibration_file(config) if prunes else []
+        file_problems = _calibration_file(config) if reads_text else []
         problems += file_problems
         problems += _collected(lambda: self._find(config.model))
         if source := self._sources.get(config.model.model_dump_json()):
@@ -61,9 +63,9 @@ class Preflight:
                     "cache", lambda: not_in_cache(config, source),
                     *read, config.of(ProbeConfig), config.of(EvaluateConfig),
                 )  # fmt: skip
-            about_model = _method if prunes else _pruning_config
+            about_model = _method if is_pruned else _pruning_config
             problems += _collected(lambda: about_model(config, source))
-            if prunes and not file_problems:
+            if reads_text and not file_problems:
                 problems += self._once("windows", lambda: _windows(config, source), *read)
         if problems or source is None:
             raise ConfigError(problems)

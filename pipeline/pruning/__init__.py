@@ -1,1 +1,1 @@
-"""What is gone, what could go next, the record of what went, and the search. No torch."""
+"""The state of a model, units and candidates, steps and their record, the choice. No torch."""

@@ -11,7 +11,8 @@ from pipeline.models.digests import tokenizer_digest
 from pipeline.settings.core import Config
 from pipeline.settings.section import Section
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
-from pipeline.stages.evaluate import EvaluateConfig
+from pipeline.stages.evaluate import prunes
+from pipeline.stages.shared.phases import needs_windows
 
 DRAWN = ("field", "block_samples", "width_samples", "block_windows", "width_windows", "seqlen")
 """Keys that decide which windows are cut of a text."""
@@ -50,8 +51,8 @@ class CalibrationConfig(Section):
 
 
 def recipe(planning: Planning) -> Recipe | None:
-    """Text or ids by their content, and how windows are made of them."""
-    if planning.config.of(EvaluateConfig).pruning_config:
+    """Text or ids by their content, and how windows are made of them; where they are needed."""
+    if not prunes(planning.config) or not needs_windows(planning.config):
         return None
     settings, source = planning.config.of(CalibrationConfig), planning.source
     content = planning.digest(Path(settings.path)) if settings.path else "hub"

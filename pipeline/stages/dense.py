@@ -11,6 +11,7 @@ from pipeline.stages.evaluate import (
     data_sources,
     evaluation_protocol,
     evaluation_recipe,
+    prunes,
 )
 
 
@@ -18,7 +19,7 @@ def recipe(planning: Planning) -> Recipe | None:
     """What is evaluated."""
     config = planning.config
     is_wanted = config.sweep.name is not None and config.of(EvaluateConfig).enabled
-    return evaluation_recipe(planning) if is_wanted and "calibrate" in planning.planned else None
+    return evaluation_recipe(planning) if is_wanted and prunes(config) else None
 
 
 def run(config: Config, inputs: Inputs, _out_dir: Path) -> Json:

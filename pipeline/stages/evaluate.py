@@ -45,6 +45,11 @@ class EvaluateConfig(Section):
         return bool(self.tasks) or self.text is not None
 
 
+def prunes(config: Config) -> bool:
+    """Whether the run prunes; with a given ``pruning_config.json`` it only evaluates."""
+    return config.of(EvaluateConfig).pruning_config is None
+
+
 def evaluation_protocol(config: Config) -> "MeasurementProtocol":
     """What is measured at the end."""
     from pipeline.measure.protocol import MeasurementProtocol

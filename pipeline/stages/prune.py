@@ -11,18 +11,16 @@ from pipeline.pruning.records import read_steps, to_jsonl
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs, PlannedStage, Planning, Recipe, Stage
+from pipeline.stages.evaluate import prunes
 from pipeline.stages.probe import ProbeConfig
 from pipeline.stages.shared import identity
-from pipeline.stages.shared.phases import phases_of
+from pipeline.stages.shared.phases import needs_windows, phases_of
 
 
 def decisions_recipe(planning: Planning) -> Recipe:
     """What decides the steps in every dimension."""
-    return {
-        **identity.of_decisions(planning.config),
-        "model": planning.model,
-        "calibrate": planning.key("calibrate"),
-    }
+    text = {"calibrate": planning.key("calibrate")} if needs_windows(planning.config) else {}
+    return {**identity.of_decisions(planning.config), "model": planning.model, **text}
 
 
 def search_recipe(planning: Planning) -> Recipe:
@@ -33,7 +31,7 @@ def search_recipe(planning: Planning) -> Recipe:
 
 def recipe(planning: Planning) -> Recipe | None:
     """What decides the steps, and where they end."""
-    if "calibrate" not in planning.planned:
+    if not prunes(planning.config):
         return None
     prune = planning.config.prune
     return search_recipe(planning) | method_of(prune).target_recipe(prune)

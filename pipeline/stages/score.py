@@ -14,6 +14,7 @@ from pipeline.pruning.steps import PERPLEXITY
 from pipeline.settings.core import Config
 from pipeline.settings.section import Section
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
+from pipeline.stages.evaluate import prunes
 from pipeline.stages.prune import search_recipe
 from pipeline.stages.shared.phases import criterion_of, in_common_order, phases_of
 
@@ -30,7 +31,7 @@ class ScoreConfig(Section):
 def recipe(planning: Planning) -> Recipe | None:
     """The same as for the first steps of pruning; nothing where scores are no perplexities."""
     config = planning.config
-    if "calibrate" not in planning.planned or not config.of(ScoreConfig).enabled:
+    if not prunes(config) or not config.of(ScoreConfig).enabled:
         return None
     if criterion_of(config).name != PERPLEXITY:
         return None

@@ -19,7 +19,7 @@ from pipeline.distributed.ranks import costs, divide
 from pipeline.distributed.rendezvous import Ranks, ranks_of_torchrun
 from pipeline.pruning.shape import BlockShape, ModelShape
 from pipeline.pruning.state import PruningState
-from pipeline.pruning.units import BLOCKS, MLP_CHANNELS
+from pipeline.pruning.units import BLOCKS, LAYERS, MLP_CHANNELS
 
 PROCESS = Path(__file__).with_name("ranked_process.py")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
@@ -81,6 +81,7 @@ def test_a_candidate_costs_the_blocks_from_its_own_up() -> None:
     block = BlockShape(width=8, group_width=1, params=80, fixed_params=0)
     dense = PruningState.dense(ModelShape.repeated(3, block, block, 480))
     assert costs(dense, dense.candidates(BLOCKS, 0)) == [10, 8, 6, 9, 7, 5]
+    assert costs(dense, dense.candidates(LAYERS, 0)) == [10, 8, 6]
     state = dense.without(dense.candidates(BLOCKS, 0)[1])
     assert costs(state, state.candidates(MLP_CHANNELS, 2)) == [8, 7, 5]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 LAUNCH = Path(__file__).parents[2] / "launch.py"
@@ -171,6 +172,58 @@ def test_the_runs_folder_tells_what_was_run_and_what_came_of_it(run: Run) -> Non
     assert run.summary["params"] == last["params"]
     assert run.summary["ratio_percent"] == last["ratio_percent"]
     assert run.summary["ppl"] == last["importance"]
+
+
+KEYS = {
+    "llama_gqa": {
+        "calibrate": "9e8befcacd7fe7c3af4b",
+        "score": "dd25e474049a46b71665",
+        "prune": "84e94f82108f10e15a72",
+        "trajectories": [
+            "15cb2c9ca6197a37a195",
+            "27fd1fc61b43bc36ac4f",
+            "78705c82258497655192",
+            "e9ed2148e69080127e98",
+            "f588b60be2ee9d679887",
+        ],
+    },
+    "llama_mha": {
+        "calibrate": "1998c3640adb8fc6db32",
+        "score": "e646df60385bf8b9ab98",
+        "prune": "1ea4bff1374540955e47",
+        "trajectories": [
+            "138d08c2f80a1e2decd7",
+            "4142066ce3ae7deb16b6",
+            "9b0e295e4a037d9a3ad6",
+            "ae73f112943548d84348",
+            "eb1e68b1b19c130a78dd",
+        ],
+    },
+    "qwen2_gqa": {
+        "calibrate": "a750013da1fff90e614e",
+        "score": "a376e2b774196e7d67ad",
+        "prune": "0b815f42a84768826c9d",
+        "trajectories": [
+            "17031e76e7a3217ca55a",
+            "6e2c66489cbef30cc6ba",
+            "d19a66b3c8790c73664c",
+            "dae45ab7f327a02f16c8",
+            "db187237fa6d887081ea",
+        ],
+    },
+}
+"""Of the first version, on a CPU. Where they change, nothing that users have stored is found."""
+
+
+def test_what_is_stored_keeps_its_keys(run: Run) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("keys hold the device")
+    keys = KEYS[run.place.name.rstrip("0123456789")]
+    stored = (run.place / "outputs" / "store" / "trajectories").iterdir()
+    assert {
+        **read(run.folder / "stages.json"),
+        "trajectories": sorted(path.name for path in stored if path.is_dir()),
+    } == keys
 
 
 def test_the_same_run_again_scores_nothing(run: Run) -> None:

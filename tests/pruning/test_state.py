@@ -16,7 +16,7 @@ from pipeline.pruning.phases import STANDARD
 from pipeline.pruning.shape import BarredUnit, BlockShape, LayerShape, ModelShape
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.steps import ScoredCandidate, Step
-from pipeline.pruning.units import BLOCKS, HEADS, MLP_CHANNELS, UNITS, Candidate
+from pipeline.pruning.units import BLOCKS, HEADS, LAYERS, MLP_CHANNELS, UNITS, Candidate
 
 ATTN = BlockShape(width=64, group_width=16, params=64 * 90 + 30, fixed_params=30)
 MLP = BlockShape(width=48, group_width=1, params=48 * 72, fixed_params=0)
@@ -93,6 +93,21 @@ def test_a_block_that_is_gone_loses_no_channels() -> None:
     state = after(("mlp", 1, 0), ("attn", 0, 0), ("attn", 2, 0))
     assert [c.layer for c in state.candidates(MLP_CHANNELS, 12)] == [0, 2]
     assert [c.layer for c in state.candidates(HEADS, 16)] == [1]
+
+
+def test_a_layer_goes_with_what_is_left_of_it() -> None:
+    state = after(("mlp", 1, 0), ("layer", 0, 0), ("attn_width", 2, 32))
+    assert pieces(state.candidates(LAYERS, None)) == [("layer", 1, 0), ("layer", 2, 0)]
+    assert state.without(candidate("layer", 2, 0)).removed_attn == (0, 2)
+    last = after(("mlp", 1, 0), ("layer", 0, 0), ("layer", 1, 0))
+    assert (last.removed_attn, last.removed_mlp) == ((0, 1), (1, 0))
+    assert last.candidates(LAYERS, None) == [candidate("layer", 2, 0)]
+
+
+@pytest.mark.parametrize("barred", ["attn", "mlp", "layer"])
+def test_a_layer_stays_where_a_part_of_it_cannot_go(barred: str) -> None:
+    shape = replace(SHAPE, barred=(BarredUnit(barred, "it is needed"),))
+    assert PruningState.dense(shape).candidates(LAYERS, None) == []
 
 
 # What is left

@@ -22,6 +22,8 @@ from pipeline.pruning.units import (
     ATTN_WIDTH,
     BLOCKS,
     HEADS,
+    LAYER,
+    LAYERS,
     MLP,
     MLP_CHANNELS,
     MLP_WIDTH,
@@ -82,6 +84,7 @@ def random_model(name: str) -> PreTrainedModel:
 def all_candidates(state: PruningState) -> list[Candidate]:
     return [
         *state.candidates(BLOCKS, 0),
+        *state.candidates(LAYERS, 0),
         *state.candidates(MLP_CHANNELS, 8),
         *state.candidates(HEADS, state.shape.layers[0].attn.group_width),
     ]
@@ -342,7 +345,8 @@ def test_a_model_that_gives_no_number_has_no_perplexity(
         )
         if ppl is not None
     }
-    assert finite == {Candidate(MLP, 1, 0), Candidate(MLP_WIDTH, 1, 16)}
+    whole = {Candidate(MLP, 1, 0), Candidate(LAYER, 1, 0)}
+    assert finite == {*whole, Candidate(MLP_WIDTH, 1, 16)}
     assert perplexity(model, windows) is None
 
 

@@ -6,14 +6,13 @@ Never paths, partitions, ranks, batch sizes or library versions.
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.criteria.base import CALIBRATION
 from pipeline.methods import method_of
 from pipeline.models.variants import Variant
 from pipeline.pruning.choice import GREEDY
 from pipeline.pruning.phases import Phase
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
-from pipeline.stages.shared.phases import criterion_of, is_reordered
+from pipeline.stages.shared.phases import criterion_of, is_reordered, needs_windows
 
 DECISION_VERSION = 1
 """Raised by hand when the same settings would decide differently."""
@@ -48,7 +47,7 @@ def of_trajectory(
 
     The calibration counts where the criterion asks for it.
     """
-    needed = {"calibration": calibration} if CALIBRATION in criterion_of(config).needs else {}
+    needed = {"calibration": calibration} if needs_windows(config) else {}
     return {
         **of_model(config, weights),
         **of_decisions(config),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipeline.criteria.base import Criterion
+from pipeline.criteria.base import CALIBRATION, Criterion
 from pipeline.methods import method_of
 from pipeline.pruning.phases import STANDARD, Phase
 from pipeline.settings.core import Config
@@ -22,6 +22,11 @@ def in_common_order(phases: Sequence[Phase]) -> list[Phase]:
             standard.index(phase.dimension) if phase.dimension in standard else len(standard)
         ),
     )
+
+
+def needs_windows(config: Config) -> bool:
+    """Whether candidates are scored on calibration text."""
+    return CALIBRATION in criterion_of(config).needs
 
 
 def criterion_of(config: Config) -> Criterion:

@@ -56,8 +56,8 @@ class Search:
 
     def identity(self, phase: Phase, start: PruningState) -> dict[str, Any]:
         """Everything that decides a trajectory's steps, and nothing else."""
-        needs_windows = CALIBRATION in self.criterion.needs
-        calibration = self._calibration.hashes[phase.windows] if needs_windows else ""
+        is_needed = CALIBRATION in self.criterion.needs
+        calibration = self._calibration.hashes[phase.windows] if is_needed else ""
         return identity.of_trajectory(self.config, self.inputs.weights, calibration, phase, start)
 
     def scorer(self, phase: Phase) -> Scorer:
