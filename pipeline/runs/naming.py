@@ -59,11 +59,6 @@ def tags(config: Config, model: str) -> tuple[str, ...]:
 
 
 def mirrored_config(config: Config, folder: Path) -> dict[str, Any]:
-    """The configuration as it is shown outside this machine, with the run's folder.
-
-    Without the shell lines of ``setup``, which may export a key.
-    """
+    """The configuration as it is shown outside this machine, with the run's folder."""
     settings = config.model_dump(mode="json")
-    for resources in (settings["cluster"], *settings["cluster"]["stages"].values()):
-        resources.pop("setup", None)
-    return {**settings, "folder": str(folder.absolute())}
+    return {**settings, "cluster": config.cluster.shown(), "folder": str(folder.absolute())}

@@ -1,6 +1,6 @@
 """What every executor's section of the configuration has; the executors add their own keys."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pipeline.settings.section import Section
 
@@ -26,6 +26,10 @@ class ClusterSection(Section):
     def most_requeues(self) -> int:
         """How often a job may go on after it was asked to end."""
         return 0
+
+    def shown(self) -> dict[str, Any]:
+        """Its keys as they may be shown outside this machine: without what may hold a secret."""
+        return self.model_dump(mode="json")
 
     def of_stage(self, stage: str) -> Resources:  # noqa: ARG002
         """What the job of a stage asks for."""

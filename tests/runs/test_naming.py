@@ -60,6 +60,12 @@ def test_a_process_is_called_after_its_main_stage(stages: list[str], shown: str)
     assert job_type(planned) == shown
 
 
+@pytest.mark.parametrize("cluster", ["inline", "local", "slurm"])
+def test_where_the_stages_run_is_shown(cluster: str) -> None:
+    shown = mirrored_config(configured(f"cluster={cluster}"), Path("outputs/runs/x"))
+    assert shown["cluster"]["name"] == cluster
+
+
 def test_what_may_hold_a_key_is_not_shown_elsewhere() -> None:
     config = configured(
         "cluster=slurm",

@@ -27,6 +27,6 @@ class SlowLog(JobLog):
 interruption = Interruption.watch(60.0, lambda: None)
 run = Run.open(Path(sys.argv[1]))
 try:
-    run_part(run, set(sys.argv[2:]), SlowLog(interruption.check), {})
+    run_part(run, set(sys.argv[2:]), SlowLog(interruption.check), lambda work: None)
 except Interrupted:
     sys.exit(3)

@@ -83,6 +83,13 @@ class SlurmSection(StageResources, ClusterSection):
         """How often a job goes on."""
         return self.max_requeues
 
+    def shown(self) -> dict[str, Any]:
+        """Without the shell lines of ``setup``, which may export a key."""
+        shown = self.model_dump(mode="json")
+        for resources in (shown, *shown["stages"].values()):
+            del resources["setup"]
+        return shown
+
     def of_stage(self, stage: str) -> StageResources:
         """What a job asks for that has the resources of ``stage``."""
         of_one: StageResources = getattr(self.stages, stage)
