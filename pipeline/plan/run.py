@@ -1,11 +1,10 @@
 """A run: its configuration, its plan, and the folders it writes to."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -18,11 +17,8 @@ from pipeline.models.source import ModelSource, locate
 from pipeline.plan.plan import Plan, plan, planning_of
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
-from pipeline.stages.base import Planning
 from pipeline.store.results import Store
 from pipeline.store.run_folder import RunFolder
-
-NO_REACH: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -36,26 +32,18 @@ class Run:
     store: Store
 
     @classmethod
-    def prepare(
-        cls, config: Config, source: ModelSource, reach: Mapping[str, float] = NO_REACH
-    ) -> "Run":
-        """Plan a checked configuration. Raises ``ConfigError`` where its folder is taken.
-
-        ``reach`` says how far the run's sweep prunes the dimensions that several of its runs share.
-        """
-        config = with_device(config)
+    def prepare(cls, config: Config, source: ModelSource) -> "Run":
+        """Plan a checked configuration. Raises ``ConfigError`` where its folder is taken."""
         store = Store(config.store_dir)
-        planning = planning_of(config, source, store)
-        return cls.planned(replace(planning, reach=reach), store)
+        return cls.planned(plan(planning_of(with_device(config), source, store)), store)
 
     @classmethod
-    def planned(cls, planning: Planning, store: Store) -> "Run":
-        """The run of a configuration that was prepared for planning."""
-        config, source = planning.config, planning.source
-        planned = plan(planning)
-        folder = RunFolder.of(config, planned.key, source.name)
-        folder.check_owner(config, planned.key)
-        return cls(config, source, planned, folder, store)
+    def planned(cls, plan: Plan, store: Store) -> "Run":
+        """The run of a plan. Raises ``ConfigError`` where its folder is taken."""
+        config, source = plan.planning.config, plan.planning.source
+        folder = RunFolder.of(config, plan.key, source.name)
+        folder.check_owner(config, plan.key)
+        return cls(config, source, plan, folder, store)
 
     @classmethod
     def open(cls, path: Path) -> "Run":

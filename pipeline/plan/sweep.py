@@ -14,12 +14,11 @@ from pipeline import files
 from pipeline.config.compose import Combination, from_composed
 from pipeline.errors import ConfigError, LeaseLostError, PipelineError, StageError
 from pipeline.files import Json, encode
-from pipeline.plan.plan import plan, planning_of
+from pipeline.plan.plan import Plan, plan, planning_of
 from pipeline.plan.preflight import Preflight
 from pipeline.plan.run import Run, with_device
 from pipeline.pruning.phases import Phase
 from pipeline.settings.core import Config, SweepConfig
-from pipeline.stages.base import Planning
 from pipeline.stages.probe import probe_recipe
 from pipeline.stages.prune import decisions_recipe
 from pipeline.stages.shared.phases import phases_of
@@ -49,19 +48,19 @@ def _all(
     problems: Sequence[str] = (),
 ) -> list[T]:
     """What the checks give. Raises ``ConfigError`` with every problem and where it comes up."""
-    results, labels_of = [], defaultdict(list)
+    results, found = [], defaultdict(list)
     for check, label in zip(checks, labels(overrides), strict=True):
         try:
             results.append(check())
         except ConfigError as error:
             for problem in error.problems:
-                labels_of[problem].append(label)
-    labelled = [
+                found[problem].append(label)
+    told = [
         problem if len(where) == len(checks) else f"{problem} (in {'; '.join(where)})"
-        for problem, where in labels_of.items()
+        for problem, where in found.items()
     ]
-    if problems or labelled:
-        raise ConfigError([*problems, *labelled])
+    if problems or told:
+        raise ConfigError([*problems, *told])
     return results
 
 
@@ -92,13 +91,13 @@ class Sweep:
         name = configs[0].sweep.name or _name(overrides, sources[0].name)
         named = [config.model_copy(update={"sweep": SweepConfig(name=name)}) for config in configs]
         store = Store(configs[0].store_dir)
-        plannings = [
-            planning_of(with_device(config), source, store)
+        alone = [
+            plan(planning_of(with_device(config), source, store))
             for config, source in zip(named, sources, strict=True)
         ]
         runs = [
-            Run.planned(replace(planning, reach=reach), store)
-            for planning, reach in zip(plannings, reaches(plannings, store), strict=True)
+            Run.planned(plan(replace(each.planning, reach=reach)) if reach else each, store)
+            for each, reach in zip(alone, reaches(alone, store), strict=True)
         ]
         folders: dict[Path, tuple[str, ...]] = {}
         distinct: dict[Path, Run] = {}
@@ -192,26 +191,25 @@ def _summary(sweep: Sweep, errors: Mapping[Path, str]) -> dict[str, Any]:
     }
 
 
-def reaches(plannings: Sequence[Planning], store: Store) -> list[dict[str, float]]:
+def reaches(plans: Sequence[Plan], store: Store) -> list[dict[str, float]]:
     """For each run, the dimensions that it shares with others and how far any of them goes."""
-    shared: list[dict[str, float]] = [{} for _ in plannings]
+    sharing = _Sharing(plans, store, [{} for _ in plans])
     groups: dict[str, list[int]] = defaultdict(list)
-    for index, planning in enumerate(plannings):
-        planned_alone = plan(planning)
-        if planned_alone.main:
-            planned = replace(planning, planned=planned_alone.by_name)
-            common = {**decisions_recipe(planned), "probe": probe_recipe(planned)}
+    for index, alone in enumerate(plans):
+        if alone.main:
+            common = {**decisions_recipe(alone.planning), "probe": probe_recipe(alone.planning)}
             groups[encode(common)].append(index)
     for members in groups.values():
-        _Sharing(plannings, store, shared).descend(members, 0)
-    return shared
+        sharing.descend(members, 0)
+    return sharing.reaches
 
 
 @dataclass(frozen=True, slots=True)
 class _Sharing:
-    plannings: Sequence[Planning]
+    plans: Sequence[Plan]
+    """Of each run as if it were alone."""
     store: Store
-    shared: list[dict[str, float]]
+    reaches: list[dict[str, float]]
     """What comes of it, by run."""
 
     def descend(self, members: Sequence[int], depth: int) -> None:
@@ -225,7 +223,7 @@ class _Sharing:
             if depth < len(phases):
                 alike[encode(phases[depth].identity())].append(index)
         for group in alike.values():
-            if len({self._prune_key(index) for index in group}) == 1:
+            if len({self.plans[index].key for index in group}) == 1:
                 continue
             same_end: dict[float, list[int]] = defaultdict(list)
             for index in group:
@@ -236,21 +234,16 @@ class _Sharing:
             if max(same_end) > start:
                 to = self._reach(group[0], dimension, max(same_end))
                 for index in group:
-                    self.shared[index][dimension] = to
+                    self.reaches[index][dimension] = to
             for ended in same_end.values():
                 self.descend(ended, depth + 1)
 
     def _phases(self, index: int) -> Sequence[Phase]:
-        return phases_of(self.plannings[index].config)
-
-    def _prune_key(self, index: int) -> str:
-        return plan(self.plannings[index]).key
+        return phases_of(self.plans[index].planning.config)
 
     def _reach(self, index: int, dimension: str, end: float) -> float:
         """``end``, or what a finished stage that serves as well has walked to."""
-        planning = self.plannings[index]
-        planned = replace(planning, planned=plan(planning).by_name)
-        wanted = recipe_of(planned, dimension, end)
+        wanted = recipe_of(self.plans[index].planning, dimension, end)
         farther = [
             recipe["to"]
             for recipe in self.store.finished_recipes(dimension)
