@@ -21,7 +21,6 @@ from support_inputs import (
     write_tokens,
 )
 
-import launch
 from pipeline.executors import executor_named
 from pipeline.jobs import launching
 from pipeline.jobs.cancelling import cancel
@@ -113,7 +112,7 @@ class Bench:
     def launch(self, *overrides: str) -> Launch:
         """As ``launch.py`` does it, in this process."""
         run = self.prepared(*overrides)
-        launch.carry_out([run], lambda: launch.run_here(run))
+        launching.carry_out([run], Console())
         return Launch(run.folder.path.absolute())
 
     def retry(self, run: Launch) -> None:
@@ -173,7 +172,7 @@ def undisturbed(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
         patch.chdir(folder)
         config = configured(*inputs)
         run = Run.prepare(config, check(config))
-        launch.run_here(run)
+        launching.carry_out([run], Console())
     return Launch(folder / run.folder.path)
 
 

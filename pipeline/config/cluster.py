@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, create_model
 
@@ -50,21 +50,31 @@ def cluster_section(given: Json, message: Callable[[Any], str]) -> tuple[Cluster
         return NONE_CHOSEN, [message(missing)]
     executor = find_executor(str(given["name"]))
     if executor is None:
-        expected = " or ".join(repr(executor.name) for executor in executors())
-        return NONE_CHOSEN, [message({
-            "type": "literal_error",
-            "loc": ("cluster", "name"),
-            "input": given["name"],
-            "ctx": {"expected": expected},
-        })]  # fmt: skip
+        return NONE_CHOSEN, [*map(message, _no_such_executor(given["name"]))]
     meaningless = _meaningless(given, executor.section)
     problems = [_of_others(meaningless, executor)] if meaningless else []
     own = {key: value for key, value in given.items() if key not in meaningless}
     try:
         return _with_stages(executor.section).model_validate(own), problems
     except ValidationError as error:
-        details = [{**detail, "loc": ("cluster", *detail["loc"])} for detail in error.errors()]
-        return NONE_CHOSEN, [*problems, *map(message, details)]
+        return NONE_CHOSEN, [*problems, *map(message, _details(error))]
+
+
+def _no_such_executor(name: Json) -> list[Any]:
+    """Pydantic's errors for a name that is none of the executors'."""
+    names = tuple(executor.name for executor in executors())
+    field: Any = (Literal[names], ...)
+    chosen = create_model("Chosen", name=field)
+    try:
+        chosen.model_validate({"name": name})
+    except ValidationError as error:
+        return _details(error)
+    raise AssertionError(name)
+
+
+def _details(error: ValidationError) -> list[Any]:
+    """Pydantic's errors, with the section's name before the keys."""
+    return [{**detail, "loc": ("cluster", *detail["loc"])} for detail in error.errors()]
 
 
 def _meaningless(given: Mapping[str, Json], section: type[ClusterSection]) -> list[str]:

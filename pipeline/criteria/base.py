@@ -51,7 +51,7 @@ class Material:
 
 
 class Criterion(ABC):
-    """How candidates are scored. Knows a live model, nothing of stages, files or SLURM."""
+    """How candidates are scored. Knows a live model, nothing of stages, files or jobs."""
 
     name: str
     """What its scores are called in files, and what other criteria's scores are not mixed with."""

@@ -191,8 +191,8 @@ def executor_of(submission: Submission) -> AnyExecutor:
         raise StageError(f"{submission.folder} is not this user's alone")
     if find_executor(submission.executor) is None:
         module = importlib.import_module(submission.intent["executor_module"])
-        if isinstance(found := getattr(module, "EXECUTOR", None), Executor):
-            register(found)
+        if isinstance(executor := getattr(module, "EXECUTOR", None), Executor):
+            register(executor)
     return executor_named(submission.executor)
 
 

@@ -1,1 +1,1 @@
-"""Perplexity of every candidate. Knows a live model and tokens; no stages, no files, no SLURM."""
+"""Perplexity of every candidate. Knows a live model and tokens; no stages, no files, no jobs."""

@@ -2,9 +2,9 @@
 
 Everything here may raise or take its time; ``wandb_tracker`` keeps that away from the run.
 
-W&B's own process (wandb-core) does the writing. SLURM's warning before a preemption reaches that
-process too and ends it at once; then the same run is opened again. Whoever opens it finds out first
-which steps W&B has, from the server or from the folders of offline runs, and skips them.
+W&B's own process (wandb-core) does the writing. A scheduler's warning before a preemption reaches
+that process too and ends it at once; then the same run is opened again. Whoever opens it finds out
+first which steps W&B has, from the server or from the folders of offline runs, and skips them.
 """
 
 import contextlib

@@ -87,21 +87,6 @@ def test_a_job_that_an_administrator_requeues_goes_on(place: Place, undisturbed:
     assert place.results() == undisturbed.results()
 
 
-def test_a_killed_process_fails_and_a_retry_goes_on(place: Place, undisturbed: Place) -> None:
-    place.launch()
-    wait_for(lambda: place.steps() > 3)
-    for pid in place.processes():
-        os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: place.state == "failed")
-    assert place.cluster.queue() == []
-    job, found = place.job("prune"), place.steps()
-    place.multipruner("retry", str(place.run))
-    place.finish()
-    assert place.job("prune") != job
-    assert place.results() == undisturbed.results()
-    assert found > 3
-
-
 def test_a_failing_stage_cancels_what_needs_it_and_says_its_own_error(
     place: Place, evaluated: list[str]
 ) -> None:

@@ -22,6 +22,7 @@ from support_inputs import (
 from torch import Tensor
 
 from pipeline.data.datasets import (
+    cut_windows,
     dataset_rows,
     draw,
     local_rows,
@@ -29,11 +30,12 @@ from pipeline.data.datasets import (
     ptb_rows,
     wikitext_rows,
 )
-from pipeline.errors import StageError
+from pipeline.errors import ConfigError, StageError
 from pipeline.files import read_json
 from pipeline.models.source import ModelSource, locate
 from pipeline.stages import calibrate
 from pipeline.stages.base import Inputs
+from pipeline.stages.shared import calibration
 from pipeline.stages.shared.calibration import Calibration, prepare
 
 ROWS = [f"row {i}" for i in range(200)]
@@ -295,6 +297,36 @@ def test_a_window_with_one_target_that_counts_is_taken(model: Path, tmp_path: Pa
     file = write_tokens(tmp_path / "tokens.json", block=[[3, 3, 3, 5]])
     windows, _ = tensors(model, "tokens", file)
     assert windows["block"].tolist() == [[3, 3, 3, 5]]
+
+
+# ---- once
+
+
+def test_windows_are_prepared_once_until_a_file_they_depend_on_changes(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text("\n\n".join(ROWS))
+    cut: list[int] = []
+
+    def counted(tokenizer: Any, rows: Any, seqlen: int, most: int | None) -> Tensor:
+        cut.append(seqlen)
+        return cut_windows(tokenizer, rows, seqlen, most)
+
+    monkeypatch.setattr(calibration, "cut_windows", counted)
+    first = prepared(model, "text", file)
+    assert prepared(model, "text", file) == first
+    assert cut == [8, 8], "those for blocks, those for widths"
+    assert prepared(model, "text", file, seqlen=9) != first
+    file.write_text("\n\n".join(reversed(ROWS)))
+    assert prepared(model, "text", file) != first
+    tokenizer = model / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text() + "\n")
+    prepared(model, "text", file)
+    edit_config(model, vocab_size=5)
+    with pytest.raises(ConfigError, match="not in the model's vocabulary of 5"):
+        prepared(model, "text", file)
+    assert len(cut) == 5 * 2
 
 
 # ---- the stage

@@ -4,8 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +33,6 @@ def multipruner(folder: Path, *arguments: str, status: int = 0) -> str:
 def state(folder: Path) -> str:
     (entry,) = json.loads(multipruner(folder, "status", "--json"))
     return str(entry["state"])
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.5)
 
 
 @pytest.fixture(scope="module")
@@ -77,24 +68,6 @@ def test_a_local_run_gives_what_this_process_gives(arguments: list[str], tmp_pat
     assert "prune new" in multipruner(apart, "logs", "here")
     assert "prune: done" in multipruner(apart, "why", "here")
     assert "nothing to submit" in launch(apart, *arguments, "cluster=local")
-
-
-def test_a_run_whose_stages_another_run_has_gets_the_results_too(
-    arguments: list[str], tmp_path: Path
-) -> None:
-    launch(tmp_path, *arguments, "cluster=local")
-    assert "nothing to submit" in launch(tmp_path, *arguments, "cluster=local", "run.name=twin")
-    runs = tmp_path / "outputs/runs"
-    wait_for(lambda: (runs / "here/summary.json").exists() and (runs / "twin/report.html").exists())
-    assert (runs / "twin/steps.jsonl").read_bytes() == (runs / "here/steps.jsonl").read_bytes()
-
-
-def test_a_local_run_is_cancelled(arguments: list[str], tmp_path: Path) -> None:
-    windows = [[3 + (i + j) % 90 for j in range(64)] for i in range(9000)]
-    tokens = write_tokens(tmp_path / "many.json", windows, windows)
-    launch(tmp_path, *arguments, f"calibration.path={tokens}", "cluster=local")
-    assert "cancelled" in multipruner(tmp_path, "cancel", "here")
-    wait_for(lambda: state(tmp_path) == "cancelled")
 
 
 def test_what_an_offline_run_lacks_is_named_before_it_starts(tmp_path: Path) -> None:

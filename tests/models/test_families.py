@@ -9,7 +9,7 @@ from typing import Any
 import families_of_tests
 import pytest
 import torch
-from conftest import SIZES
+from support_models import SIZES
 from torch import Tensor, nn
 from torch.testing import assert_close
 from transformers import (
@@ -26,11 +26,12 @@ from transformers import (
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from pipeline.errors import ConfigError
+from pipeline.models import prunable
 from pipeline.models.families import FAMILIES, families_in
 from pipeline.models.loading import load
 from pipeline.models.prunable import PrunableModel, shape_from_config
 from pipeline.models.source import locate
-from pipeline.pruning.shape import BLOCK_KINDS
+from pipeline.pruning.shape import BLOCK_KINDS, ModelShape
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.units import ATTN, BLOCKS, HEADS, MLP, MLP_CHANNELS, Candidate
 from pipeline.scoring.one_pass import OnePass
@@ -258,6 +259,22 @@ def test_layers_that_differ_are_loaded_from_their_files(
     assert model.shape == source.shape == shape_from_config(uneven_config())
     assert_close(logits(model.model, ids), logits(uneven, ids))
     assert (source.vocabulary_size, source.context_length) == (61, 128)
+
+
+def test_a_shape_is_made_once_for_a_source(
+    uneven: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uneven.save_pretrained(tmp_path)
+    source = locate(str(tmp_path), None, None, trust_remote_code=False)
+    made: list[PretrainedConfig] = []
+
+    def counted(config: PretrainedConfig) -> ModelShape:
+        made.append(config)
+        return shape_from_config(config)
+
+    monkeypatch.setattr(prunable, "shape_from_config", counted)
+    assert source.shape is source.shape
+    assert len(made) == 1
 
 
 def test_modules_that_are_not_as_wide_as_described_are_refused(uneven: PreTrainedModel) -> None:
