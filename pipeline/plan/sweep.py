@@ -48,19 +48,19 @@ def _all(
     problems: Sequence[str] = (),
 ) -> list[T]:
     """What the checks give. Raises ``ConfigError`` with every problem and where it comes up."""
-    results, labels_of = [], defaultdict(list)
+    results, found = [], defaultdict(list)
     for check, label in zip(checks, labels(overrides), strict=True):
         try:
             results.append(check())
         except ConfigError as error:
             for problem in error.problems:
-                labels_of[problem].append(label)
-    labelled = [
+                found[problem].append(label)
+    told = [
         problem if len(where) == len(checks) else f"{problem} (in {'; '.join(where)})"
-        for problem, where in labels_of.items()
+        for problem, where in found.items()
     ]
-    if problems or labelled:
-        raise ConfigError([*problems, *labelled])
+    if problems or told:
+        raise ConfigError([*problems, *told])
     return results
 
 
