@@ -1,4 +1,4 @@
-"""Everything that docs/extending.md adds is added to a copy of the project, and used."""
+"""Everything that the docs add is added to a copy of the project, and used."""
 
 import json
 import re
@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from support_inputs import REPOSITORY, TINY, save_model, write_tokens
 
-FILE = re.compile(r"^`([\w./]+)`\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"`([\w./]+)`:?\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = ("extending.md", "methods.md")
 SMALL = ("prune.target_ratio=20", "run.dir=run", "tracking=none")
 
 
@@ -23,12 +24,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ignored = shutil.ignore_patterns("__pycache__", "stories-5m")
         shutil.copytree(REPOSITORY / name, copy / name, ignore=ignored)
     shutil.copy(REPOSITORY / "launch.py", copy)
-    files = FILE.findall((REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8"))
+    pages = [(REPOSITORY / "docs" / page).read_text(encoding="utf-8") for page in PAGES]
+    files = [file for page in pages for file in FILE.findall(page)]
     for name, text in files:
         assert not (copy / name).exists(), f"{name} is there already"
         (copy / name).parent.mkdir(exist_ok=True)
         (copy / name).write_text(text)
-    assert len(files) == 7
+    assert len(files) == 9
     place = copy / "work"
     save_model(place / "model", num_hidden_layers=3)
     write_tokens(place / "tokens.json")
@@ -46,7 +48,7 @@ def launch(place: Path, *overrides: str) -> Path:
 
 
 def test_the_method_the_stage_and_the_chart_work(project: Path) -> None:
-    run = launch(project, "prune=random_order", "prune.seed=3", "+keep=on", "run.dir=random")
+    run = launch(project, "prune=random", "prune.seed=3", "+keep=on", "run.dir=random")
     steps = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
     assert steps[-1]["ratio_percent"] >= 20
     assert all(step["criterion"] == "random" and 0 <= step["score"] < 1 for step in steps)
@@ -56,11 +58,11 @@ def test_the_method_the_stage_and_the_chart_work(project: Path) -> None:
     assert "Parameters left" in (run / "report.html").read_text()
     assert "Parameters left" in (run / "report.svg").read_text()
 
-    again = launch(project, "prune=random_order", "prune.seed=3", "+keep=on", "run.dir=random")
+    again = launch(project, "prune=random", "prune.seed=3", "+keep=on", "run.dir=random")
     summary = json.loads((again / "summary.json").read_text())
     assert {entry["status"] for entry in summary["stages"].values()} == {"reused"}
 
-    other = launch(project, "prune=random_order", "prune.seed=4", "run.dir=other")
+    other = launch(project, "prune=random", "prune.seed=4", "run.dir=other")
     assert (other / "pruning_config.json").read_text() != (run / "pruning_config.json").read_text()
 
 

@@ -1,14 +1,15 @@
 """From the command line to configurations: Hydra composes, the schema checks."""
 
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.config.overrides import CONF, SEARCH_PATH, check
-from pipeline.config.schema import validate
+from pipeline.config.schema import is_known, validate
 from pipeline.errors import ConfigError
 from pipeline.files import Json
 from pipeline.settings.core import Config
@@ -17,6 +18,7 @@ from pipeline.settings.section import BUILTIN
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+T = TypeVar("T")
 MULTIRUN = ("-m", "--multirun")
 
 
@@ -56,15 +58,16 @@ def compose_command(arguments: list[str], problems: list[str]) -> tuple[list[Com
         rest = [argument for argument in arguments if argument not in MULTIRUN]
         if any(argument.startswith(("sweep=", "+sweep=")) for argument in rest):
             flags = ["--multirun"]  # a chosen sweep is one without the flag, too
-        sys.argv[1:] = [
-            *flags,
-            *rest,
-            f"hydra.sweep.dir={scratch}",
-            "hydra/launcher=plan",
-            SEARCH_PATH,
-        ]
-        try:
+        of_hydra = [f"hydra.sweep.dir={scratch}", "hydra/launcher=plan", SEARCH_PATH]
+
+        def compose(overrides: list[str]) -> None:
+            composed.clear()
+            modes.clear()
+            sys.argv[1:] = [*flags, *overrides, *of_hydra]
             compose_all(task)()
+
+        try:
+            _with_absent_keys(rest, compose)
         except HydraException as error:
             raise ConfigError([*problems, str(error)]) from error
     return composed, RunMode.MULTIRUN in modes
@@ -83,10 +86,31 @@ def compose_overrides(overrides: Sequence[str]) -> Config:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            raw = compose("config", [*checked.arguments, SEARCH_PATH])
+            raw = _with_absent_keys(
+                checked.arguments, lambda given: compose("config", [*given, SEARCH_PATH])
+            )
             return from_composed(raw, checked.problems, overrides)
     except HydraException as error:
         raise ConfigError([*checked.problems, str(error)]) from error
+
+
+def _with_absent_keys(overrides: list[str], compose: Callable[[list[str]], T]) -> T:
+    """What ``compose`` makes of overrides, of keys too that the chosen options do not list.
+
+    Hydra refuses those one by one. The schema knows them, or says to what they mean nothing.
+    """
+    from hydra.errors import HydraException
+
+    while True:
+        try:
+            return compose(overrides)
+        except HydraException as error:
+            refused = re.match(r"Could not override '([^']+)'", str(error))
+            key = refused[1] if refused else ""
+            at = next((i for i, each in enumerate(overrides) if each.startswith(f"{key}=")), None)
+            if at is None or not is_known(key):
+                raise
+            overrides = [*overrides[:at], f"++{overrides[at]}", *overrides[at + 1 :]]
 
 
 def from_composed(

@@ -9,8 +9,6 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from pipeline.config.schema import is_known, unknown_key
-from pipeline.methods import methods
-from pipeline.settings.core import DEFAULT_METHOD, PruneConfig
 from pipeline.settings.secrets import without_secrets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +28,6 @@ class CheckedOverrides:
 def check(arguments: Sequence[str]) -> CheckedOverrides:
     """Sort the command line's arguments into those that can be composed and problems."""
     groups = _groups()
-    absent = _keys_of_methods_not_listed(arguments)
     good: list[str] = []
     problems: list[str] = []
     rest = list(arguments)
@@ -45,27 +42,10 @@ def check(arguments: Sequence[str]) -> CheckedOverrides:
             continue
         wrong = _problem(argument, groups)
         if wrong is None:
-            is_absent = argument.startswith("cluster.") or argument.partition("=")[0] in absent
-            good.append(f"++{argument}" if is_absent else argument)
+            good.append(argument)
         else:
             problems.append(without_secrets(wrong))
     return CheckedOverrides(good, problems)
-
-
-def _keys_of_methods_not_listed(arguments: Sequence[str]) -> set[str]:
-    """Keys that some method has and the chosen options of ``prune`` do not list.
-
-    Hydra refuses them; the schema either knows them, or says to whom they mean nothing.
-    """
-    from omegaconf import OmegaConf
-
-    given = [a.partition("=")[2] for a in arguments if a.partition("=")[0] == PruneConfig.key]
-    names = given[-1].split(",") if given else [DEFAULT_METHOD]
-    files = [CONF / PruneConfig.key / f"{name}.yaml" for name in names]
-    listed = [{str(key) for key in OmegaConf.load(file)} for file in files if file.exists()]
-    every = {key for method in methods().values() for key in method.section.model_fields}
-    absent = every - every.intersection(*listed)
-    return {f"{PruneConfig.key}.{key}" for key in absent}
 
 
 def _problem(argument: str, groups: dict[str, list[str]]) -> str | None:

@@ -24,6 +24,7 @@ from pipeline.stages.prune import decisions_recipe
 from pipeline.stages.shared.phases import phases_of
 from pipeline.stages.walk import recipe_of
 from pipeline.store.folders import SWEEPS, entries_of
+from pipeline.store.leases import awaited_lease
 from pipeline.store.results import Store
 from pipeline.store.summary import Summary
 
@@ -122,7 +123,11 @@ class Sweep:
         return SWEEPS / self.name
 
     def claim(self) -> None:
-        """Write the list of runs. Those of earlier launches stay in it."""
+        """Write the list of runs. Those of other launches stay in it, also of simultaneous ones."""
+        with awaited_lease(self.folder, lambda _: None):
+            self._write_list()
+
+    def _write_list(self) -> None:
         entries = {
             str(path.absolute()): {"run": str(path.absolute()), "overrides": list(given)}
             for path, given in self.overrides.items()

@@ -9,7 +9,12 @@ from pipeline.stages.base import Stage
 @cache
 def stages() -> tuple[Stage, ...]:
     """Every stage, in the order in which they are planned and run."""
-    return tuple(sorted(declared(__name__, "STAGE", Stage), key=lambda stage: stage.order))
+    known = tuple(sorted(declared(__name__, "STAGE", Stage), key=lambda stage: stage.order))
+    for stage in known:
+        before = [other.name for other in known if other.order < stage.order]
+        for name in stage.needs:
+            assert name in before, f"{stage.name} needs {name}; before it are {', '.join(before)}"
+    return known
 
 
 def is_main(name: str) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StageError
 from pipeline.files import encode, publish, read_json, replace
 from pipeline.measure.record import Record
 from pipeline.pruning.records import StepRecord, to_jsonl
@@ -111,9 +111,14 @@ class RunFolder:
         return len(text.splitlines())
 
     def copy_from(self, stage_folder: Path, *names: str) -> None:
-        """Take over files of a finished stage."""
+        """Take over files of a finished stage. Raises ``StageError`` where it has not written one."""
         for name in names:
-            replace(self.path / name, (stage_folder / name).read_text(encoding="utf-8"))
+            try:
+                replace(self.path / name, (stage_folder / name).read_text(encoding="utf-8"))
+            except FileNotFoundError:
+                raise StageError(
+                    f"{stage_folder} lacks {name}, which its stage publishes"
+                ) from None
 
 
 def _default_name(config: Config, key: str, model_name: str) -> str:
