@@ -111,7 +111,7 @@ class RunFolder:
         return len(text.splitlines())
 
     def copy_from(self, stage_folder: Path, *names: str) -> None:
-        """Take over files of a finished stage. Raises ``StageError`` where it has not written one."""
+        """Take over files of a finished stage. Raises ``StageError`` where one is not there."""
         for name in names:
             try:
                 replace(self.path / name, (stage_folder / name).read_text(encoding="utf-8"))
