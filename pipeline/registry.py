@@ -12,10 +12,10 @@ def declared(package: str, name: str, kind: type[T]) -> list[T]:
 
     Modules and packages directly in it count; those that declare no such value do not.
     """
-    found: list[T] = []
+    values: list[T] = []
     for entry in pkgutil.iter_modules(importlib.import_module(package).__path__):
         value = getattr(importlib.import_module(f"{package}.{entry.name}"), name, None)
         if value is not None:
             assert isinstance(value, kind), f"{package}.{entry.name}.{name}"
-            found.append(value)
-    return found
+            values.append(value)
+    return values

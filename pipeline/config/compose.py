@@ -125,13 +125,13 @@ def from_composed(
     OmegaConf.register_new_resolver("builtin", lambda name: str(BUILTIN / name), replace=True)
     unresolved: dict[str, str] = {}
     values = _resolved(raw, "", unresolved)
-    found = [f"{key}: {reason}" for key, reason in unresolved.items()]
+    wrong = [f"{key}: {reason}" for key, reason in unresolved.items()]
     try:
         config = validate(values, {_key(override) for override in overrides})
     except ConfigError as error:
-        found += [p for p in error.problems if p.partition(":")[0] not in unresolved]
-    if problems or found:
-        raise ConfigError([*problems, *found])
+        wrong += [p for p in error.problems if p.partition(":")[0] not in unresolved]
+    if problems or wrong:
+        raise ConfigError([*problems, *wrong])
     return config
 
 

@@ -49,19 +49,19 @@ def _all(
     problems: Sequence[str] = (),
 ) -> list[T]:
     """What the checks give. Raises ``ConfigError`` with every problem and where it comes up."""
-    results, found = [], defaultdict(list)
+    results, labels_of = [], defaultdict(list)
     for check, label in zip(checks, labels(overrides), strict=True):
         try:
             results.append(check())
         except ConfigError as error:
             for problem in error.problems:
-                found[problem].append(label)
-    told = [
+                labels_of[problem].append(label)
+    messages = [
         problem if len(where) == len(checks) else f"{problem} (in {'; '.join(where)})"
-        for problem, where in found.items()
+        for problem, where in labels_of.items()
     ]
-    if problems or told:
-        raise ConfigError([*problems, *told])
+    if problems or messages:
+        raise ConfigError([*problems, *messages])
     return results
 
 

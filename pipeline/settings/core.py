@@ -126,9 +126,9 @@ class Config(Section):
 
     def of(self, section: type[S]) -> S:
         """The section that a stage owns."""
-        found = getattr(self, section.key)
-        assert isinstance(found, section)
-        return found
+        own = getattr(self, section.key)
+        assert isinstance(own, section)
+        return own
 
     @property
     def store_dir(self) -> Path:

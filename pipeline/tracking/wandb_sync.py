@@ -103,15 +103,15 @@ class Sender:
         shutil.rmtree(copies, ignore_errors=True)
         try:
             logs = [_copy(piece, copies, shown) for piece in whole]
-            told = self._run_sync(logs, folder)
+            output = self._run_sync(logs, folder)
             arrived = [is_sent(log) for log in logs]
         finally:
             shutil.rmtree(copies, ignore_errors=True)
         mark_sent(piece.log for piece, has in zip(whole, arrived, strict=True) if has)
         if not all(arrived):
-            raise SyncError(_reason(told))
+            raise SyncError(_reason(output))
         mark_sent(piece.log for piece in pieces)
-        url = re.findall(r"View run .* at (https?://\S+)", told)
+        url = re.findall(r"View run .* at (https?://\S+)", output)
         return Sent(len(whole), url[-1] if url else f"run {last.run_id}")
 
     def _check(self) -> None:
@@ -238,9 +238,9 @@ def _kill_all_of(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def _reason(told: str) -> str:
+def _reason(output: str) -> str:
     """Why the rest was not sent, in one line, from what ``wandb sync`` printed."""
-    errors = [line for line in told.splitlines() if "ERROR" in line]
+    errors = [line for line in output.splitlines() if "ERROR" in line]
     if not errors:
         return "the connection was lost; the rest is sent by the same command when W&B is back"
     return one_line(errors[-1].partition("ERROR")[2])

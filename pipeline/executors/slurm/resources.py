@@ -238,15 +238,15 @@ def _problems(section: type[SlurmSection], settings: str) -> tuple[str, ...]:
             "choose cluster=inline or cluster=local",
         )
     accounting = Accounting.read()
-    found: list[str] = []
+    problems: list[str] = []
     for stage in type(config.stages).model_fields:
         own = {name for name, value in getattr(config.stages, stage) if value not in (None, {})}
         for name, problem in _stage_problems(cluster, accounting, config.of_stage(stage)):
             key = f"cluster.stages.{stage}" if name in own else "cluster"
             text = f"{key}.{name}: {problem}"
-            if text not in found:
-                found.append(text)
-    return tuple(found)
+            if text not in problems:
+                problems.append(text)
+    return tuple(problems)
 
 
 Problem = tuple[str, str]

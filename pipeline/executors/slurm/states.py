@@ -16,13 +16,13 @@ SILENT = "SLURM does not answer"
 def statuses(attempts: Sequence[Attempt]) -> dict[Attempt, JobStatus]:
     """How the jobs of attempts stand. Ids that were never recorded are, where they are found."""
     answer = _Answer.about(attempts)
-    found: dict[Attempt, JobStatus] = {}
+    statuses: dict[Attempt, JobStatus] = {}
     for attempt in attempts:
         job = answer.job_of(attempt)
         if job and attempt.submission.job_id is None:
             attempt.submission.record_job(job.id.partition("_")[0])
-        found[attempt] = _status(job) if job else _without_job(attempt, answer)
-    return found
+        statuses[attempt] = _status(job) if job else _without_job(attempt, answer)
+    return statuses
 
 
 @dataclass(frozen=True, slots=True)
