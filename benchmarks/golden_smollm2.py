@@ -20,8 +20,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.scoring.strategy import Precision, Search, strategy
-
+from pipeline.criteria.perplexity import PerplexityScorer, Precision, Search, losses_in
 from pipeline.models.loading import LiveModel, load, resolve_device
 from pipeline.models.source import locate
 from pipeline.pruning.steps import Step
@@ -59,28 +58,32 @@ def main() -> int:
     }
 
     ways = {
-        kind: strategy(
-            LiveModel(lambda _: model),
-            device,
+        kind: PerplexityScorer(
             arguments.search,
-            arguments.precision,
-            arguments.memory_fraction,
+            *losses_in(
+                arguments.precision,
+                arguments.search,
+                LiveModel(lambda _: model),
+                arguments.memory_fraction,
+                device,
+                None,
+            ),
             audit_every=0,
+            windows=tokens,
+            on_progress=lambda _: None,
         )
-        for kind in windows
+        for kind, tokens in windows.items()
     }
     wrong, worst, evaluations, in_full = [], 0.0, 0, 0
     last: Step | None = None
     started = time.monotonic()
     for reference in golden["steps"][: arguments.steps]:
-        candidates = [
-            Candidate(c["unit"], c["layer"], c["width_after"]) for c in reference["candidates"]
-        ]
-        kind = "width" if candidates[0].unit.endswith("_width") else "block"
+        candidates = [Candidate.from_json(c) for c in reference["candidates"]]
+        kind = "block" if candidates[0].unit.is_whole else "width"
         step_started = time.monotonic()
-        if last and last.chosen.unit.endswith("_width") != (kind == "width"):
+        if last and last.chosen.unit.is_whole != (kind == "block"):
             last = None
-        step = ways[kind].step(0, model.state, candidates, windows[kind], last, lambda _: None)
+        step = ways[kind].step(0, model.state, candidates, last)
         last = step
         evaluations += len(candidates)
         in_full += sum(not s.estimated for s in step.scored)
@@ -90,7 +93,7 @@ def main() -> int:
             if not s.estimated
         )
         first, second = sorted(c["ppl"] for c in reference["candidates"])[:2]
-        chosen = Candidate(**reference["chosen"])
+        chosen = Candidate.from_json(reference["chosen"])
         verdict = "same" if step.chosen == chosen else "OTHER"
         if step.chosen != chosen and second / first - 1 <= NEAR_TIE:
             verdict = "near-tie"
@@ -98,7 +101,7 @@ def main() -> int:
         if error > PPL_TOLERANCE or verdict == "OTHER":
             wrong.append(reference["step"])
         print(
-            f"step {reference['step']:2d}  {chosen.unit:<10} {chosen.layer:2d}  {verdict:<8} "
+            f"step {reference['step']:2d}  {chosen.unit.name:<10} {chosen.layer:2d}  {verdict:<8} "
             f"ppl error {error:.1e}  {time.monotonic() - step_started:5.2f} s"
         )
         model.prune_to(model.state.without(chosen))

@@ -19,8 +19,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from pipeline.distributed.ranks import losses_of
+from pipeline.distributed.ranks import Leader, losses_of
 from pipeline.distributed.start import over_ranks
+from pipeline.executors import ranks
 from pipeline.models.loading import LiveModel, load, resolve_device
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.source import locate
@@ -36,28 +37,28 @@ MEASURE = "measure"
 def main() -> int:
     if sys.argv[1:] == [MEASURE]:
         torch.set_num_threads(1)
-        over_ranks(measure)
+        over_ranks(measure, ranks(os.environ))
         return 0
     alone = None
     print("| ranks | s/step | speed-up |\n| --- | --- | --- |")
-    for ranks in map(int, sys.argv[1:]):
+    for number in map(int, sys.argv[1:]):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += [f"--nproc-per-node={ranks}", __file__, MEASURE]
+        command += [f"--nproc-per-node={number}", __file__, MEASURE]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         out = subprocess.run(  # noqa: S603 - our own interpreter and file
             command, env=environment, check=True, capture_output=True, text=True
         ).stdout
         seconds = float(out.splitlines()[-1])
         alone = alone or seconds
-        print(f"| {ranks} | {seconds:.2f} | {alone / seconds:.2f} |")
+        print(f"| {number} | {seconds:.2f} | {alone / seconds:.2f} |")
     return 0
 
 
-def measure() -> None:
+def measure(leader: Leader | None) -> None:
     """Print the seconds of one step; rank 0 alone does."""
     device = resolve_device("auto")
     live = LiveModel(partial(load_builtin, device))
-    losses = losses_of(live, 0.5, device, keep=False)
+    losses = losses_of(leader, live, 0.5, device, keep=False)
     state = PruningState.dense(load_builtin(device).shape)
     ids = torch.randint(3, 4096, (WINDOWS, SEQLEN), generator=torch.Generator().manual_seed(0))
     windows, candidates = Windows(ids, 2), state.candidates(BLOCKS, 0)

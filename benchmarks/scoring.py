@@ -33,8 +33,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.scoring.strategy import Search, Strategy, strategy
-
+from pipeline.criteria.perplexity import PerplexityScorer, Search, losses_in
 from pipeline.models.blocks import Context
 from pipeline.models.loading import DTYPES, LiveModel, load, resolve_device
 from pipeline.models.prunable import PrunableModel
@@ -193,7 +192,13 @@ def race_table(bench: Bench) -> None:
     windows, model = Windows(torch.tensor(rows), bench.model.model.config.eos_token_id), bench.model
     fraction = bench.arguments.memory_fraction
     ways = {
-        name: strategy(LiveModel(lambda _: model), bench.device, name, "model", fraction, 0)
+        name: PerplexityScorer(
+            name,
+            *losses_in("model", name, LiveModel(lambda _: model), fraction, bench.device, None),
+            audit_every=0,
+            windows=windows,
+            on_progress=lambda _: None,
+        )
         for name in get_args(Search)
     }
     last: dict[str, Step | None] = dict.fromkeys(ways)
@@ -204,9 +209,7 @@ def race_table(bench: Bench) -> None:
         candidates = bench.candidates("block")
         for name, way in ways.items():
             started = time.perf_counter()
-            steps[name] = way.step(
-                index, model.state, candidates, windows, last[name], lambda _: None
-            )
+            steps[name] = way.step(index, model.state, candidates, last[name])
             took[name] = time.perf_counter() - started
             totals[name] += took[name] if index else 0.0  # the first warms up
         last |= steps
@@ -229,10 +232,10 @@ def one_pass(
     if screen is not None:
         twin = model.cast(screen)
         low = LocalLosses(LiveModel(lambda _: twin), fraction, keep=False)
-    strategy = Strategy("exhaustive", exact, low, audit_every=0)
+    scorer = PerplexityScorer("exhaustive", exact, low, 0, windows, lambda _: None)
 
     def work(state: PruningState = model.state) -> None:
-        strategy.step(0, state, candidates, windows, None, lambda _: None)
+        scorer.step(0, state, candidates, None)
 
     return _measured(work)
 
@@ -246,8 +249,9 @@ def forwards(bench: Bench, candidates: Sequence[Candidate], windows: Windows) ->
 
     def work() -> None:
         for candidate in some:
-            block = blocks[candidate.unit.removesuffix("_width"), candidate.layer]
-            block.residual = partial(_without, block.residual, candidate.width_after)
+            (cut,) = candidate.cuts
+            block = blocks[cut.kind, cut.layer]
+            block.residual = partial(_without, block.residual, cut.width_after)
             for ids in windows.ids.to(bench.device).split(1):
                 logits = bench.model.model(ids, use_cache=False).logits[0, :-1].float()
                 float(cross_entropy(logits, ids[0, 1:]))
