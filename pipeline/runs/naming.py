@@ -1,6 +1,6 @@
 """How a run is presented among others: its name, its tags, what it is filtered by."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from pipeline.stages.evaluate import EvaluateConfig
 MOST_TAG_CHARACTERS = 64
 
 
-def job_type(stages: Sequence[PlannedStage]) -> str:
+def job_type(stages: Collection[PlannedStage]) -> str:
     """The stage that a process is for: a run's main one where it is among them, or the last."""
     main = [planned for planned in stages if planned.stage.is_main]
-    return (main or list(stages))[-1].name
+    return max(main or stages, key=lambda planned: planned.stage.order).name
 
 
 def display_name(config: Config, model: str) -> str:

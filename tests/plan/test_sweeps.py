@@ -233,7 +233,7 @@ def test_the_runs_of_a_sweep_are_compared(place: Place, capsys: pytest.CaptureFi
         assert float(row["dense_prefill_ms"]) > 0
         assert float(row["removed_percent"]) >= float(row["target_percent"])
     page = Path("outputs/sweeps/five/comparison.html").read_text()
-    assert page.count('class="chart map"') == 3
+    assert page.count('class="chart run-layers"') == 3
 
 
 def test_a_killed_sweep_goes_on_where_it_was(place: Place) -> None:

@@ -52,6 +52,7 @@ def test_a_tag_that_wandb_would_refuse_is_a_wrong_value() -> None:
         (["calibrate"], "calibrate"),
         (["evaluate"], "evaluate"),
         (["prune", "evaluate"], "prune"),
+        (["evaluate", "dense"], "evaluate"),
     ],
 )
 def test_a_process_is_called_after_its_main_stage(stages: list[str], shown: str) -> None:
