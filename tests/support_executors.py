@@ -56,7 +56,7 @@ def write_inputs(folder: Path) -> list[str]:
     model = save_tokenizer(
         save_model(folder / "tiny", num_hidden_layers=10, hidden_size=32, intermediate_size=48)
     )
-    windows = [[(7 * i + 3 * j) % 100 for j in range(64)] for i in range(240)]
+    windows = [[(7 * i + 3 * j) % 100 for j in range(64)] for i in range(120)]
     return [
         "model=hf",
         f"model.path={model}",

@@ -18,6 +18,7 @@ PartitionName=abrupt Nodes=ALL MaxTime=60 State=UP PriorityTier=1 PreemptMode=RE
 """
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups: one cluster serves all
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == HERE:
