@@ -1,18 +1,22 @@
 """Runs on a SLURM, watched through the programs that a user types."""
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import launch
+from pipeline.executors.slurm import resources
 from pipeline.jobs.status import StageStatus, of_run, run_state
 
 REPOSITORY = Path(__file__).parents[2]
@@ -85,13 +89,16 @@ class Place:
     arguments: list[str]
     cluster: Cluster | None = None
 
-    def start(self, *more: str) -> subprocess.Popen[str]:
-        assert self.cluster
+    def _arguments(self, more: Sequence[str]) -> list[str]:
         flags = [argument for argument in more if argument.startswith("-")]
         rest = [argument for argument in more if argument not in flags]
-        overrides = [*self.arguments, *SMALL, "score.enabled=false", *rest]
+        return [*flags, *self.arguments, *SMALL, "score.enabled=false", *rest]
+
+    def start(self, *more: str) -> subprocess.Popen[str]:
+        """Launch in a process of its own."""
+        assert self.cluster
         return subprocess.Popen(
-            [sys.executable, str(LAUNCH), *flags, *overrides],
+            [sys.executable, str(LAUNCH), *self._arguments(more)],
             cwd=self.folder,
             env=self.cluster.environment,
             stdout=subprocess.PIPE,
@@ -100,10 +107,21 @@ class Place:
         )
 
     def launch(self, *more: str, status: int = 0) -> str:
-        process = self.start(*more)
-        out, errors = process.communicate(timeout=120)
-        assert process.returncode == status, (out, errors)
-        return out + errors
+        """``launch.py`` in this process, which has imported what takes seconds to import."""
+        assert self.cluster
+        out, errors = io.StringIO(), io.StringIO()
+        resources._problems.cache_clear()  # a launch asks the cluster anew
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            redirect_stdout(out),
+            redirect_stderr(errors),
+        ):
+            patch.setattr(sys, "argv", [str(LAUNCH), *self._arguments(more)])
+            patch.chdir(self.folder)
+            for name, value in self.cluster.environment.items():
+                patch.setenv(name, value)
+            assert launch.main() == status, (out.getvalue(), errors.getvalue())
+        return out.getvalue() + errors.getvalue()
 
     def multipruner(self, *arguments: str, status: int = 0) -> str:
         assert self.cluster

@@ -16,8 +16,10 @@ def test_a_chain_of_jobs_gives_what_one_process_gives(
     place: Place, undisturbed: Place, evaluated: list[str]
 ) -> None:
     started = time.monotonic()
-    out = place.launch("score.enabled=true", *evaluated)
+    process = place.start("score.enabled=true", *evaluated)
+    out, errors = process.communicate(timeout=120)
     assert time.monotonic() - started < 15
+    assert process.returncode == 0, errors
     assert "multipruner status" in out
     place.finish()
     assert place.results() == undisturbed.results()
