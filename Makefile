@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo install lint test clean
+.PHONY: demo install lint check test clean
 
 install: $(VENV)/installed
 
@@ -29,6 +29,20 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The tests that matter most: decisions, keys, the disk, the house. Types are checked meanwhile.
+CHECK := tests/test_house.py tests/golden tests/pruning tests/store/test_leases.py \
+	tests/models/test_counts.py tests/models/test_variants.py tests/scoring/test_mixed.py \
+	tests/executors/test_sections.py tests/runs/test_naming.py tests/runs/test_measured_runs.py \
+	tests/report/test_charts.py tests/tracking/test_local_tracker.py
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@$(BIN)/mypy & types=$$!; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup \
+		-m "not gpu and not slurm and not slow" $(CHECK); tests=$$?; \
+	wait $$types && exit $$tests
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup -m "not gpu"

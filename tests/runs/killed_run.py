@@ -31,7 +31,11 @@ import launch
 from pipeline.config.overrides import CONF
 
 IMPORTED_BY_A_LAUNCH = (
-    "pipeline.runs.runner",
+    "pipeline.runs.session",
+    "pipeline.report.drawing.painter",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_pdf",
+    "rich.console",
     "pipeline.plan.preflight",
     "transformers.models.auto.modeling_auto",
     "transformers.models.llama.modeling_llama",
