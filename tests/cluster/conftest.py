@@ -18,12 +18,10 @@ PartitionName=abrupt Nodes=ALL MaxTime=60 State=UP PriorityTier=1 PreemptMode=RE
 """
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups: one cluster serves all
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == HERE:
             item.add_marker(pytest.mark.slurm)
-            item.add_marker(pytest.mark.xdist_group("slurm"))
 
 
 def started(name: str, lines: str = "", **settings: str) -> Iterator[Cluster]:

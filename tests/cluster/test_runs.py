@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from cluster_support import Place, wait_for
 
+pytestmark = pytest.mark.xdist_group("slurm")  # one SLURM serves all of them
+
 
 def test_a_chain_of_jobs_gives_what_one_process_gives(
     place: Place, undisturbed: Place, evaluated: list[str]

@@ -8,6 +8,8 @@ from support_executors import JobSuite, inputs, undisturbed
 
 __all__ = ["inputs", "undisturbed"]
 
+pytestmark = pytest.mark.xdist_group("slurm")  # one SLURM serves all of them
+
 
 class TestSlurm(JobSuite):
     executor = "slurm"
