@@ -131,7 +131,7 @@ def launch(arguments: list[str], tmp_path: Path) -> Launch:
 
 
 @pytest.mark.parametrize(
-    ("kills", "seed"), [(20, 1), pytest.param(30, 2, marks=pytest.mark.slow)], ids=["20", "30"]
+    ("kills", "seed"), [(20, 1), pytest.param(50, 2, marks=pytest.mark.slow)], ids=["20", "50"]
 )
 def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(
     launch: Launch, undisturbed: Path, kills: int, seed: int
