@@ -14,7 +14,6 @@ Whatever search proposes the next run asks with ``launch`` and reads ``run.summa
 sweep (``open_sweep(NAME).launch(...)``) share their work with those before.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,7 +159,8 @@ def launch(*overrides: str) -> Run:
     Inline it is done when this returns. With ``cluster=local`` or ``cluster=slurm`` it is
     submitted; with ``wait=true`` it is followed until it ends. Raises ``ConfigError`` with
     everything that is wrong, and ``StageError`` where a stage cannot go on; the same call goes on
-    from the last step. With ``sweep.name=NAME`` the run joins that sweep.
+    from the last step. With ``sweep.name=NAME`` the run joins that sweep. Nothing is printed:
+    warnings are in the run's summary.
     """
     from rich.console import Console
 
@@ -172,8 +172,7 @@ def launch(*overrides: str) -> Run:
     if config.plan:
         raise ConfigError(["plan: a plan is printed; type: python launch.py plan=true ..."])
     go_offline([config])
-    is_shown = "ipykernel" in os.environ.get("MPLBACKEND", "")
-    console = Console(soft_wrap=True, quiet=not is_shown)
+    console = Console(quiet=True)
     if config.sweep.name:
         command = f"multipruner.open_sweep({config.sweep.name!r})"
         sweep = PlannedSweep.of([config], [overrides], command)

@@ -40,6 +40,20 @@ def wait_for(condition: Callable[[], object], seconds: float = PATIENCE_S) -> No
         time.sleep(0.2)
 
 
+def job_processes(folder: Path) -> list[int]:
+    """The processes that run jobs of what was launched from a folder."""
+    mark = f"pipeline.jobs.job\0{folder}".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes()
+        except OSError:
+            continue
+        if mark in command and command.split(b"\0")[0].endswith(b"python"):
+            found.append(int(path.parent.name))
+    return found
+
+
 def has_been_signalled(pid: int) -> bool:
     """Whether a stopped process has a signal waiting for it, or was woken to take it in."""
     try:
@@ -128,16 +142,7 @@ class Bench:
 
     def processes(self) -> list[int]:
         """The processes that run jobs of this folder."""
-        mark = f"pipeline.jobs.job\0{self.folder}".encode()
-        found = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                command = path.read_bytes()
-            except OSError:
-                continue
-            if mark in command and command.split(b"\0")[0].endswith(b"python"):
-                found.append(int(path.parent.name))
-        return found
+        return job_processes(self.folder)
 
     @property
     def text(self) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support_executors import job_processes
 
 import launch
 from pipeline.executors.slurm import resources
@@ -175,16 +176,7 @@ class Place:
 
     def processes(self) -> list[int]:
         """The processes that run this place's stages."""
-        mark = f"pipeline.jobs.job\0{self.folder}".encode()
-        found = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                command = path.read_bytes()
-            except OSError:
-                continue
-            if mark in command and command.split(b"\0")[0].endswith(b"python"):
-                found.append(int(path.parent.name))
-        return found
+        return job_processes(self.folder)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 90, poll_s: float = 0.2) -> None:
