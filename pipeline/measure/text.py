@@ -1,12 +1,13 @@
 """Windows of a held-out text, for ``pipeline.scoring.one_pass.perplexity``."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from pipeline.data.datasets import ROW_SEPARATOR, dataset_rows
+from pipeline.data.datasets import HUB_DATASETS, ROW_SEPARATOR, dataset_rows
 from pipeline.data.rows import read_rows, read_text
 from pipeline.errors import ConfigError
 from pipeline.scoring.perplexity import Windows
@@ -14,44 +15,91 @@ from pipeline.scoring.perplexity import Windows
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-WIKITEXT2 = "wikitext2"
-"""The name that stands for WikiText-2's raw test text."""
-WIKITEXT2_FILE = Path("wikitext2", "wiki.test.raw")
-"""Its local copy, below the folder of local data."""
+
+@dataclass(frozen=True, slots=True)
+class KnownText:
+    """A text that has a name of its own."""
+
+    title: str
+    file: Path
+    """Its local copy, below the folder of local data."""
+    most_rows: int | None = None
+    """Rows from the start that are taken; None: all."""
+
+    @property
+    def split(self) -> str:
+        """The split of the hub's data set."""
+        return HUB_DATASETS[self.file.parts[0]].split
 
 
-def missing_text(text: str, data_dir: Path | None) -> list[str]:
-    """What keeps ``text_rows`` from finding the text, in words; empty where nothing does."""
-    path = text_file(text, data_dir)
-    if path is None or path.is_file():
-        return []
-    hint = "" if text == WIKITEXT2 else f"; give a .txt or .jsonl file, or {WIKITEXT2}"
-    return [f"{text}: the file {path} does not exist{hint}"]
+KNOWN = {
+    "wikitext2": KnownText("WikiText-2", Path("wikitext2", "wiki.test.raw")),
+    # as many documents as GPTQ and everyone since takes
+    "c4": KnownText("C4", Path("c4", "validation.jsonl"), 1100),
+}
+"""Texts by the names that stand for them."""
 
 
-def text_rows(text: str, data_dir: Path | None) -> list[str]:
-    """The rows of ``text``: ``wikitext2``, or a file.
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text for perplexity, and how much of it is taken."""
 
-    ``wikitext2`` is the raw test text, row by row as the hub has it, from ``data_dir`` or the hub.
-    Of a .jsonl file each row's field "text" is taken; any other file is one row. Raises
-    ``ConfigError`` for a file that is missing or not what its name says, ``StageError`` where the
-    hub does not answer.
-    """
-    if problems := missing_text(text, data_dir):
-        raise ConfigError(problems)
-    path = text_file(text, data_dir)
-    if text == WIKITEXT2 or path is None:
-        return dataset_rows(WIKITEXT2, path, None)
-    if path.suffix == ".jsonl":
-        return [str(row["text"]) for row in read_rows(path, ["text"], None)]
-    return [read_text(path)]
+    name: str
+    """Its row, key and column."""
+    source: str
+    """One of ``KNOWN``, or a file."""
+    most_tokens: int | None
+    """From the start; None takes all."""
+    seqlen: int
+    """Tokens in a window."""
 
+    @property
+    def title(self) -> str:
+        """What it is called."""
+        known = KNOWN.get(self.source)
+        return known.title if known else Path(self.source).name
 
-def text_file(text: str, data_dir: Path | None) -> Path | None:
-    """The local file of ``text``; None where it comes from the hub."""
-    if text == WIKITEXT2:
-        return data_dir and data_dir / WIKITEXT2_FILE
-    return Path(text)
+    @property
+    def split(self) -> str | None:
+        """Of a known text."""
+        known = KNOWN.get(self.source)
+        return known.split if known else None
+
+    def is_whole(self, tokens: int) -> bool:
+        """Whether so many tokens in full windows are all that it has."""
+        return self.most_tokens is None or tokens + self.seqlen <= self.most_tokens
+
+    def file(self, data_dir: Path | None) -> Path | None:
+        """The local file; None where it comes from the hub."""
+        known = KNOWN.get(self.source)
+        if known:
+            return data_dir and data_dir / known.file
+        return Path(self.source)
+
+    def missing(self, data_dir: Path | None) -> list[str]:
+        """What keeps ``rows`` from finding it, in words; empty where nothing does."""
+        path = self.file(data_dir)
+        if path is None or path.is_file():
+            return []
+        known = self.source in KNOWN
+        hint = "" if known else f"; give a .txt or .jsonl file, or {' or '.join(KNOWN)}"
+        return [f"{self.source}: the file {path} does not exist{hint}"]
+
+    def rows(self, data_dir: Path | None) -> list[str]:
+        """Its rows: of a known text as the hub has them, from ``data_dir`` or the hub.
+
+        Of a .jsonl file each row's field "text" is taken; any other file is one row. Raises
+        ``ConfigError`` for a file that is missing or not what its name says, ``StageError`` where
+        the hub does not answer.
+        """
+        if problems := self.missing(data_dir):
+            raise ConfigError(problems)
+        path = self.file(data_dir)
+        if self.source in KNOWN or path is None:
+            return dataset_rows(self.source, path, None)[: KNOWN[self.source].most_rows]
+        if path.suffix == ".jsonl":
+            return [str(row["text"]) for row in read_rows(path, ["text"], None)]
+        return [read_text(path)]
 
 
 def text_windows(

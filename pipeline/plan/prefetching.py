@@ -8,8 +8,8 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.models.source import ModelSource, fetch, locate
 from pipeline.settings.core import Config
 from pipeline.stages.calibrate import CalibrationConfig
-from pipeline.stages.evaluate import EvaluateConfig, data_sources, prunes
-from pipeline.stages.probe import ProbeConfig
+from pipeline.stages.evaluate import EvaluateConfig, data_sources, evaluation_protocol, prunes
+from pipeline.stages.probe import ProbeConfig, probe_protocol
 from pipeline.stages.shared.phases import needs_windows
 
 
@@ -43,7 +43,6 @@ def needed(config: Config, source: ModelSource) -> Iterator[tuple[str, Callable[
     """Everything that a run reads from the hub: its name, and how it is brought."""
     from pipeline.data.datasets import dataset_rows
     from pipeline.measure.accuracy import TaskSet
-    from pipeline.measure.text import text_file, text_rows
 
     sources = data_sources(config)
     data_dir, task_files = sources.data_dir, sources.task_files
@@ -57,10 +56,13 @@ def needed(config: Config, source: ModelSource) -> Iterator[tuple[str, Callable[
     if calibration.path is None and prunes(config) and needs_windows(config):
         name = f"calibration.dataset: {calibration.dataset}"
         yield name, partial(dataset_rows, calibration.dataset, None, calibration.field)
-    texts = {"evaluate.text": evaluate.text, "probe.text": probe.text if probe.every else None}
-    for key, text in texts.items():
-        if text and text_file(text, data_dir) is None:
-            yield f"{key}: {text}", partial(text_rows, text, data_dir)
+    protocols = {"evaluate": evaluation_protocol(config)}
+    if probe.every:
+        protocols["probe"] = probe_protocol(config)
+    for section, protocol in protocols.items():
+        for text in protocol.texts:
+            if text.file(data_dir) is None:
+                yield f"{section}.text: {text.source}", partial(text.rows, data_dir)
     tasks = {*evaluate.tasks, *(probe.tasks if probe.every else [])} - task_files.keys()
     if data_dir is None:
         for task in sorted(tasks):

@@ -153,7 +153,7 @@ def _measurements(config: Config, source: ModelSource) -> list[str]:
     """The model has what measuring needs: a tokenizer, and a context that is long enough."""
     problems = []
     probe, evaluate = config.of(ProbeConfig), config.of(EvaluateConfig)
-    texts = [evaluate.text, *evaluate.tasks]
+    texts: list[str | None] = [*evaluate.sources.values(), *evaluate.tasks]
     texts += [probe.text, *probe.tasks] if probe.every else []
     if any(texts) and not source.tokenizer_files:
         problems.append(
@@ -166,7 +166,7 @@ def _measurements(config: Config, source: ModelSource) -> list[str]:
             probe.prompt_tokens + probe.output_tokens if probe.every and probe.latency else 0
         ),
         "probe.seqlen": probe.seqlen if probe.every and probe.text else 0,
-        "evaluate.seqlen": evaluate.seqlen if evaluate.text else 0,
+        "evaluate.seqlen": evaluate.seqlen if evaluate.sources else 0,
     }
     for key, length in lengths.items():
         if context is not None and length > context:

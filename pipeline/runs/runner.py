@@ -16,6 +16,7 @@ from pipeline.plan.run import Run
 from pipeline.pruning.trajectory import Guard
 from pipeline.runs.display import Display
 from pipeline.runs.listener import RunListener
+from pipeline.stages import probe
 from pipeline.stages.base import Inputs, PlannedStage
 from pipeline.stages.shared.phases import is_reordered
 from pipeline.store.provenance import provenance
@@ -52,6 +53,7 @@ class StageRunner:
         error: BaseException | None = None
         started = time.monotonic()
         try:
+            self._recall()
             for stage in self.plan.stages:
                 if self.only is None or stage.name in self.only or self.store.finished(stage):
                     self._finish(stage)
@@ -64,6 +66,13 @@ class StageRunner:
                 self.listener.write_steps()
                 summary.write(self.folder.path)
         return summary
+
+    def _recall(self) -> None:
+        """Without a probe now, what an earlier launch of the run probed stands beside its steps."""
+        is_probed = any(probe.FILE in stage.stage.keeps for stage in self.plan.stages)
+        if not is_probed and (kept := self.folder.kept(probe.FILE)):
+            self.listener.recall(probe.Probed.read(kept[0]))
+            self.listener.on_note(f"what was probed before is shown: {kept[0]}")
 
     def work(self) -> Work:
         """What was computed here of the stages that this process is to run."""
@@ -84,7 +93,7 @@ class StageRunner:
         entry = self.stages[stage.name]
         if entry.status == "waiting":
             entry = self.stages[stage.name] = StageSummary(key=stage.key, status="reused")
-        self.folder.copy_from(self.store.folder(stage), *stage.stage.publishes)
+        self.folder.take(stage, self.store.folder(stage))
         if stage.stage.replay:
             stage.stage.replay(self.config, self._inputs(stage))
         self.display.stage_ended(stage.name, entry.status, entry.seconds)

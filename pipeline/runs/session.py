@@ -187,8 +187,9 @@ def _track_outcome(
         include={"ratio_percent", "params", "total_params", "steps", "ppl", "dense_ppl"},
         exclude_none=True,
     )
-    for which, evaluation in report.evaluation.items():
-        facts |= evaluation_metrics(which, evaluation.ppl, evaluation.tasks)
+    for evaluated in report.evaluations[:1]:
+        for side in ("dense", "pruned"):
+            facts |= evaluation_metrics(side, evaluated.of(side))
     tracker.summary(facts)
     tracker.table(
         "candidates",

@@ -18,6 +18,9 @@ from pipeline.tracking.wandb_session import new_run_id
 
 CANCELLED = "cancelled.json"
 """The file that says that the user wants nothing more of a run; a launch takes it away."""
+MEASURED = "measured"
+"""Folder of what was measured of the pruned model: STAGE/KEY/FILE, one for each setting."""
+KEY_CHARACTERS = 12
 
 
 class RunFolder:
@@ -110,15 +113,32 @@ class RunFolder:
             return 0
         return len(text.splitlines())
 
-    def copy_from(self, stage_folder: Path, *names: str) -> None:
-        """Take over files of a finished stage. Raises ``StageError`` where one is not there."""
-        for name in names:
+    def take(self, planned: PlannedStage, stage_folder: Path) -> None:
+        """Copy what a finished stage publishes, and keep what stands beside other settings'.
+
+        Raises ``StageError`` where a file is not there.
+        """
+        kept = self.path / MEASURED / planned.name / planned.key[:KEY_CHARACTERS]
+        copies = [(name, self.path / name) for name in planned.stage.publishes]
+        for name, copy in copies + [(name, kept / name) for name in planned.stage.keeps]:
             try:
-                replace(self.path / name, (stage_folder / name).read_text(encoding="utf-8"))
+                text = (stage_folder / name).read_text(encoding="utf-8")
             except FileNotFoundError:
                 raise StageError(
                     f"{stage_folder} lacks {name}, which its stage publishes"
                 ) from None
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            replace(copy, text)
+
+    def kept(self, name: str) -> list[Path]:
+        """Files of a name that stages kept, each of other settings; the last one taken first."""
+        return kept_files(self.path, name)
+
+
+def kept_files(folder: Path, name: str) -> list[Path]:
+    """As ``RunFolder.kept``, for a run's folder."""
+    found = folder.glob(f"{MEASURED}/*/*/{name}")
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 def _default_name(config: Config, key: str, model_name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from support_compare import large_sweep, write_run, write_sweep
-from support_report import ATTACK, Tags
+from support_report import ATTACK, WIKITEXT2, Tags
 
 from pipeline.commands import cli
 from pipeline.commands.compare import gather
@@ -28,7 +28,6 @@ from pipeline.report.output import write_comparison
 from pipeline.report.pages.comparison import comparison_page
 
 LLAMA = {"model__path": "meta-llama/Llama-2-7b-hf"}
-PAPER = {"evaluate__text": "wikitext2", "evaluate__tasks": sorted(FIVE_TASKS)}
 
 
 def read(*folders: Path) -> list[ComparedRun]:
@@ -242,7 +241,8 @@ def test_other_protocols_are_not_compared(tmp_path: Path) -> None:
 
 
 def test_published_points_are_beside_ours_where_the_same_was_measured(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "a", 22, evaluated=sorted(FIVE_TASKS), ppl=9.4, **LLAMA, **PAPER)
+    tasks = sorted(FIVE_TASKS)
+    run = write_run(tmp_path / "a", 22, evaluated=tasks, ppl=9.4, on=WIKITEXT2, **LLAMA)
     runs = read(run)
     published = published_for(runs)
     assert {p.method for p in published.points} == {"dense", "MultiPruner", "BlockPruner"}
