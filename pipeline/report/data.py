@@ -98,6 +98,8 @@ class RunReport:
     steps: tuple[StepRecord, ...] = ()
     records: Mapping[int, Record] = field(default_factory=dict)
     """What a probe measured after a step, by the step's number."""
+    calibration_text: str = ""
+    """What calibration perplexities are taken on, in words."""
     dense_importance: Mapping[str, float | None] | None = None
     """Calibration perplexity of the dense model by dimension."""
     sensitivity: Mapping[str, Sensitivity] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from pipeline.pruning.state import PruningState
 from pipeline.report.data import Evaluated, RunReport, Sensitivity
 from pipeline.runs.listener import RunListener
 from pipeline.settings.core import Config
+from pipeline.stages.calibrate import CalibrationConfig
 from pipeline.store.summary import Summary
 
 
@@ -31,6 +32,7 @@ def report_of(run: Run, listener: RunListener, summary: Summary) -> RunReport:
         steps=tuple(listener.steps),
         records=listener.records,
         sensitivity=_sensitivity(folder / "sensitivity.json"),
+        calibration_text=_calibration_text(config.of(CalibrationConfig)),
         evaluations=tuple(map(_evaluated, run.folder.kept("evaluation.json"))),
         probe_share=summary.probe_share,
         counts={
@@ -44,6 +46,17 @@ def report_of(run: Run, listener: RunListener, summary: Summary) -> RunReport:
 def _shown_settings(config: Config) -> dict[str, Any]:
     settings = config.model_dump(mode="json")
     return {name: settings[name] for name in ("model", "calibration", "prune", "probe", "evaluate")}
+
+
+def _calibration_text(calibration: CalibrationConfig) -> str:
+    """Text and windows in words."""
+    if calibration.dataset == "tokens":
+        return Path(str(calibration.path)).name
+    name = Path(calibration.path).name if calibration.path else calibration.dataset
+    return (
+        f"{name}, {calibration.block_samples:,} rows for blocks, {calibration.width_samples:,} for "
+        f"widths, windows of {calibration.seqlen:,}"
+    )
 
 
 def _sensitivity(path: Path) -> dict[str, Sensitivity]:

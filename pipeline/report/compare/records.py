@@ -155,6 +155,13 @@ class ComparedRun:
         return protocol, measured.get(protocol)
 
 
+def main_protocol(runs: Sequence[ComparedRun], protocols: Iterable[str]) -> str | None:
+    """The way in which most values were measured, the preferred one of equals; None of nothing."""
+    counted = Counter(protocols)
+    places = {protocol: -place for place, protocol in enumerate(runs[0].preferred)} if runs else {}
+    return max(counted, key=lambda each: (counted[each], places.get(each, -1)), default=None)
+
+
 def alike(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
     """The runs with a preference for how most of them were measured; the larger one of equals."""
     done = [run.pruned for run in runs if run.is_done]

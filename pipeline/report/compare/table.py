@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -31,7 +30,7 @@ from pipeline.report.compare.quantities import (
     percent_of_dense,
     value_text,
 )
-from pipeline.report.compare.records import ComparedRun, Measured, Value
+from pipeline.report.compare.records import ComparedRun, Measured, Value, main_protocol
 from pipeline.report.dense_and_pruned import BYTES_PER_MB
 from pipeline.report.wording import NOTHING, number, signed
 
@@ -72,8 +71,9 @@ class TableRow:
 def columns(runs: Sequence[ComparedRun]) -> list[str]:
     """Names of the cells of ``rows``."""
     texts = [f"Perplexity: {protocol}" for protocol in _other_texts(runs)]
-    measures = [name for name, *_ in SHOWN]
-    return ["Setting", "Removed", "Accuracy", "Points", *texts, *measures, "Device", "State"]
+    perplexity, *others = [name for name, *_ in SHOWN]
+    measures = [perplexity, *texts, *others]
+    return ["Setting", "Removed", "Accuracy", "Points", *measures, "Device", "State"]
 
 
 def captions(runs: Sequence[ComparedRun]) -> list[str]:
@@ -85,8 +85,7 @@ def captions(runs: Sequence[ComparedRun]) -> list[str]:
 def _protocol(quantity: Quantity, runs: Sequence[ComparedRun]) -> str | None:
     """How most of the values of a quantity were measured; None without any."""
     values = [value for run in runs if run.is_done and (value := quantity.of(run, True))]
-    counted = Counter(value.protocol for value in values).most_common(1)
-    return counted[0][0] if counted else None
+    return main_protocol(runs, (value.protocol for value in values))
 
 
 def _other_texts(runs: Sequence[ComparedRun]) -> list[str]:
@@ -173,9 +172,6 @@ def _other(value: Value | None, shown: str | None) -> str:
 
 
 def _measures(run: ComparedRun, shown: _Shown, *, pruned: bool) -> Iterator[CellText]:
-    for protocol in shown.other_texts:
-        value = run.perplexity(pruned, protocol)
-        yield CellText(number(value.value if value else None), value.value if value else "")
     for _, quantity, digits in SHOWN:
         value = quantity.of(run, pruned)
         relative = SPEEDS.get(quantity.title, quantity)
@@ -186,6 +182,14 @@ def _measures(run: ComparedRun, shown: _Shown, *, pruned: bool) -> Iterator[Cell
             detail = _other(value, shown.perplexity)
         text = number(value.value if value else None, digits)
         yield CellText(text, value.value if value else "", detail)
+        if quantity is PERPLEXITY:
+            yield from _other_perplexities(run, shown, pruned)
+
+
+def _other_perplexities(run: ComparedRun, shown: _Shown, pruned: bool) -> Iterator[CellText]:
+    for protocol in shown.other_texts:
+        value = run.perplexity(pruned, protocol)
+        yield CellText(number(value.value if value else None), value.value if value else "")
 
 
 def runs_table(name: str, runs: Sequence[ComparedRun]) -> Table:
@@ -197,7 +201,7 @@ def runs_table(name: str, runs: Sequence[ComparedRun]) -> Table:
     for place in says:
         is_text = names[place] in ("Setting", "Device", "State")
         table.add_column(
-            names[place],
+            Text(names[place].replace(": ", ":\n").replace(", ", ",\n")),
             justify="left" if is_text else "right",
             no_wrap=not is_text,
             overflow="fold",
@@ -220,7 +224,8 @@ def _terminal_text(cell: CellText, column: str) -> Text:
     if column == "State" and cell.detail:
         return Text(f"{cell.text}: {cell.detail}")
     if column.startswith(("Accuracy", "Perplexity", "Prefill", "Decode")) and cell.detail:
-        return Text(f"{cell.text} ({cell.detail.removeprefix('speed ')})")
+        gap = " " if cell.detail.startswith("speed ") else "\n"
+        return Text(f"{cell.text}{gap}({cell.detail.removeprefix('speed ')})")
     return Text(cell.text)
 
 
