@@ -17,7 +17,7 @@ class ModelConfig(Section):
     gguf_file: str | None = None
     """Name of a GGUF file in that folder; without it the weights are safetensors."""
     revision: str | None = None
-    """Branch, tag or commit of a hub model."""
+    """Branch, tag or commit of a hub model; a run keeps to the commit that it was at its launch."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of weights and activations."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
