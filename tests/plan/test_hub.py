@@ -1,7 +1,9 @@
 """Models and data of a hub: what a run reads of it stays as it was at its launch."""
 
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from rich.console import Console
 from support_hub import Hub
 from support_inputs import (
+    REPOSITORY,
     configured,
     edit_weights,
     problems_of,
@@ -191,6 +194,16 @@ def test_what_the_hub_does_not_have_is_told_at_once(
     assert multipruner(["prefetch", "-m", "prune.target_ratio=10,200"]) == 2
     (problem,) = told_wrong(capsys)
     assert problem.startswith("prune.target_ratio: 200 is wrong")
+
+
+def test_a_sweep_is_composed_wherever_the_command_is_installed(tmp_path: Path) -> None:
+    (tmp_path / "pipeline").symlink_to(REPOSITORY / "pipeline")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.commands.cli", "prefetch", "-m", "prune.target_ratio=0,1"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, text=True,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.count("prune.target_ratio: 0 is wrong")) == (2, 1)
 
 
 def test_a_retry_is_checked_as_a_launch_is(
