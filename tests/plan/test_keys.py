@@ -28,7 +28,7 @@ EVERYTHING = (
     "model=hf", "model.path=model", "model.device=cpu",
     "calibration=text", "calibration.path=text.txt",
     "probe.every=1", "probe.text=text.txt", "probe.tasks=[own,piqa]", "probe.latency=true",
-    "evaluate.text=wikitext2", "evaluate.tasks=[own,piqa]",
+    "+evaluate.texts.wikitext2=wikitext2", "evaluate.tasks=[own,piqa]",
     "evaluate.data_dir=data", "+evaluate.task_files.own=own.jsonl",
     "sweep.name=sweep",
 )  # fmt: skip
@@ -47,6 +47,7 @@ OTHER: dict[str, Json] = {
     "evaluate.task_files": {"own": "other.jsonl"},
     "evaluate.tasks": ["own"],
     "evaluate.text": "other.txt",
+    "evaluate.texts": {"wikitext2": "other.txt"},
     "probe.tasks": ["own"],
     "probe.text": "other.txt",
     "cluster.name": "local",
