@@ -1,7 +1,7 @@
 """A Hydra launcher that runs nothing: it hands every combination of ``-m`` to ``launch.py``.
 
-Hydra finds it because this folder is beside ``launch.py``. Nothing is submitted before all of the
-combinations are composed, so that they can be one plan.
+Hydra finds it because it is in this folder. Nothing is submitted before all of the combinations are
+composed, so that they can be one plan.
 """
 
 import copy

@@ -15,14 +15,16 @@ def _run(parsed: Namespace) -> None:
 
     from pipeline.executors import executor_named
     from pipeline.jobs import launching
-    from pipeline.plan.run import Run, launched_from
+    from pipeline.plan.run import config_of, launched_from
+    from pipeline.plan.sweep import reopened
 
     paths = [path.absolute() for path in run_folders([parsed.run])]
     with launched_from(paths[0]):
-        runs = [Run.open(path) for path in paths]
-        if executor_named(runs[0].config.cluster.name).is_here:
+        configs = [config_of(path) for path in paths]
+        if executor_named(configs[0].cluster.name).is_here:
             raise PipelineError("this runs in its own process: type its command again")
-        launching.launch(runs, Console(soft_wrap=True))
+        launching.go_offline(configs)
+        launching.launch(reopened(paths), Console(soft_wrap=True))
 
 
 COMMAND = Command("retry", "submit what failed, and what depended on it", _arguments, _run)

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -56,9 +57,12 @@ def run_here(run: Run, console: Console, leader: "Leader | None" = None) -> None
 
 
 def go_offline(configs: Iterable[Config]) -> None:
-    """Tell the hub's libraries, before they are imported."""
+    """Tell the hub's libraries, those too that were imported already."""
     if any(config.cluster.is_offline for config in configs):
         os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+        for name in ("huggingface_hub.constants", "datasets.config"):
+            if module := sys.modules.get(name):
+                setattr(module, "HF_HUB_OFFLINE", True)  # noqa: B010 - read whenever it is asked for
 
 
 def screen() -> Console:

@@ -1,11 +1,10 @@
-"""Downloading what a run needs, and naming what is not there for machines without internet."""
+"""What a run reads from the hub: how it is brought, and what of it is not there."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 
-from pipeline.config.compose import compose_overrides
-from pipeline.errors import ConfigError, PipelineError
-from pipeline.models.source import ModelSource, fetch, locate
+from pipeline.errors import PipelineError
+from pipeline.models.source import ModelSource, fetch
 from pipeline.settings.core import Config
 from pipeline.stages.calibrate import CalibrationConfig
 from pipeline.stages.evaluate import EvaluateConfig, data_sources, evaluation_protocol, prunes
@@ -13,29 +12,12 @@ from pipeline.stages.probe import ProbeConfig, probe_protocol
 from pipeline.stages.shared.phases import needs_windows
 
 
-def prefetch(overrides: Sequence[str]) -> Iterator[str]:
-    """Bring everything into the cache that the launch with these arguments reads from the hub.
-
-    Raises ``ConfigError`` with all that could not be brought.
-    """
-    config = compose_overrides(overrides)
-    model = config.model
-    source = locate(model.path, model.gguf_file, model.revision, model.trust_remote_code)
-    problems: list[str] = []
-    for name, bring in needed(config, source):
-        yield f"fetching {name}"
-        problems += _problem_of(name, bring)
-    if problems:
-        raise ConfigError(problems)
-    yield "everything is in the cache; launch with cluster.offline=true"
-
-
 def missing(config: Config, source: ModelSource) -> list[str]:
     """What a run without internet would not find. The hub's libraries must be offline already."""
     return [
         f"{problem}; on a machine with internet type: multipruner prefetch with the same arguments"
         for name, bring in needed(config, source)
-        for problem in _problem_of(name, bring)
+        for problem in problem_of(name, bring)
     ]
 
 
@@ -52,7 +34,7 @@ def needed(config: Config, source: ModelSource) -> Iterator[tuple[str, Callable[
         config.of(ProbeConfig),
     )
     if source.hub_commit:
-        yield f"model.path: {config.model.path}", partial(fetch, source)
+        yield f"model.path: {source.hub_commit}", partial(fetch, source)
     if calibration.path is None and prunes(config) and needs_windows(config):
         name = f"calibration.dataset: {calibration.dataset}"
         yield name, partial(dataset_rows, calibration.dataset, None, calibration.field)
@@ -69,7 +51,8 @@ def needed(config: Config, source: ModelSource) -> Iterator[tuple[str, Callable[
             yield f"evaluate.tasks: {task}", partial(TaskSet, [task], None, 1, 1)
 
 
-def _problem_of(name: str, bring: Callable[[], object]) -> list[str]:
+def problem_of(name: str, bring: Callable[[], object]) -> list[str]:
+    """Bring something; what is wrong where that does not work."""
     try:
         bring()
     except PipelineError as error:

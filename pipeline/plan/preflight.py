@@ -11,7 +11,8 @@ from pipeline.errors import ConfigError
 from pipeline.executors import executor_named
 from pipeline.files import is_file, is_folder, read_json
 from pipeline.methods import method_of
-from pipeline.models.source import ModelSource, locate
+from pipeline.models.source import ModelSource
+from pipeline.plan.plan import source_of
 from pipeline.plan.prefetching import missing as not_in_cache
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config, ModelConfig
@@ -74,9 +75,7 @@ class Preflight:
     def _find(self, model: ModelConfig) -> list[str]:
         key = model.model_dump_json()
         if key not in self._sources:
-            self._sources[key] = locate(
-                model.path, model.gguf_file, model.revision, model.trust_remote_code
-            )
+            self._sources[key] = source_of(model)
         return []
 
     def _once(self, name: str, part: Callable[[], list[str]], *read: BaseModel) -> list[str]:

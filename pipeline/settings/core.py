@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, SerializeAsAny
 
 from pipeline.settings.cluster import ClusterSection
-from pipeline.settings.section import S, Section
+from pipeline.settings.section import Execution, S, Section
 
 
 class ModelConfig(Section):
@@ -17,17 +17,17 @@ class ModelConfig(Section):
     gguf_file: str | None = None
     """Name of a GGUF file in that folder; without it the weights are safetensors."""
     revision: str | None = None
-    """Branch, tag or commit of a hub model."""
+    """Branch, tag or commit of a hub model; a run keeps to the commit that it was at its launch."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of weights and activations."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes the GPU where there is one."""
-    offload: Literal["none", "cpu", "disk"] = "none"
+    offload: Execution[Literal["none", "cpu", "disk"]] = "none"
     """Where the blocks' weights stay while they do not run, for models larger than the device: none
     keeps them on it; disk is the folder for temporary files (TMPDIR). Never changes a result."""
     attn_implementation: Literal["sdpa", "eager"] = "sdpa"
     """Attention kernel."""
-    trust_remote_code: bool = False
+    trust_remote_code: Execution[bool] = False
     """Whether code that comes with a model may run on this machine."""
 
 
@@ -51,7 +51,7 @@ class ScoringConfig(Section):
     """model: in model.dtype. mixed, for float32: in float16 first, and again in float32 whatever
     rounding could have put first; the same decisions, faster on a GPU."""
 
-    memory_fraction: float = Field(0.7, gt=0, le=1)
+    memory_fraction: Execution[float] = Field(0.7, gt=0, le=1)
     """Share of the free memory (GPU, or main memory without one) that scoring may take."""
 
 
@@ -113,15 +113,15 @@ class Config(Section):
     model: ModelConfig
     prune: PruneConfig
     scoring: ScoringConfig
-    tracking: TrackingConfig
-    cluster: SerializeAsAny[ClusterSection]
-    run: RunConfig
-    sweep: SweepConfig = Field(default_factory=lambda: SweepConfig.model_validate({}))
-    store: StoreConfig
-    plan: Annotated[bool | str, AfterValidator(_is_plan)] = False
+    tracking: Execution[TrackingConfig]
+    cluster: Execution[SerializeAsAny[ClusterSection]]
+    run: Execution[RunConfig]
+    sweep: Execution[SweepConfig] = Field(default_factory=lambda: SweepConfig.model_validate({}))
+    store: Execution[StoreConfig]
+    plan: Execution[Annotated[bool | str, AfterValidator(_is_plan)]] = False
     """true shows what would run, what is done and what it would ask for, and runs nothing; json
     shows it for scripts."""
-    wait: bool = False
+    wait: Execution[bool] = False
     """Follow the jobs until they end; without it the prompt is back once all are submitted."""
 
     def of(self, section: type[S]) -> S:

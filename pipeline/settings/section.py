@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -10,6 +10,20 @@ from pipeline.files import Json
 
 BUILTIN = Path(__file__).parents[1] / "builtin"
 """The model and data that come with the project: ``${builtin:NAME}`` in configurations."""
+
+
+T = TypeVar("T")
+
+
+class _NoResult:
+    """The mark of ``Execution``."""
+
+
+Execution = Annotated[T, _NoResult]
+"""The type of a key, or of a section with all of its keys, that never decides a result.
+
+Every other key does: it is part of a stage's recipe, tells runs apart and says whose a folder is.
+"""
 
 
 class Section(BaseModel):
@@ -26,6 +40,19 @@ class Section(BaseModel):
     def problems(cls, given: Mapping[str, Json]) -> Iterable[str]:  # noqa: ARG003
         """Messages on what is wrong between keys of this section, as they were given."""
         return ()
+
+    @classmethod
+    def decides(cls, key: str) -> bool:
+        """Whether a dotted key may decide a result: it is not declared as ``Execution``."""
+        name, _, rest = key.partition(".")
+        field = cls.model_fields.get(name)
+        if field is None:  # of an earlier version
+            return True
+        inner = field.annotation
+        if _NoResult in field.metadata:
+            return False
+        is_section = isinstance(inner, type) and issubclass(inner, Section)
+        return inner.decides(rest) if is_section and rest else True
 
 
 S = TypeVar("S", bound=Section)

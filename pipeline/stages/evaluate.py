@@ -9,7 +9,7 @@ from pipeline.files import Json, encode, read_json, replace
 from pipeline.measure.record import Record, tasks_protocol
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
-from pipeline.settings.section import Section
+from pipeline.settings.section import Execution, Section
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class EvaluateConfig(Section):
     """Folder of local copies, TASK/SPLIT.jsonl; null takes the hub's."""
     task_files: dict[str, str] = Field(default_factory=dict)
     """Multiple-choice tasks of your own: .jsonl files of {"context", "choices", "label"}."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: Execution[int] = Field(16, ge=1)
     """Sequences that lm-eval scores together."""
     texts: dict[TextName, str] = Field(default_factory=dict)
     """Texts for perplexity, each by a name of yours: a file, wikitext2 or c4; e.g.

@@ -11,7 +11,7 @@ from pipeline.files import encode, publish, read_json, replace
 from pipeline.measure.record import Record
 from pipeline.pruning.records import StepRecord, to_jsonl
 from pipeline.settings.core import Config
-from pipeline.settings.flat import EXECUTION_KEYS, flat
+from pipeline.settings.flat import flat
 from pipeline.stages.base import PlannedStage
 from pipeline.store.folders import RUNS
 from pipeline.tracking.wandb_session import new_run_id
@@ -52,7 +52,7 @@ class RunFolder:
         differ = [
             f"{key} is {theirs.get(key)!r} there and {value!r} here"
             for key, value in ours.items()
-            if theirs.get(key) != value and not key.startswith(EXECUTION_KEYS)
+            if theirs.get(key) != value and config.decides(key)
         ]
         raise ConfigError(
             [

@@ -19,6 +19,7 @@ SETTINGS: dict[str, Any] = {
     "model": {"path": "acme/tiny-1b", "dtype": "float16"},
     "calibration": {"dataset": "alpaca", "seqlen": 2048},
     "prune": {"target_ratio": 10.0, "distribution": [44.0, 52.0, 4.0]},
+    "scoring": {"precision": "model", "memory_fraction": 0.7},
     "probe": {"every": 5, "text": "/data/heldout.txt", "seqlen": 512, "text_tokens": 8192},
     "evaluate": {"tasks": [], "text": None, "seqlen": 2048, "text_tokens": None, "limit": None},
     "tracking": {"name": "none"},

@@ -76,10 +76,17 @@ def test_a_line_joins_runs_that_differ_only_in_their_ratio(large: Comparison) ->
 def test_how_a_run_is_executed_tells_nothing_apart(tmp_path: Path) -> None:
     runs = read(
         write_run(tmp_path / "a", 10, cluster__name="slurm", tracking__name="wandb"),
-        write_run(tmp_path / "b", 20, sweep__name="ratio"),
+        write_run(tmp_path / "b", 20, sweep__name="ratio", scoring__memory_fraction=0.5),
     )
     assert len(groups(runs)) == 1
     assert differing_keys(runs) == ["prune.target_ratio"]
+
+
+def test_runs_that_were_scored_in_other_precisions_are_two_lines(tmp_path: Path) -> None:
+    runs = read(
+        write_run(tmp_path / "a", 10), write_run(tmp_path / "b", 10, scoring__precision="mixed")
+    )
+    assert [group.label for group in groups(runs)] == ["precision model", "precision mixed"]
 
 
 def test_what_the_last_launch_measured_counts(tmp_path: Path) -> None:
