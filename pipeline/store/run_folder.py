@@ -1,12 +1,13 @@
 """A run's folder: what a person looks at. All of it can be written again from the store."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from pipeline.errors import ConfigError, StageError
+from pipeline.errors import ConfigError, LeaseLostError, StageError
 from pipeline.files import encode, publish, read_json, replace
 from pipeline.measure.record import Record
 from pipeline.pruning.records import StepRecord, to_jsonl
@@ -21,6 +22,8 @@ CANCELLED = "cancelled.json"
 MEASURED = "measured"
 """Folder of what was measured of the pruned model: STAGE/KEY/FILE, one for each setting."""
 KEY_CHARACTERS = 12
+CLAIM = ("run.json", "config.yaml", "stages.json", "launch.json")
+"""What ``RunFolder.claim`` writes, in this order."""
 
 
 class RunFolder:
@@ -28,6 +31,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._claim: dict[str, str] = {}
+        self._was_deleted = False
 
     @classmethod
     def of(cls, config: Config, key: str, model_name: str) -> "RunFolder":
@@ -87,6 +92,51 @@ class RunFolder:
         replace(self.path / "launch.json", encode(launch))
         (self.path / CANCELLED).unlink(missing_ok=True)
 
+    def watch(self) -> None:
+        """Take note of what the folder was claimed with, so that a deletion is noticed from now on.
+
+        Raises ``StageError`` where it is gone already.
+        """
+        if self._claim:
+            self.restore()
+        try:
+            self._claim = {name: (self.path / name).read_text(encoding="utf-8") for name in CLAIM}
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StageError(
+                f"{error.filename} was deleted; launch the run again, its steps are kept"
+            ) from None
+        self._was_deleted = False
+
+    def restore(self) -> None:
+        """Write again what the folder was claimed with, where it was deleted.
+
+        Raises ``LeaseLostError`` where another run has it now.
+        """
+        if not self._claim:
+            return
+        try:
+            owner = (self.path / "run.json").read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            owner = None
+        if owner == self._claim["run.json"]:
+            return
+        self._was_deleted = True
+        if owner is None:
+            if publish(self.path / "run.json", self._claim["run.json"]):
+                for name in CLAIM[1:]:
+                    replace(self.path / name, self._claim[name])
+        elif json.loads(owner)["key"] != json.loads(self._claim["run.json"])["key"]:
+            raise LeaseLostError(
+                f"{self.path} was deleted and belongs to another run now; this one stops, its "
+                "steps are kept"
+            )
+
+    @property
+    def was_deleted(self) -> bool:
+        """Whether somebody has deleted the folder since ``watch``."""
+        self.restore()
+        return self._was_deleted
+
     @property
     def tracking_id(self) -> str:
         """The run's id in W&B."""
@@ -95,6 +145,7 @@ class RunFolder:
 
     def write_steps(self, steps: Sequence[StepRecord], records: Mapping[int, Record]) -> None:
         """Write ``steps.jsonl``: what was decided, joined with what was measured."""
+        self.restore()
         lines = [
             dataclasses.replace(
                 step,
