@@ -51,8 +51,9 @@ class Section(BaseModel):
         inner = field.annotation
         if _NoResult in field.metadata:
             return False
-        is_section = isinstance(inner, type) and issubclass(inner, Section)
-        return inner.decides(rest) if is_section and rest else True
+        if rest and isinstance(inner, type) and issubclass(inner, Section):
+            return inner.decides(rest)
+        return True
 
 
 S = TypeVar("S", bound=Section)
