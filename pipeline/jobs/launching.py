@@ -21,7 +21,6 @@ from pipeline.plan.run import Run
 from pipeline.plan.sweep import Sweep
 from pipeline.plan.sweep import run_here as run_sweep_here
 from pipeline.runs.display import Quiet, Terminal
-from pipeline.runs.session import conclude, needs_conclusion, run_all
 from pipeline.settings.core import Config
 
 if TYPE_CHECKING:
@@ -50,6 +49,8 @@ def carry_out(
 
 def run_here(run: Run, console: Console, leader: "Leader | None" = None) -> None:
     """Run a run in this process."""
+    from pipeline.runs.session import run_all
+
     run.claim()
     target = run.config.prune.target_ratio
     display = Terminal(console, target) if console.is_terminal else Quiet(console)
@@ -72,6 +73,8 @@ def screen() -> Console:
 
 def launch(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) -> None:
     """Submit what is missing, and follow it where ``wait`` says so. ``sweep`` has the runs."""
+    from pipeline.runs.session import conclude, needs_conclusion
+
     if sweep:
         sweep.claim()
     executor = executor_named(runs[0].config.cluster.name)
