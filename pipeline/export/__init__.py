@@ -1,0 +1,1 @@
+"""Models that open elsewhere, without this project."""
