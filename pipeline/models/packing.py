@@ -47,7 +47,7 @@ class PackedLayer:
 
     @property
     def widths(self) -> tuple[int, int, int]:
-        """Query heads, key/value heads and intermediate channels: equal for layers that are alike."""
+        """Query heads, key/value heads, intermediate channels: equal for layers that are alike."""
         return (*self.heads, self.intermediate_size)
 
 

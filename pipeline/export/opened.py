@@ -1,0 +1,100 @@
+"""Whether an exported folder opens elsewhere and answers as the live model does.
+
+The folder is opened in a new process that cannot import this project.
+"""
+
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import StageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TOLERANCE = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 3e-2}
+"""Largest difference of logits relative to the largest logit, by number format."""
+CACHED = 8
+"""Tokens that are decoded one by one from the cache, beside the one pass over all of them."""
+
+SCRIPT = f"""
+import sys
+sys.path = [entry for entry in sys.path if entry]
+sys.modules["pipeline"] = sys.modules["multipruner"] = None  # as where nobody has them
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, logging
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+folder, dtype, asked, answer = sys.argv[1:]
+model, info = AutoModelForCausalLM.from_pretrained(
+    folder, dtype=dtype, trust_remote_code=True, output_loading_info=True
+)
+wrong = [name for kind in ("missing", "unexpected", "mismatched") for name in info[kind + "_keys"]]
+assert not wrong, f"weights that do not fit the configuration: {{wrong[:3]}}"
+ids = load_file(asked)["ids"]
+with torch.no_grad():
+    whole = model(ids, use_cache=False).logits
+    start = ids.shape[1] - {CACHED}
+    parts = [model(ids[:, :start], use_cache=True)]
+    for place in range(start, ids.shape[1]):
+        parts.append(model(ids[:, place:place + 1], past_key_values=parts[-1].past_key_values))
+    cached = torch.cat([part.logits for part in parts], dim=1)
+save_file({{"whole": whole.float(), "cached": cached.float()}}, answer)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far two sets of logits are apart."""
+
+    relative: float
+    """Largest difference over the largest logit."""
+    where: str
+    """The first place where they differ by more than is allowed; empty where they do not."""
+
+
+def check(folder: Path, dtype: str, ids: "Tensor", logits: "Tensor") -> float:
+    """Compare the folder's logits on token ids ``[batch, tokens]`` with ``logits``.
+
+    Returns the largest relative difference, of one pass and of decoding from the cache. Raises
+    ``StageError`` with what came first where the folder does not open or answers otherwise.
+    """
+    from safetensors.torch import load_file, save_file
+
+    with tempfile.TemporaryDirectory() as scratch:
+        asked, answer = Path(scratch, "ids.safetensors"), Path(scratch, "logits.safetensors")
+        save_file({"ids": ids.cpu().contiguous()}, asked)
+        command = [sys.executable, "-c", SCRIPT, str(folder.absolute()), dtype, asked, answer]
+        done = subprocess.run(  # noqa: S603 - our own script
+            command, cwd=scratch, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+            raise StageError(f"the exported model does not open: {last}")
+        answers = load_file(answer)
+    found = 0.0
+    for how, words in (("whole", "in one pass"), ("cached", "from the cache")):
+        difference = compare(answers[how], logits, TOLERANCE[dtype])
+        if difference.where:
+            raise StageError(
+                f"the exported model answers otherwise than the live one {words}: its logits "
+                f"differ by {difference.relative:.2g} of the largest, {TOLERANCE[dtype]:g} is "
+                f"allowed; first at {difference.where}"
+            )
+        found = max(found, difference.relative)
+    return found
+
+
+def compare(ours: "Tensor", theirs: "Tensor", allowed: float) -> Difference:
+    """Two sets of logits ``[batch, tokens, vocabulary]``."""
+    theirs = theirs.float().cpu()
+    apart = (ours - theirs).abs() / theirs.abs().max()
+    relative = float(apart.nan_to_num(nan=float("inf")).max())
+    if relative <= allowed:
+        return Difference(relative, "")
+    beyond = (~(apart <= allowed)).any(dim=-1).nonzero()[0].tolist()
+    return Difference(relative, f"token {beyond[1]} of window {beyond[0]}")
