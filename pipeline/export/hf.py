@@ -28,13 +28,13 @@ def write(
         text = modelling.source(packed.family, packed.dense.model_type)
         (folder / modelling.FILE).write_text(text, encoding="utf-8")
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    write_shards(_as(packed, dtype), folder, shard_bytes)
+    write_shards(in_format(packed, dtype), folder, shard_bytes)
     write_tokenizer(packed, source, folder)
 
 
 def configuration(packed: PackedModel, dtype: "torch.dtype") -> dict[str, Any]:
     """``config.json``: of a uniform model as transformers has it, else with each layer's own."""
-    values = packed.config().to_dict()
+    values: dict[str, Any] = packed.config().to_dict()
     for key in OF_THE_DENSE_MODEL:
         values.pop(key, None)
     values["dtype"] = str(dtype).removeprefix("torch.")
@@ -58,6 +58,7 @@ def write_tokenizer(packed: PackedModel, source: "ModelSource", folder: Path) ->
         packed.model.model.generation_config.save_pretrained(folder)
 
 
-def _as(packed: PackedModel, dtype: "torch.dtype") -> Iterator[tuple[str, "torch.Tensor"]]:
+def in_format(packed: PackedModel, dtype: "torch.dtype") -> Iterator[tuple[str, "torch.Tensor"]]:
+    """Every weight in a number format."""
     for name, tensor in packed.tensors():
         yield name, tensor.to(dtype)

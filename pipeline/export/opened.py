@@ -68,7 +68,8 @@ def check(folder: Path, dtype: str, ids: "Tensor", logits: "Tensor") -> float:
     with tempfile.TemporaryDirectory() as scratch:
         asked, answer = Path(scratch, "ids.safetensors"), Path(scratch, "logits.safetensors")
         save_file({"ids": ids.cpu().contiguous()}, asked)
-        command = [sys.executable, "-c", SCRIPT, str(folder.absolute()), dtype, asked, answer]
+        files = [str(asked), str(answer)]
+        command = [sys.executable, "-c", SCRIPT, str(folder.absolute()), dtype, *files]
         done = subprocess.run(  # noqa: S603 - our own script
             command, cwd=scratch, capture_output=True, text=True, check=False
         )

@@ -156,11 +156,40 @@ class Block(nn.Module):
                 narrowed[f"{projection.name}.{name}"] = tensor
         return narrowed
 
+    def padded(self, width: int) -> dict[str, Tensor]:
+        """The body's parameters in a block of ``width`` channels, the new ones all zeros.
+
+        Adds to the hidden states what this block adds: heads without values and channels that do
+        not reach the output.
+        """
+        if self.offloaded:
+            self.offloaded.bring()
+        tensors: dict[str, Tensor] = dict(self.body.named_parameters())
+        for projection in self.layout.projections:
+            linear = self._linear(projection)
+            for name, parameter in linear.named_parameters():
+                tensor: Tensor = parameter
+                for cut, dim, segments in _cut_tensors(linear, projection):
+                    if cut is parameter:
+                        parts = [
+                            _with_zeros(part, dim, self.channels.segment_length(segment, width))
+                            for segment, part in self._split(cut, dim, segments, self.width)
+                        ]
+                        tensor = torch.cat(parts, dim)
+                tensors[f"{projection.name}.{name}"] = tensor
+        return tensors
+
     def _split(
         self, tensor: Tensor, dim: int, segments: Sequence[Segment], width: int
     ) -> list[tuple[Segment, Tensor]]:
         lengths = [self.channels.segment_length(segment, width) for segment in segments]
         return list(zip(segments, tensor.split(lengths, dim), strict=True)) if segments else []
+
+
+def _with_zeros(part: Tensor, dim: int, length: int) -> Tensor:
+    missing = list(part.shape)
+    missing[dim] = length - part.shape[dim]
+    return torch.cat([part, part.new_zeros(missing)], dim)
 
 
 def _cut_tensors(

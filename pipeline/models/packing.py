@@ -4,11 +4,14 @@ Blocks that are left are paired anew, each attention with the MLP that follows i
 they came from: as many layers as that needs, and exact, since norms move with their blocks and
 neither rotary embeddings nor masks depend on the layer. What the cache must know of an attention
 (its type, e.g. a sliding window) moves with it.
+
+The first layer always has an attention, one of zeros where it lost its own: engines ask the first
+layer's cache how long a sequence is.
 """
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -21,22 +24,53 @@ from pipeline.pruning.shape import BLOCK_KINDS, BlockKind
 
 
 @dataclass(frozen=True, slots=True)
+class PackedBlock:
+    """A block as it is written: with zeros where ``width`` is more than it has."""
+
+    block: Block
+    width: int
+
+    @classmethod
+    def of(cls, block: Block) -> "PackedBlock":
+        """The block as it is."""
+        return cls(block, block.width)
+
+    @property
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The block's weights by their names inside a layer."""
+        block, layout = self.block, self.block.layout
+        if block.offloaded:
+            block.offloaded.bring()
+        is_padded = self.width > block.width
+        body = block.padded(self.width) if is_padded else dict(block.body.named_parameters())
+        yield from ((f"{layout.body}.{name}", tensor) for name, tensor in body.items())
+        for name, norm in ((layout.norm_before, block.norm_before),
+                           (layout.norm_after, block.norm_after)):  # fmt: skip
+            if name:
+                yield from ((f"{name}.{inner}", t) for inner, t in norm.named_parameters())
+
+
+@dataclass(frozen=True, slots=True)
 class PackedLayer:
     """One layer: an attention and the MLP behind it; None where there is none."""
 
-    attn: Block | None
-    mlp: Block | None
+    attn: PackedBlock | None
+    mlp: PackedBlock | None
 
-    def block(self, kind: BlockKind) -> Block | None:
+    def block(self, kind: BlockKind) -> PackedBlock | None:
         """The layer's attention or MLP."""
         return self.attn if kind == "attn" else self.mlp
+
+    def with_block(self, kind: BlockKind, block: PackedBlock) -> "PackedLayer":
+        """The layer with another attention or MLP."""
+        return replace(self, attn=block) if kind == "attn" else replace(self, mlp=block)
 
     @property
     def heads(self) -> tuple[int, int]:
         """Query heads and key/value heads; zeros without an attention."""
         if self.attn is None:
             return 0, 0
-        channels, width = self.attn.channels, self.attn.width
+        channels, width = self.attn.block.channels, self.attn.width
         assert isinstance(channels, Heads)
         return width // channels.head_dim, width // channels.group_width
 
@@ -49,6 +83,10 @@ class PackedLayer:
     def widths(self) -> tuple[int, int, int]:
         """Query heads, key/value heads, intermediate channels: equal for layers that are alike."""
         return (*self.heads, self.intermediate_size)
+
+
+WIDTHS = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
+"""What the configuration calls ``PackedLayer.widths``."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +103,27 @@ class PackedModel:
         """Pair the blocks of ``model``, whose dense configuration is ``dense``."""
         layers = list(_paired(model.blocks))
         if not layers or layers[0].attn is None:
-            first = PackedLayer(_zero_attention(model, dense), layers[0].mlp if layers else None)
-            layers = [first, *layers[1:]]
+            first = layers.pop(0) if layers else PackedLayer(None, None)
+            layers.insert(0, first.with_block("attn", _zeros("attn", model, dense)))
         return cls(model, dense, tuple(layers))
+
+    def padded(self, kinds: Collection[BlockKind], *, whole: bool) -> "PackedModel":
+        """With blocks of these kinds as wide as the widest of them, by zeros; all the same.
+
+        ``whole``: a layer that lost its block gets one of zeros, too.
+        """
+        layers = list(self.layers)
+        for kind in kinds:
+            found = [block for layer in layers if (block := layer.block(kind))]
+            zeros = [_zeros(kind, self.model, self.dense)] if whole and not found else []
+            width = max((block.width for block in [*found, *zeros]), default=0)
+            for index, layer in enumerate(layers):
+                block = layer.block(kind)
+                if block is None and whole:
+                    block = _zeros(kind, self.model, self.dense)
+                if block:
+                    layers[index] = layer.with_block(kind, replace(block, width=width))
+        return replace(self, layers=tuple(layers))
 
     @property
     def family(self) -> Family:
@@ -76,17 +132,18 @@ class PackedModel:
 
     @property
     def head_dim(self) -> int:
-        """Channels of a head; of every layer."""
-        return next(
-            heads.head_dim
-            for layer in self.family.describe(self.dense)
-            if layer.attn and isinstance(heads := layer.attn.channels, Heads)
-        )
+        """Channels of a head, the same in every layer."""
+        return _heads(self.model, self.dense).head_dim
 
     @property
     def is_uniform(self) -> bool:
         """Whether all layers are alike and whole: an ordinary model of the family."""
         return len({layer.widths for layer in self.layers}) == 1 and all(self.layers[0].widths)
+
+    @property
+    def widest(self) -> tuple[int, ...]:
+        """The largest of each of ``PackedLayer.widths``."""
+        return tuple(max(of_all) for of_all in zip(*(x.widths for x in self.layers), strict=True))
 
     def config(self) -> PretrainedConfig:
         """The configuration that says what each layer has.
@@ -100,9 +157,8 @@ class PackedModel:
         text.num_hidden_layers = len(self.layers)
         if getattr(text, "layer_types", None):
             text.layer_types = self._layer_types(text.layer_types)
-        widest = [max(of_all) for of_all in zip(*(x.widths for x in self.layers), strict=True)]
         if self.is_uniform:
-            for name, value in zip(WIDTHS, widest, strict=True):
+            for name, value in zip(WIDTHS, self.widest, strict=True):
                 setattr(text, name, value)
             return config
         text.allow_global_per_layer_attribute_access = True
@@ -113,79 +169,62 @@ class PackedModel:
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight once by its name; tied ones by the first name that they have."""
-        family, model = self.family, self.model.model
-        prefix = f"{family.decoder}.{family.layers}."
-        for name, tensor in model.named_parameters():
+        prefix = f"{self.family.decoder}.{self.family.layers}."
+        for name, tensor in self.model.model.named_parameters():
             if not name.startswith(prefix):
                 yield name, tensor
         for index, layer in enumerate(self.layers):
             for kind in BLOCK_KINDS:
                 if block := layer.block(kind):
-                    for name, tensor in named_weights(block):
-                        yield f"{prefix}{index}.{name}", tensor
+                    yield from ((f"{prefix}{index}.{name}", t) for name, t in block.weights)
 
     def _layer_types(self, dense: list[str]) -> list[str]:
         """Each attention's own; a layer without one has that of the layer before it."""
         types: list[str] = []
         for layer in self.layers:
-            types.append(dense[layer.attn.layer] if layer.attn else types[-1])
+            types.append(dense[layer.attn.block.layer] if layer.attn else types[-1])
         return types
 
 
-WIDTHS = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
-"""What the configuration calls ``PackedLayer.widths``."""
-
-
-def named_weights(block: Block) -> Iterator[tuple[str, Tensor]]:
-    """A block's weights by their names inside a layer. Offloaded ones are brought."""
-    if block.offloaded:
-        block.offloaded.bring()
-    layout = block.layout
-    parts = [(layout.body, block.body), (layout.norm_before, block.norm_before)]
-    if layout.norm_after:
-        parts.append((layout.norm_after, block.norm_after))
-    for name, module in parts:
-        for inner, tensor in module.named_parameters():
-            yield f"{name}.{inner}", tensor
-
-
 def _paired(blocks: list[Block]) -> Iterator[PackedLayer]:
-    waiting: Block | None = None
+    waiting: PackedBlock | None = None
     for block in blocks:
-        if block.kind == "attn":
-            if waiting:
-                yield PackedLayer(waiting, None)
-            waiting = block
-        else:
-            yield PackedLayer(waiting, block)
+        packed = PackedBlock.of(block)
+        if block.kind == "mlp":
+            yield PackedLayer(waiting, packed)
             waiting = None
+            continue
+        if waiting:
+            yield PackedLayer(waiting, None)
+        waiting = packed
     if waiting:
         yield PackedLayer(waiting, None)
 
 
-def _zero_attention(model: PrunableModel, dense: PretrainedConfig) -> Block:
-    """The smallest attention of the family, which adds nothing to what passes it."""
-    config = copy.deepcopy(dense)
-    text, family = model.family.text(config), model.family
-    heads = next(
-        heads
-        for layer in family.describe(dense)
-        if layer.attn and isinstance(heads := layer.attn.channels, Heads)
-    )
+def _heads(model: PrunableModel, dense: PretrainedConfig) -> Heads:
+    """The heads of the first attention that the dense model has."""
+    described = model.family.describe(dense)
+    return next(layer.attn.channels for layer in described if layer.attn)
+
+
+def _zeros(kind: BlockKind, model: PrunableModel, dense: PretrainedConfig) -> PackedBlock:
+    """The smallest block of a kind, which adds nothing to what passes it."""
+    config, family = copy.deepcopy(dense), model.family
+    text, heads = family.text(config), _heads(model, dense)
     text.per_layer_config = None
     text.head_dim, text.num_hidden_layers, text.vocab_size = heads.head_dim, 1, 1
     text.num_attention_heads, text.num_key_value_heads = heads.queries_per_key, 1
-    text.pad_token_id = None
+    text.intermediate_size, text.pad_token_id = 1, None
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[:1]
     tiny = AutoModelForCausalLM.from_config(config, dtype=model.model.dtype)
     (layer,) = tiny.get_submodule(family.decoder).get_submodule(family.layers)
-    description = family.describe(config)[0].attn
+    description = family.describe(config)[0].block(kind)
     assert description
-    block = Block("attn", 0, layer, description)
+    block = Block(kind, 0, layer, description)
     for parameter in block.body.parameters():
         parameter.data.zero_()
-    return block
+    return PackedBlock.of(block)
 
 
 def _overrides(layer: PackedLayer, text: Any) -> dict[str, Any]:

@@ -42,7 +42,7 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
 
 def random_state(dense: PruningState, seed: int) -> PruningState:
     """Up to fourteen pieces gone, of any kind, in any order."""
-    chosen, state = random.Random(seed), dense  # noqa: S311
+    chosen, state = random.Random(seed), dense
     attn_group = dense.shape.layers[0].attn.group_width  # type: ignore[union-attr]
     for _ in range(chosen.randint(1, 14)):
         pieces = [

@@ -143,3 +143,18 @@ def test_it_is_opened_where_nobody_knows_this_project(
     (folder / "model.safetensors").unlink()
     with pytest.raises(StageError, match="does not open"):
         opened.check(folder, "float32", ids, expected)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_padded_it_is_an_ordinary_model(
+    packed: Packed, ids: torch.Tensor, tmp_path: Path, name: str, seed: int
+) -> None:
+    model = packed(name, seed)
+    padded = model.padded(("attn", "mlp"), whole=True)
+    assert padded.is_uniform
+    folder = exported(padded, tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert loaded.config.model_type == model.dense.model_type
+    with torch.no_grad():
+        assert_same(loaded(ids).logits, logits_of(model, ids))

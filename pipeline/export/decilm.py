@@ -1,0 +1,139 @@
+"""The checkpoint that vLLM, SGLang and TensorRT-LLM read: Nvidia's DeciLM (nemotron-nas).
+
+It knows layers without attention or MLP and MLPs of any width. It does not know layers with fewer
+heads: those are filled up with heads of zeros.
+"""
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.export.hf import in_format, write_tokenizer
+from pipeline.export.shards import write_shards
+from pipeline.models.packing import PackedLayer, PackedModel
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.models.source import ModelSource
+
+CONFIGURATION = "configuration_decilm.py"
+QKV_BIAS = {"llama": False, "mistral": False, "qwen2": True}
+"""Families that DeciLM can express, and whether queries, keys and values have biases alone."""
+OF_ANOTHER_FAMILY = ("layer_types", "use_sliding_window", "sliding_window", "max_window_layers")
+
+
+def refused(model_type: str, text: Any) -> str | None:
+    """Why a model cannot be written, in words; None where it can."""
+    if model_type not in QKV_BIAS:
+        return f"DeciLM has no place for what makes a {model_type} model; take hf, or export.pad"
+    types = set(getattr(text, "layer_types", None) or ())
+    if "sliding_attention" in types or (getattr(text, "sliding_window", None) and not types):
+        return "DeciLM attends to everything, and this model has sliding windows; take hf"
+    return None
+
+
+def filled(packed: PackedModel) -> PackedModel:
+    """With the same number of heads in every attention."""
+    return packed.padded(["attn"], whole=False)
+
+
+def zero_heads(packed: PackedModel) -> int:
+    """Query heads of zeros: what was removed and is there again."""
+    own = sum(layer.heads[0] for layer in packed.layers)
+    return sum(layer.heads[0] for layer in filled(packed).layers) - own
+
+
+def write(
+    packed: PackedModel, source: "ModelSource", folder: Path, dtype: "torch.dtype", shard_bytes: int
+) -> None:
+    """Write weights, configuration and tokenizer into an empty folder."""
+    whole = filled(packed)
+    values = configuration(whole, dtype)
+    text = resources.files("pipeline.export").joinpath(f"{CONFIGURATION}.txt")
+    (folder / CONFIGURATION).write_text(text.read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_shards(in_format(whole, dtype), folder, shard_bytes)
+    write_tokenizer(packed, source, folder)
+
+
+def configuration(packed: PackedModel, dtype: "torch.dtype") -> dict[str, Any]:
+    """``config.json``; ``packed`` has as many heads in every attention."""
+    query, key_value, widest = packed.widest
+    values: dict[str, Any] = packed.dense.to_dict()
+    for key in (*OF_ANOTHER_FAMILY, "_name_or_path", "auto_map", "quantization_config"):
+        values.pop(key, None)
+    qkv_bias = QKV_BIAS[packed.dense.model_type]
+    values |= {
+        "model_type": "nemotron-nas",
+        "architectures": ["DeciLMForCausalLM"],
+        "auto_map": {"AutoConfig": f"{CONFIGURATION.removesuffix('.py')}.DeciLMConfig"},
+        "dtype": str(dtype).removeprefix("torch."),
+        "num_hidden_layers": len(packed.layers),
+        "num_attention_heads": query,
+        "num_key_value_heads": key_value,
+        "head_dim": packed.head_dim,
+        "intermediate_size": widest or packed.dense.intermediate_size,
+        "attention_bias": False if qkv_bias else getattr(packed.dense, "attention_bias", False),
+        "mlp_bias": getattr(packed.dense, "mlp_bias", False),
+        "block_configs": [_block(layer, query // key_value) for layer in packed.layers],
+    }
+    return {**values, "qkv_bias": True} if qkv_bias else values
+
+
+def _block(layer: PackedLayer, queries_per_key: int) -> dict[str, Any]:
+    """What a layer has. Without ``ffn_mult`` engines take the width as it stands."""
+    return {
+        "attention": {
+            "no_op": layer.attn is None,
+            "n_heads_in_group": queries_per_key if layer.attn else None,
+            "replace_with_linear": False,
+        },
+        "ffn": {
+            "no_op": layer.mlp is None,
+            "intermediate_size": layer.intermediate_size or None,
+            "replace_with_linear": False,
+        },
+    }
+
+
+def expected(values: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights that vLLM's loader makes of a configuration.
+
+    As its ``nemotron_nas.py`` reads it; lm_head is absent where it is tied.
+    """
+    hidden, heads, dim = values["hidden_size"], values["num_attention_heads"], values["head_dim"]
+    qkv_bias = values["attention_bias"] or values.get("qkv_bias", False)
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (values["vocab_size"], hidden),
+        "model.norm.weight": (hidden,),
+    }
+    if not values["tie_word_embeddings"]:
+        shapes["lm_head.weight"] = (values["vocab_size"], hidden)
+    for index, block in enumerate(values["block_configs"]):
+        prefix = f"model.layers.{index}"
+        attention, ffn = block["attention"], block["ffn"]
+        if not attention["no_op"]:
+            groups = heads // attention["n_heads_in_group"]
+            rows = {"q_proj": heads * dim, "k_proj": groups * dim, "v_proj": groups * dim}
+            for name, length in rows.items():
+                shapes |= _linear(f"{prefix}.self_attn.{name}", length, hidden, bias=qkv_bias)
+            shapes |= _linear(
+                f"{prefix}.self_attn.o_proj", hidden, heads * dim, bias=values["attention_bias"]
+            )
+            shapes[f"{prefix}.input_layernorm.weight"] = (hidden,)
+        if not ffn["no_op"]:
+            width = ffn["intermediate_size"]
+            for name, shape in (
+                ("gate_proj", (width, hidden)), ("up_proj", (width, hidden)),
+                ("down_proj", (hidden, width)),
+            ):  # fmt: skip
+                shapes |= _linear(f"{prefix}.mlp.{name}", *shape, bias=values["mlp_bias"])
+            shapes[f"{prefix}.post_attention_layernorm.weight"] = (hidden,)
+    return shapes
+
+
+def _linear(name: str, rows: int, columns: int, *, bias: bool) -> dict[str, tuple[int, ...]]:
+    weight = {f"{name}.weight": (rows, columns)}
+    return weight | ({f"{name}.bias": (rows,)} if bias else {})
