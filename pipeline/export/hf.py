@@ -2,25 +2,42 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.export import modelling
+from pipeline.export import modelling, opened
+from pipeline.export.base import Exporting, Target, WeightsConfig
 from pipeline.export.shards import write_shards
-from pipeline.models.packing import PackedModel
+from pipeline.files import Json
 
 if TYPE_CHECKING:
     import torch
 
+    from pipeline.models.packing import PackedModel
     from pipeline.models.source import ModelSource
+
+GIGABYTE = 10**9
+
+
+class HfConfig(WeightsConfig):
+    """A folder for transformers and whatever builds on it."""
+
+    pad: bool = False
+    """An ordinary model of the family, with zeros where channels and heads went: opens anywhere
+    without code, and saves whole layers only."""
+
 
 OF_THE_DENSE_MODEL = ("_name_or_path", "quantization_config", "auto_map")
 """Keys of a configuration that say nothing of the exported model."""
 
 
-def write(
-    packed: PackedModel, source: "ModelSource", folder: Path, dtype: "torch.dtype", shard_bytes: int
+def write_folder(
+    packed: "PackedModel",
+    source: "ModelSource",
+    folder: Path,
+    dtype: "torch.dtype",
+    shard_bytes: int,
 ) -> None:
     """Write weights, configuration, tokenizer and what generating takes into an empty folder."""
     values = configuration(packed, dtype)
@@ -32,7 +49,7 @@ def write(
     write_tokenizer(packed, source, folder)
 
 
-def configuration(packed: PackedModel, dtype: "torch.dtype") -> dict[str, Any]:
+def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]:
     """``config.json``: of a uniform model as transformers has it, else with each layer's own."""
     values: dict[str, Any] = packed.config().to_dict()
     for key in OF_THE_DENSE_MODEL:
@@ -47,7 +64,7 @@ def configuration(packed: PackedModel, dtype: "torch.dtype") -> dict[str, Any]:
     return values
 
 
-def write_tokenizer(packed: PackedModel, source: "ModelSource", folder: Path) -> None:
+def write_tokenizer(packed: "PackedModel", source: "ModelSource", folder: Path) -> None:
     """The tokenizer with its chat template, and the dense model's generation settings."""
     if source.tokenizer_files:
         source.tokenizer.save_pretrained(folder)
@@ -58,7 +75,50 @@ def write_tokenizer(packed: PackedModel, source: "ModelSource", folder: Path) ->
         packed.model.model.generation_config.save_pretrained(folder)
 
 
-def in_format(packed: PackedModel, dtype: "torch.dtype") -> Iterator[tuple[str, "torch.Tensor"]]:
+def in_format(packed: "PackedModel", dtype: "torch.dtype") -> Iterator[tuple[str, "torch.Tensor"]]:
     """Every weight in a number format."""
     for name, tensor in packed.tensors():
         yield name, tensor.to(dtype)
+
+
+def torch_dtype(name: str) -> "torch.dtype":
+    """The number format of a name."""
+    import torch
+
+    found = getattr(torch, name)
+    assert isinstance(found, torch.dtype)
+    return found
+
+
+def _packed(exporting: Exporting) -> "PackedModel":
+    if not exporting.settings.pad:
+        return exporting.packed
+    return exporting.packed.padded(["attn", "mlp"], whole=True)
+
+
+def _write(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
+    settings, packed = exporting.settings, _packed(exporting)
+    dtype = settings.dtype or exporting.dtype
+    shard_bytes = int(settings.shard_gb * GIGABYTE)
+    write_folder(packed, exporting.source, folder, torch_dtype(dtype), shard_bytes)
+    return {"dtype": dtype, "layers": len(packed.layers), "needs_code": not packed.is_uniform}
+
+
+def _check(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
+    return opened.check_folder(exporting, folder, exporting.settings.dtype or exporting.dtype)
+
+
+def _refused(_source: "ModelSource", _settings: HfConfig) -> None:
+    """Every family that is pruned can be written."""
+
+
+HOW = """\
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{name}"{code})
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+```
+"""
+
+TARGET = Target("hf", HfConfig, _refused, _write, _check, HOW)

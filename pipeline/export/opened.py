@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import StageError
+from pipeline.files import Json
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from pipeline.export.base import Exporting
 
 TOLERANCE = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 3e-2}
 """Largest difference of logits relative to the largest logit, by number format."""
@@ -29,13 +32,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, logging
 logging.set_verbosity_error()
 logging.disable_progress_bar()
-folder, dtype, asked, answer = sys.argv[1:]
+folder, dtype, device, asked, answer = sys.argv[1:]
 model, info = AutoModelForCausalLM.from_pretrained(
     folder, dtype=dtype, trust_remote_code=True, output_loading_info=True
 )
+model.to(device)
 wrong = [name for kind in ("missing", "unexpected", "mismatched") for name in info[kind + "_keys"]]
 assert not wrong, f"weights that do not fit the configuration: {{wrong[:3]}}"
-ids = load_file(asked)["ids"]
+ids = load_file(asked)["ids"].to(device)
 with torch.no_grad():
     whole = model(ids, use_cache=False).logits
     start = ids.shape[1] - {CACHED}
@@ -43,7 +47,7 @@ with torch.no_grad():
     for place in range(start, ids.shape[1]):
         parts.append(model(ids[:, place:place + 1], past_key_values=parts[-1].past_key_values))
     cached = torch.cat([part.logits for part in parts], dim=1)
-save_file({{"whole": whole.float(), "cached": cached.float()}}, answer)
+save_file({{"whole": whole.float().cpu(), "cached": cached.float().cpu()}}, answer)
 """
 
 
@@ -68,8 +72,8 @@ def check(folder: Path, dtype: str, ids: "Tensor", logits: "Tensor") -> float:
     with tempfile.TemporaryDirectory() as scratch:
         asked, answer = Path(scratch, "ids.safetensors"), Path(scratch, "logits.safetensors")
         save_file({"ids": ids.cpu().contiguous()}, asked)
-        files = [str(asked), str(answer)]
-        command = [sys.executable, "-c", SCRIPT, str(folder.absolute()), dtype, *files]
+        command = [sys.executable, "-c", SCRIPT, str(folder.absolute()), dtype]
+        command += [ids.device.type, str(asked), str(answer)]
         done = subprocess.run(  # noqa: S603 - our own script
             command, cwd=scratch, capture_output=True, text=True, check=False
         )
@@ -88,6 +92,19 @@ def check(folder: Path, dtype: str, ids: "Tensor", logits: "Tensor") -> float:
             )
         found = max(found, difference.relative)
     return found
+
+
+def check_folder(exporting: "Exporting", folder: Path, dtype: str) -> dict[str, Json]:
+    """Compare a folder with the live model that it was written from."""
+    import torch
+
+    live = exporting.packed.model
+    if dtype != exporting.dtype:
+        live = live.cast(getattr(torch, dtype))
+    ids = exporting.ids.to(live.device)
+    with torch.no_grad():
+        logits = live.model(ids, use_cache=False).logits
+    return {"logits_differ_by": check(folder, dtype, ids, logits), "tokens": ids.numel()}
 
 
 def compare(ours: "Tensor", theirs: "Tensor", allowed: float) -> Difference:

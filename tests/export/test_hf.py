@@ -23,7 +23,7 @@ Packed = Callable[..., PackedModel]
 
 def exported(packed: PackedModel, folder: Path, shard_bytes: int = 10**9) -> Path:
     folder.mkdir(exist_ok=True)
-    hf.write(packed, NO_TOKENIZER, folder, torch.float32, shard_bytes)  # type: ignore[arg-type]
+    hf.write_folder(packed, NO_TOKENIZER, folder, torch.float32, shard_bytes)  # type: ignore[arg-type]
     return folder
 
 

@@ -5,17 +5,21 @@ heads: those are filled up with heads of zeros.
 """
 
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.export.hf import in_format, write_tokenizer
-from pipeline.export.shards import write_shards
-from pipeline.models.packing import PackedLayer, PackedModel
+from pipeline.errors import StageError
+from pipeline.export.base import Exporting, Target, WeightsConfig
+from pipeline.export.hf import GIGABYTE, in_format, torch_dtype, write_tokenizer
+from pipeline.export.shards import shapes_in, write_shards
+from pipeline.files import Json, read_json
 
 if TYPE_CHECKING:
     import torch
 
+    from pipeline.models.packing import PackedLayer, PackedModel
     from pipeline.models.source import ModelSource
 
 CONFIGURATION = "configuration_decilm.py"
@@ -27,26 +31,30 @@ OF_ANOTHER_FAMILY = ("layer_types", "use_sliding_window", "sliding_window", "max
 def refused(model_type: str, text: Any) -> str | None:
     """Why a model cannot be written, in words; None where it can."""
     if model_type not in QKV_BIAS:
-        return f"DeciLM has no place for what makes a {model_type} model; take hf, or export.pad"
+        return f"DeciLM has no place for what makes a {model_type} model; take export=hf"
     types = set(getattr(text, "layer_types", None) or ())
     if "sliding_attention" in types or (getattr(text, "sliding_window", None) and not types):
-        return "DeciLM attends to everything, and this model has sliding windows; take hf"
+        return "DeciLM attends to everything, and this model has sliding windows; take export=hf"
     return None
 
 
-def filled(packed: PackedModel) -> PackedModel:
+def filled(packed: "PackedModel") -> "PackedModel":
     """With the same number of heads in every attention."""
     return packed.padded(["attn"], whole=False)
 
 
-def zero_heads(packed: PackedModel) -> int:
+def zero_heads(packed: "PackedModel") -> int:
     """Query heads of zeros: what was removed and is there again."""
     own = sum(layer.heads[0] for layer in packed.layers)
     return sum(layer.heads[0] for layer in filled(packed).layers) - own
 
 
-def write(
-    packed: PackedModel, source: "ModelSource", folder: Path, dtype: "torch.dtype", shard_bytes: int
+def write_folder(
+    packed: "PackedModel",
+    source: "ModelSource",
+    folder: Path,
+    dtype: "torch.dtype",
+    shard_bytes: int,
 ) -> None:
     """Write weights, configuration and tokenizer into an empty folder."""
     whole = filled(packed)
@@ -58,7 +66,7 @@ def write(
     write_tokenizer(packed, source, folder)
 
 
-def configuration(packed: PackedModel, dtype: "torch.dtype") -> dict[str, Any]:
+def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]:
     """``config.json``; ``packed`` has as many heads in every attention."""
     query, key_value, widest = packed.widest
     values: dict[str, Any] = packed.dense.to_dict()
@@ -82,7 +90,7 @@ def configuration(packed: PackedModel, dtype: "torch.dtype") -> dict[str, Any]:
     return {**values, "qkv_bias": True} if qkv_bias else values
 
 
-def _block(layer: PackedLayer, queries_per_key: int) -> dict[str, Any]:
+def _block(layer: "PackedLayer", queries_per_key: int) -> dict[str, Any]:
     """What a layer has. Without ``ffn_mult`` engines take the width as it stands."""
     return {
         "attention": {
@@ -137,3 +145,40 @@ def expected(values: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 def _linear(name: str, rows: int, columns: int, *, bias: bool) -> dict[str, tuple[int, ...]]:
     weight = {f"{name}.weight": (rows, columns)}
     return weight | ({f"{name}.bias": (rows,)} if bias else {})
+
+
+class VllmConfig(WeightsConfig):
+    """A checkpoint for vLLM, SGLang and TensorRT-LLM (nemotron-nas)."""
+
+
+def _refused(source: "ModelSource", _settings: VllmConfig) -> str | None:
+    return refused(source.config.model_type, source.family.text(source.config))
+
+
+def _write(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
+    settings, dtype = exporting.settings, exporting.settings.dtype or exporting.dtype
+    packed, shard_bytes = exporting.packed, int(settings.shard_gb * GIGABYTE)
+    write_folder(packed, exporting.source, folder, torch_dtype(dtype), shard_bytes)
+    if zeros := zero_heads(packed):
+        exporting.note(
+            f"export=vllm: engines know one number of heads, so {zeros} heads that went are there "
+            "again as zeros: what removing them saved is lost"
+        )
+    return {"dtype": dtype, "layers": len(packed.layers), "zero_heads": zeros}
+
+
+def _check(_exporting: Exporting, folder: Path) -> Mapping[str, Json]:
+    """Names and shapes as the loader asks for them; no engine was run."""
+    wanted, found = expected(read_json(folder / "config.json")), shapes_in(folder)
+    if wrong := sorted(set(wanted.items()) ^ set(found.items())):
+        raise StageError(f"vLLM's loader would not take {wrong[0][0]} of the exported model")
+    return {"checked": "names and shapes, as vLLM's loader reads them; no engine was run"}
+
+
+HOW = """\
+```sh
+vllm serve {name} --trust-remote-code
+```
+"""
+
+TARGET = Target("vllm", VllmConfig, _refused, _write, _check, HOW)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from test_hf import SEEDS, Packed, assert_same, logits_of
 from transformers import AutoConfig
 
-from pipeline.export import decilm, modelling
+from pipeline.export import modelling, vllm
 from pipeline.models.packing import PackedModel
 
 NO_TOKENIZER = SimpleNamespace(tokenizer_files=[], folder=Path("/nowhere"), gguf_file=None)
@@ -19,7 +19,7 @@ NAMES = ("llama", "llama_mha")
 
 
 def exported(packed: PackedModel, folder: Path) -> Path:
-    decilm.write(packed, NO_TOKENIZER, folder, torch.float32, 10**9)  # type: ignore[arg-type]
+    vllm.write_folder(packed, NO_TOKENIZER, folder, torch.float32, 10**9)  # type: ignore[arg-type]
     return folder
 
 
@@ -32,7 +32,7 @@ def test_it_has_the_weights_that_the_loader_asks_for(
     values = json.loads((folder / "config.json").read_text())
     weights = load_file(folder / "model.safetensors")
     shapes = {key: tuple(tensor.shape) for key, tensor in weights.items()}
-    assert shapes == decilm.expected(values)
+    assert shapes == vllm.expected(values)
     assert not values["block_configs"][0]["attention"]["no_op"], "vLLM's first layer needs one"
 
 
@@ -84,8 +84,8 @@ def test_its_configuration_is_read_by_attributes_and_written_again(
 
 def test_heads_that_went_are_there_again_as_zeros(packed: Packed) -> None:
     model = packed("llama", attn_widths=(16, 32, 32, 32, 32))
-    assert decilm.zero_heads(model) == 2
-    assert decilm.zero_heads(packed("llama", removed_mlp=(1,))) == 0
+    assert vllm.zero_heads(model) == 2
+    assert vllm.zero_heads(packed("llama", removed_mlp=(1,))) == 0
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_heads_that_went_are_there_again_as_zeros(packed: Packed) -> None:
 )
 def test_what_it_cannot_express_is_refused(name: str, word: str) -> None:
     config = CONFIGS[name]()
-    reason = decilm.refused(config.model_type, config)
+    reason = vllm.refused(config.model_type, config)
     assert reason
     assert word in reason
 
@@ -102,4 +102,4 @@ def test_what_it_cannot_express_is_refused(name: str, word: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_it_can_express_is_not(name: str) -> None:
     config = CONFIGS[name]()
-    assert decilm.refused(config.model_type, config) is None
+    assert vllm.refused(config.model_type, config) is None
