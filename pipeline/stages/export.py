@@ -1,0 +1,142 @@
+"""Stages export_TARGET: the pruned model in files that open elsewhere, checked before they count.
+
+There is one for each target that is enabled. Its folder has the files in ``model``.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, create_model
+
+from pipeline.export import targets
+from pipeline.export.base import Exporting, Target, TargetConfig
+from pipeline.files import Json, encode, read_json, replace
+from pipeline.models.digests import tokenizer_digest
+from pipeline.pruning.state import PruningState
+from pipeline.settings.core import Config
+from pipeline.settings.section import Execution, Section
+from pipeline.stages.base import Inputs, PlannedStage, Planning, Recipe, Stage
+from pipeline.stages.evaluate import EvaluateConfig, given_state
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FOLDER = "model"
+CHECKED_WINDOWS, CHECKED_TOKENS = 2, 128
+"""How much of the calibration windows an exported model is compared on."""
+
+
+class ExportConfig(Section):
+    """The pruned model in files that open elsewhere."""
+
+    key: ClassVar[str] = "export"
+
+    dir: Execution[str | None] = None
+    """Folder below which every target gets one of its own; null is export/ in the run's folder."""
+    upload: Execution[bool] = False
+    """With tracking=wandb: upload the files; else the artifact refers to where they are."""
+
+    def of(self, target: Target) -> TargetConfig:
+        """The section of a target."""
+        own = getattr(self, target.name)
+        assert isinstance(own, TargetConfig)
+        return own
+
+    @property
+    def wanted(self) -> list[Target]:
+        """Targets that are enabled."""
+        return [target for target in targets().values() if self.of(target).enabled]
+
+
+def _section() -> type[ExportConfig]:
+    """With the section of every target."""
+    fields: dict[str, Any] = {
+        target.name: (
+            target.section,
+            Field(default_factory=target.section, description=target.section.__doc__),
+        )
+        for target in targets().values()
+    }
+    return create_model(
+        "ExportConfig", __base__=ExportConfig, __doc__=ExportConfig.__doc__, **fields
+    )
+
+
+def plan(stage: Stage, planning: Planning) -> Iterator[PlannedStage]:
+    """One for each target."""
+    settings = planning.config.of(ExportConfig)
+    if "prune" in planning.planned or planning.config.of(EvaluateConfig).pruning_config:
+        for target in settings.wanted:
+            needs = planning.those(["calibrate", "prune"])
+            yield PlannedStage(stage, f"export_{target.name}", recipe_of(planning, target), needs)
+
+
+def recipe_of(planning: Planning, target: Target) -> Recipe:
+    """What decides the files: the model, what is removed, and how it is written."""
+    own = planning.config.of(ExportConfig).of(target).model_dump(mode="json")
+    given = planning.config.of(EvaluateConfig).pruning_config
+    pruned = (
+        {"pruning_config": planning.digest(Path(given))}
+        if given
+        else {"prune": planning.key("prune")}
+    )
+    tokenizer = tokenizer_digest(planning.source, planning.digest)
+    return {
+        "target": target.name,
+        "version": target.version,
+        "settings": {key: value for key, value in own.items() if key != "enabled"},
+        "model": planning.model,
+        "tokenizer": tokenizer,
+        **pruned,
+    }
+
+
+def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
+    """Write the files, open them elsewhere, and only then give them their name."""
+    from pipeline.models.packing import PackedModel
+
+    target = targets()[inputs.stage.recipe["target"]]
+    state = given_state(config, inputs)
+    live = inputs.live.at(inputs.live.cut(state))
+    exporting = Exporting(
+        PackedModel.of(live, inputs.source.config),
+        inputs.source,
+        config.of(ExportConfig).of(target),
+        config.model.dtype,
+        _windows(inputs),
+        inputs.listener.on_note,
+    )
+    writing, done = out_dir / f".{FOLDER}", out_dir / FOLDER
+    for folder in (writing, done):
+        shutil.rmtree(folder, ignore_errors=True)
+    writing.mkdir(parents=True)
+    inputs.listener.on_note(f"writing {inputs.source.name} for {target.name}")
+    written = target.write(exporting, writing)
+    replace(writing / "pruning_config.json", encode(state.to_pruning_config()))
+    inputs.listener.on_note(f"opening it elsewhere: {target.name}")
+    checked = target.check(exporting, writing)
+    writing.rename(done)
+    size = sum(path.stat().st_size for path in done.rglob("*") if path.is_file())
+    return {"target": target.name, "bytes": size, **written, **checked}
+
+
+def _windows(inputs: Inputs) -> "Tensor":
+    """Calibration windows; made-up ones where nothing is calibrated."""
+    import torch
+
+    from pipeline.stages.shared.calibration import Calibration
+
+    if folder := inputs.results.get("calibrate"):
+        ids = Calibration.read(folder).of("width").ids
+        return ids[:CHECKED_WINDOWS, :CHECKED_TOKENS]
+    generator = torch.Generator().manual_seed(0)
+    shape = (CHECKED_WINDOWS, CHECKED_TOKENS)
+    return torch.randint(inputs.source.vocabulary_size, shape, generator=generator)
+
+
+STAGE = Stage(
+    "export", 70, lambda _: None, run, needs=("prune", "calibrate"), section=_section(), plan=plan,
+    facts=lambda result: {"exports": {result["target"]: result}},
+)  # fmt: skip
