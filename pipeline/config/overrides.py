@@ -48,6 +48,10 @@ def check(arguments: Sequence[str]) -> CheckedOverrides:
     return CheckedOverrides(good, problems)
 
 
+ADDING_UP = ("export",)
+"""Groups of which several options may be chosen at once, as a list."""
+
+
 def _problem(argument: str, groups: dict[str, list[str]]) -> str | None:
     """What is wrong with an override; None where Hydra can compose it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -71,8 +75,10 @@ def _problem(argument: str, groups: dict[str, list[str]]) -> str | None:
     swept = override.is_sweep_override()
     choices = list(override.sweep_string_iterator()) if swept else [override.value()]
     for choice in choices:
-        if choice not in groups[key]:
-            return _unknown_option(key, str(choice), groups[key])
+        several = choice if isinstance(choice, list) and key in ADDING_UP else [choice]
+        for option in several:
+            if option not in groups[key]:
+                return _unknown_option(key, str(option), groups[key])
     return None
 
 

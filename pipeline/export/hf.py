@@ -51,7 +51,7 @@ def write_folder(
 
 def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]:
     """``config.json``: of a uniform model as transformers has it, else with each layer's own."""
-    values: dict[str, Any] = packed.config().to_dict()
+    values: dict[str, Any] = packed.config().to_diff_dict()
     for key in OF_THE_DENSE_MODEL:
         values.pop(key, None)
     values["dtype"] = str(dtype).removeprefix("torch.")
@@ -117,7 +117,7 @@ HOW = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("{name}"{code})
-tokenizer = AutoTokenizer.from_pretrained("{name}")
+tokenizer = AutoTokenizer.from_pretrained("{name}"{code})
 ```
 """
 

@@ -46,6 +46,7 @@ def _write(tensors: dict[str, "Tensor"], path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # safetensors lets nobody else read what it writes
 
 
 def shapes_in(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -140,7 +140,8 @@ class StageRunner:
         facts: dict[str, Json] = {}
         for stage in self.plan.stages:
             if stage.stage.facts and (result := self.store.finished(stage)) is not None:
-                facts |= stage.stage.facts(result)
+                for name, value in stage.stage.facts(result).items():
+                    facts[name] = facts.get(name, {}) | value
         listener = self.listener
         last = listener.steps[-1] if listener.steps else None
         return Summary(
@@ -155,6 +156,7 @@ class StageRunner:
             ppl=last.decision.perplexity if last else None,
             dense_ppl=facts.get("dense_ppl", {}).get(last.dimension) if last else None,
             evaluation=facts.get("evaluation"),
+            exports=facts.get("exports", {}),
             shape=self.shape,
             measured=Measured(dense=listener.dense, pruned=listener.last_record),
             candidates_scored=listener.candidates_scored,

@@ -13,6 +13,7 @@ from pipeline.report.data import RunReport
 from pipeline.report.output import write_report
 from pipeline.report.table import dense_and_pruned_table
 from pipeline.runs.display import Display
+from pipeline.runs.exports import planned_exports, publish_exports
 from pipeline.runs.interruption import Interrupted
 from pipeline.runs.naming import display_name, job_type, mirrored_config, tags
 from pipeline.runs.outcome import report_of
@@ -50,6 +51,8 @@ def run_all(run: Run, display: Display, console: Console, leader: Leader | None 
     console.print(dense_and_pruned_table(report))
     for name in ("", PICTURE, PAGE):
         console.print(f"{'see' if name else 'done'}: {folder.path / name}", highlight=False)
+    for _, exported in planned_exports(run):
+        console.print(f"model: {exported}", highlight=False)
     return summary
 
 
@@ -184,6 +187,7 @@ def _conclude(run: Run, runner: StageRunner, summary: Summary, tracker: Tracker)
     folder = run.folder.path
     report = report_of(run, runner.listener, summary)
     write_report(report, folder)
+    publish_exports(run, report)
     _track_outcome(tracker, runner, summary, report)
     tracker.picture("report", folder / PICTURE)
     return report

@@ -110,8 +110,7 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
 
     settings = config.of(EvaluateConfig)
     measurements = Measurements(config, inputs, evaluation_protocol(config), data_sources(config))
-    shape = inputs.source.shape
-    pruned = PruningState.from_pruning_config(shape, read_json(_pruning_config(config, inputs)))
+    shape, pruned = inputs.source.shape, given_state(config, inputs)
     records = {
         "dense": measurements.of(inputs.live.cut(PruningState.dense(shape))),
         "pruned": measurements.of(inputs.live.cut(pruned)),
@@ -141,11 +140,11 @@ def quality(record: Record) -> Json:
     }
 
 
-def _pruning_config(config: Config, inputs: Inputs) -> Path:
+def given_state(config: Config, inputs: Inputs) -> PruningState:
+    """Where pruning ended, or what the given ``pruning_config.json`` says."""
     given = config.of(EvaluateConfig).pruning_config
-    if given:
-        return Path(given)
-    return inputs.results["prune"] / "pruning_config.json"
+    path = Path(given) if given else inputs.results["prune"] / "pruning_config.json"
+    return PruningState.from_pruning_config(inputs.source.shape, read_json(path))
 
 
 STAGE = Stage(

@@ -104,6 +104,8 @@ class Summary(_Part):
     dense_ppl: float | None = None
     """The dense model's on the windows of the last step's dimension."""
     evaluation: dict[str, Any] | None = None
+    exports: dict[str, Any] = Field(default_factory=dict)
+    """What was written and checked, by target."""
     shape: Shape = None
     measured: Measured = Measured()
     candidates_scored: int = 0

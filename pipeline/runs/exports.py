@@ -1,0 +1,113 @@
+"""What a run exported, put where the user wants it, with its model card."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.export import targets
+from pipeline.export.publish import publish, taken
+from pipeline.files import Json
+from pipeline.plan.run import Run
+from pipeline.report.card import PICTURE, Card, model_card
+from pipeline.report.data import RunReport
+from pipeline.settings.flat import flat
+from pipeline.stages.base import PlannedStage
+from pipeline.stages.export import FOLDER, STAGE, ExportConfig
+
+LICENCE = re.compile(r"^license:\s*[\"']?([\w.+ -]+)", re.MULTILINE)
+
+
+def planned_exports(run: Run) -> Iterator[tuple[PlannedStage, Path]]:
+    """The run's exports, and the folder of each."""
+    base = run.config.of(ExportConfig).dir
+    for planned in run.plan.stages:
+        if planned.stage is STAGE:
+            folder = Path(base) if base else run.folder.path / "export"
+            yield planned, folder / planned.recipe["target"]
+
+
+def problems(run: Run) -> list[str]:
+    """Folders that are something else already."""
+    found = (taken(folder, run.plan.key) for _, folder in planned_exports(run))
+    return [f"export.dir: {problem}" for problem in found if problem]
+
+
+def publish_exports(run: Run, report: RunReport) -> list[Path]:
+    """Put every finished export into its folder, with a card; returns the folders."""
+    picture = run.folder.path / PICTURE
+    folders = []
+    for planned, folder in planned_exports(run):
+        result = run.store.finished(planned)
+        if result is None:
+            continue
+        card = model_card(report, _card(run, planned, result))
+        more = {"README.md": card.encode(), PICTURE: picture.read_bytes()}
+        files = run.store.folder(planned) / FOLDER
+        publish(files, folder, more, run.plan.key, {"key": planned.key, "result": result})
+        folders.append(folder)
+    return folders
+
+
+def _card(run: Run, planned: PlannedStage, result: Mapping[str, Json]) -> Card:
+    target = targets()[planned.recipe["target"]]
+    hub = run.source.hub_commit
+    settings = run.config.model_dump(mode="json")
+    shown: dict[str, Any] = {
+        key: value
+        for key, value in flat({"prune": settings["prune"]}).items()
+        if value is not None
+    }
+    calibration = settings["calibration"]
+    shown["calibration"] = _text_name(calibration)
+    shown["calibration.seqlen"] = calibration["seqlen"]
+    return Card(
+        base_model=hub.partition("@")[0] if hub else run.source.name,
+        licence=_licence(run.source.folder),
+        how_to_open=target.how_to_open.replace("{name}", _example_name(run)).replace(
+            "{code}", ", trust_remote_code=True" if result.get("needs_code") else ""
+        ),
+        settings=shown,
+        facts=list(_facts(result)),
+    )
+
+
+def _text_name(calibration: Mapping[str, Any]) -> str:
+    """The calibration text without a path."""
+    path = calibration.get("path")
+    return Path(path).name if path else str(calibration["dataset"])
+
+
+def _example_name(run: Run) -> str:
+    return f"{run.source.name}-pruned"
+
+
+def _facts(result: Mapping[str, Json]) -> Iterator[str]:
+    """What there is to know of the files, in sentences."""
+    yield f"{result['bytes'] / 1e9:.2f} GB, {result.get('dtype', '')}.".replace(", .", ".")
+    if "needs_code" in result:
+        yield (
+            "Layers differ, so one file of code goes with it: read modeling_pruned.py."
+            if result["needs_code"]
+            else "All layers are alike: an ordinary model of its family, no code of its own."
+        )
+    if result.get("zero_heads"):
+        yield f"{result['zero_heads']} attention heads that went are there again as zeros."
+    if "logits_differ_by" in result:
+        yield (
+            "Opened in another process and compared with the pruned model in memory: logits of "
+            f"{result['tokens']} tokens differ by at most {result['logits_differ_by']:.1e} of the "
+            "largest, in one pass and from the cache."
+        )
+    if "checked" in result:
+        yield f"Checked: {result['checked']}."
+
+
+def _licence(folder: Path) -> str | None:
+    """What the base model's card says; a GGUF file is asked by its metadata elsewhere."""
+    try:
+        found = LICENCE.search((folder / "README.md").read_text(encoding="utf-8")[:4000])
+    except (OSError, UnicodeDecodeError):
+        return None
+    return found[1].strip() if found else None
+
