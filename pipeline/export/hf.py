@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.export import modelling, opened
+from pipeline.export import opened
 from pipeline.export.base import Exporting, Target, WeightsConfig
 from pipeline.export.shards import write_shards
 from pipeline.files import Json
+from pipeline.models import modelling
+from pipeline.models.families import PRUNED, stock_type
 
 if TYPE_CHECKING:
     import torch
@@ -41,8 +43,9 @@ def write_folder(
 ) -> None:
     """Write weights, configuration, tokenizer and what generating takes into an empty folder."""
     values = configuration(packed, dtype)
+    model_type = stock_type(packed.dense.model_type)
     if not packed.is_uniform:
-        text = modelling.source(packed.family, packed.dense.model_type)
+        text = modelling.source(packed.family, model_type)
         (folder / modelling.FILE).write_text(text, encoding="utf-8")
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     write_shards(in_format(packed, dtype), folder, shard_bytes)
@@ -51,14 +54,16 @@ def write_folder(
 
 def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]:
     """``config.json``: of a uniform model as transformers has it, else with each layer's own."""
+    model_type = stock_type(packed.dense.model_type)
     values: dict[str, Any] = packed.config().to_diff_dict()
     for key in OF_THE_DENSE_MODEL:
         values.pop(key, None)
     values["dtype"] = str(dtype).removeprefix("torch.")
-    values["architectures"] = [modelling.architecture(packed.dense.model_type)]
+    values["model_type"] = model_type
+    values["architectures"] = [modelling.architecture(model_type)]
     if not packed.is_uniform:
-        classes = modelling.names(packed.dense.model_type)
-        values["model_type"] = modelling.PREFIX + packed.dense.model_type
+        classes = modelling.names(model_type)
+        values["model_type"] = PRUNED + model_type
         values["architectures"] = [classes["AutoModelForCausalLM"].rpartition(".")[2]]
         values["auto_map"] = classes
     return values

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StageError
 from pipeline.export.base import Exporting, Target, WeightsConfig
-from pipeline.export.hf import GIGABYTE, in_format, torch_dtype, write_tokenizer
+from pipeline.export.hf import GIGABYTE, OF_THE_DENSE_MODEL, in_format, torch_dtype, write_tokenizer
 from pipeline.export.shards import shapes_in, write_shards
 from pipeline.files import Json, read_json
+from pipeline.models.families import stock_type
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 CONFIGURATION = "configuration_decilm.py"
 QKV_BIAS = {"llama": False, "mistral": False, "qwen2": True}
 """Families that DeciLM can express, and whether queries, keys and values have biases alone."""
-OF_ANOTHER_FAMILY = ("layer_types", "use_sliding_window", "sliding_window", "max_window_layers")
+OF_ANOTHER_FAMILY = (
+    "layer_types", "use_sliding_window", "sliding_window", "max_window_layers", "per_layer_config"
+)  # fmt: skip
 
 
 def refused(model_type: str, text: Any) -> str | None:
@@ -70,9 +73,9 @@ def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]
     """``config.json``; ``packed`` has as many heads in every attention."""
     query, key_value, widest = packed.widest
     values: dict[str, Any] = packed.dense.to_dict()
-    for key in (*OF_ANOTHER_FAMILY, "_name_or_path", "auto_map", "quantization_config"):
+    for key in (*OF_ANOTHER_FAMILY, *OF_THE_DENSE_MODEL):
         values.pop(key, None)
-    qkv_bias = QKV_BIAS[packed.dense.model_type]
+    qkv_bias = QKV_BIAS[stock_type(packed.dense.model_type)]
     values |= {
         "model_type": "nemotron-nas",
         "architectures": ["DeciLMForCausalLM"],
@@ -152,7 +155,7 @@ class VllmConfig(WeightsConfig):
 
 
 def _refused(source: "ModelSource", _settings: VllmConfig) -> str | None:
-    return refused(source.config.model_type, source.family.text(source.config))
+    return refused(stock_type(source.config.model_type), source.family.text(source.config))
 
 
 def _write(exporting: Exporting, folder: Path) -> Mapping[str, Json]:

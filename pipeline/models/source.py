@@ -56,7 +56,11 @@ class ModelSource:
         """The Hugging Face configuration."""
         from transformers import AutoConfig
 
+        from pipeline.models.modelling import make_known
+
         try:
+            if not self.gguf_file:
+                make_known(_read_object(self.config_file)["model_type"])
             return AutoConfig.from_pretrained(self.folder, **self.keywords)
         except Exception as error:  # transformers raises whatever a wrong value leads to
             raise ConfigError(

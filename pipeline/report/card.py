@@ -64,7 +64,13 @@ def _lines(report: RunReport, card: Card) -> Iterator[str]:
     yield from ("", f"![What was removed, what it cost and what it gained]({PICTURE})", "")
     yield from ("## How to open it", "", card.how_to_open.strip(), "")
     yield from (f"- {_plain(fact)}" for fact in card.facts)
-    yield from ("", "## Dense and pruned", "", "| | dense | pruned | change |", "| --- | ---: | ---: | ---: |")
+    yield from (
+        "",
+        "## Dense and pruned",
+        "",
+        "| | dense | pruned | change |",
+        "| --- | ---: | ---: | ---: |",
+    )
     for row in dense_and_pruned(report):
         yield f"| {' | '.join(map(_cell, (row.label, row.dense, row.pruned, row.change)))} |"
     yield from ("", "## Settings", "", "| key | value |", "| --- | --- |")

@@ -54,9 +54,7 @@ def _card(run: Run, planned: PlannedStage, result: Mapping[str, Json]) -> Card:
     hub = run.source.hub_commit
     settings = run.config.model_dump(mode="json")
     shown: dict[str, Any] = {
-        key: value
-        for key, value in flat({"prune": settings["prune"]}).items()
-        if value is not None
+        key: value for key, value in flat({"prune": settings["prune"]}).items() if value is not None
     }
     calibration = settings["calibration"]
     shown["calibration"] = _text_name(calibration)
@@ -110,4 +108,3 @@ def _licence(folder: Path) -> str | None:
     except (OSError, UnicodeDecodeError):
         return None
     return found[1].strip() if found else None
-

@@ -12,9 +12,8 @@ from pydantic import Field, create_model
 
 from pipeline.export import targets
 from pipeline.export.base import Exporting, Target, TargetConfig
-from pipeline.files import Json, encode, read_json, replace
+from pipeline.files import Json, encode, replace
 from pipeline.models.digests import tokenizer_digest
-from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.settings.section import Execution, Section
 from pipeline.stages.base import Inputs, PlannedStage, Planning, Recipe, Stage

@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CONFIGS
+from conftest import CONFIGS, random_state
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pipeline.errors import StageError
 from pipeline.export import hf, opened
+from pipeline.models import modelling
+from pipeline.models.loading import load
 from pipeline.models.packing import PackedModel
+from pipeline.models.source import locate
+from pipeline.pruning.state import PruningState
 
 NO_TOKENIZER = SimpleNamespace(tokenizer_files=[], folder=Path("/nowhere"), gguf_file=None)
 SEEDS = range(5)
@@ -158,3 +162,22 @@ def test_padded_it_is_an_ordinary_model(
     assert loaded.config.model_type == model.dense.model_type
     with torch.no_grad():
         assert_same(loaded(ids).logits, logits_of(model, ids))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_was_exported_can_be_pruned_and_exported_again(
+    packed: Packed, ids: torch.Tensor, tmp_path: Path, name: str
+) -> None:
+    """By this project's own file: the folder's code is not run."""
+    folder = exported(packed(name, 4), tmp_path / "first")
+    if not packed(name, 4).is_uniform:
+        (folder / modelling.FILE).write_text("raise AssertionError('was run')")
+    source = locate(str(folder), None, None, False)
+    model = load(source, "float32", "cpu", "sdpa")
+    assert model.shape.total_params == source.shape.total_params
+    state = random_state(PruningState.dense(model.shape), 7)
+    model.prune_to(state)
+    again = PackedModel.of(model, source.config)
+    loaded = open_folder(exported(again, tmp_path / "second"))
+    with torch.no_grad():
+        assert_same(loaded(ids, use_cache=False).logits, logits_of(again, ids))

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from test_hf import SEEDS, Packed, assert_same, logits_of
 from transformers import AutoConfig
 
-from pipeline.export import modelling, vllm
+from pipeline.export import vllm
+from pipeline.models import modelling
 from pipeline.models.packing import PackedModel
 
 NO_TOKENIZER = SimpleNamespace(tokenizer_files=[], folder=Path("/nowhere"), gguf_file=None)

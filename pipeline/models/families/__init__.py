@@ -24,10 +24,19 @@ def families_in(folder: Iterable[str], package: str) -> dict[str, Family]:
 FAMILIES = families_in(__path__, __name__)
 
 
+PRUNED = "pruned_"
+"""Before the family's name in the ``model_type`` of a model that this project has exported."""
+
+
+def stock_type(model_type: str) -> str:
+    """The ``model_type`` that transformers knows the family by."""
+    return model_type.removeprefix(PRUNED)
+
+
 def family_of(model_type: str) -> Family:
     """The family of a Hugging Face ``model_type``; ``ConfigError`` lists the known ones."""
     try:
-        return FAMILIES[model_type]
+        return FAMILIES[stock_type(model_type)]
     except KeyError:
         known = ", ".join(sorted(FAMILIES))
         raise ConfigError(

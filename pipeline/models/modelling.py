@@ -1,32 +1,31 @@
 """The modelling file that goes with a model whose layers differ, and the same for this project."""
 
+import sys
 from functools import cache
 from importlib import resources
 from string import Template
-from typing import TYPE_CHECKING
+from types import ModuleType
 
-if TYPE_CHECKING:
-    from pipeline.models.families.base import Family
+from pipeline.models.families import PRUNED, family_of, stock_type
+from pipeline.models.families.base import Family
 
-PREFIX = "pruned_"
-"""Before the family's name in ``model_type``: no stock class may take the weights for its own."""
 FILE = "modeling_pruned.py"
 
 
 @cache
 def _template() -> Template:
-    path = resources.files("pipeline.export").joinpath(f"{FILE}.txt")
+    path = resources.files("pipeline.models").joinpath(f"{FILE}.txt")
     return Template(path.read_text(encoding="utf-8"))
 
 
-def source(family: "Family", model_type: str) -> str:
+def source(family: Family, model_type: str) -> str:
     """The modelling file of a family's pruned models."""
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
     model = MODEL_MAPPING_NAMES[model_type]
     return _template().substitute(
         family=model_type,
-        prefix=PREFIX,
+        prefix=PRUNED,
         module=model_type,
         Config=_configuration(model_type),
         Model=model,
@@ -59,3 +58,23 @@ def _configuration(model_type: str) -> str:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     return str(CONFIG_MAPPING_NAMES[model_type])
+
+
+def make_known(model_type: str) -> None:
+    """Let transformers open an exported model by the file of this package, not by the folder's."""
+    if model_type != stock_type(model_type):
+        _register(stock_type(model_type))
+
+
+@cache
+def _register(model_type: str) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    module = ModuleType(f"pipeline.models.pruned_{model_type}")
+    sys.modules[module.__name__] = module  # transformers looks classes up by their module
+    exec(source(family_of(model_type), model_type), module.__dict__)  # noqa: S102 - our own file
+    classes = {
+        auto: getattr(module, name.rpartition(".")[2]) for auto, name in names(model_type).items()
+    }
+    AutoConfig.register(PRUNED + model_type, classes["AutoConfig"])
+    AutoModelForCausalLM.register(classes["AutoConfig"], classes["AutoModelForCausalLM"])
