@@ -103,6 +103,8 @@ def _packed(exporting: Exporting) -> "PackedModel":
 
 def _write(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
     settings, packed = exporting.settings, _packed(exporting)
+    if settings.pad:
+        exporting.note("export.hf.pad: zeros where channels and heads went; whole layers are saved")
     dtype = settings.dtype or exporting.dtype
     shard_bytes = int(settings.shard_gb * GIGABYTE)
     write_folder(packed, exporting.source, folder, torch_dtype(dtype), shard_bytes)

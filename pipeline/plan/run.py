@@ -1,22 +1,25 @@
 """A run: its configuration, its plan, and the folders it writes to."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from pipeline.config.schema import validate
-from pipeline.errors import PipelineError, StageError
+from pipeline.errors import ConfigError, PipelineError, StageError
 from pipeline.executors import executor_named, find_executor
+from pipeline.export.publish import taken
 from pipeline.files import read_json
 from pipeline.models.source import ModelSource
 from pipeline.plan.plan import Plan, plan, planning_of, source_of
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
+from pipeline.stages.export import ExportConfig, places
 from pipeline.store.results import Store
 from pipeline.store.run_folder import RunFolder
 
@@ -43,21 +46,38 @@ class Run:
         config, source = plan.planning.config, plan.planning.source
         folder = RunFolder.of(config, plan.key, source.name)
         folder.check_owner(config, plan.key)
-        return cls(config, source, plan, folder, store)
+        run = cls(config, source, plan, folder, store)
+        run.check_exports()
+        return run
 
     @classmethod
     def open(
-        cls, path: Path, find: Callable[[Config], ModelSource] = lambda c: source_of(c.model)
+        cls,
+        path: Path,
+        find: Callable[[Config], ModelSource] = lambda c: source_of(c.model),
+        other: Mapping[str, Any] | None = None,
     ) -> "Run":
         """The run of a folder. Its relative paths count from where it was launched.
 
-        ``find`` gives its model, and may check its configuration first.
+        ``find`` gives its model, and may check its configuration first. ``other`` are sections in
+        the place of those in the folder.
         """
-        config = config_of(path)
+        config = config_of(path, other or {})
         source = find(config)
         store = Store(config.store_dir)
         planning = replace(planning_of(config, source, store), reach=_reach_of(path))
         return cls(config, source, plan(planning), RunFolder(path), store)
+
+    def check_exports(self) -> None:
+        """Raise ``ConfigError`` where an export cannot be written, or its folder is taken."""
+        settings = self.config.of(ExportConfig)
+        refusals = ((t.name, t.refused(self.source, settings.of(t))) for t in settings.wanted)
+        problems = [f"export.{name}: {reason}" for name, reason in refusals if reason]
+        folders = (f for _, f in places(self.config, self.plan.stages, self.folder.path))
+        reasons = (taken(folder, self.plan.key) for folder in folders)
+        problems += [f"export.dir: {reason}" for reason in reasons if reason]
+        if problems:
+            raise ConfigError(problems)
 
     def claim(self) -> None:
         """Make the run's folder this run's."""
@@ -80,11 +100,14 @@ class Run:
         return all(self.store.finished(stage) is not None for stage in self.plan.stages)
 
 
-def config_of(path: Path) -> Config:
-    """The validated configuration of a run's folder. Raises ``ConfigError``."""
+def config_of(path: Path, other: Mapping[str, Any] = MappingProxyType({})) -> Config:
+    """The validated configuration of a run's folder, with other sections in the place of its own.
+
+    Raises ``ConfigError``.
+    """
     settings = settings_of(path)
     settings.get("sweep", {}).pop("reach", None)  # of an earlier version
-    return validate(settings)
+    return validate({**settings, **other})
 
 
 def _reach_of(path: Path) -> dict[str, float]:

@@ -6,31 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.export import targets
-from pipeline.export.publish import publish, taken
+from pipeline.export.publish import publish
 from pipeline.files import Json
 from pipeline.plan.run import Run
 from pipeline.report.card import PICTURE, Card, model_card
 from pipeline.report.data import RunReport
 from pipeline.settings.flat import flat
 from pipeline.stages.base import PlannedStage
-from pipeline.stages.export import FOLDER, STAGE, ExportConfig
+from pipeline.stages.export import FOLDER, places
 
 LICENCE = re.compile(r"^license:\s*[\"']?([\w.+ -]+)", re.MULTILINE)
 
 
 def planned_exports(run: Run) -> Iterator[tuple[PlannedStage, Path]]:
     """The run's exports, and the folder of each."""
-    base = run.config.of(ExportConfig).dir
-    for planned in run.plan.stages:
-        if planned.stage is STAGE:
-            folder = Path(base) if base else run.folder.path / "export"
-            yield planned, folder / planned.recipe["target"]
-
-
-def problems(run: Run) -> list[str]:
-    """Folders that are something else already."""
-    found = (taken(folder, run.plan.key) for _, folder in planned_exports(run))
-    return [f"export.dir: {problem}" for problem in found if problem]
+    return places(run.config, run.plan.stages, run.folder.path)
 
 
 def publish_exports(run: Run, report: RunReport) -> list[Path]:

@@ -4,7 +4,7 @@ There is one for each target that is enabled. Its folder has the files in ``mode
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -90,6 +90,16 @@ def recipe_of(planning: Planning, target: Target) -> Recipe:
         "tokenizer": tokenizer,
         **pruned,
     }
+
+
+def places(
+    config: Config, planned: Iterable[PlannedStage], run_folder: Path
+) -> Iterator[tuple[PlannedStage, Path]]:
+    """The exports among stages of a run, and the folder of each."""
+    base = config.of(ExportConfig).dir
+    for each in planned:
+        if each.stage is STAGE:
+            yield each, (Path(base) if base else run_folder / "export") / each.recipe["target"]
 
 
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
