@@ -6,6 +6,8 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Protocol
 
+from pipeline.errors import DamagedError
+from pipeline.files import set_aside
 from pipeline.pruning.phases import Phase
 from pipeline.pruning.records import StepRecord
 from pipeline.pruning.state import PruningState
@@ -30,6 +32,9 @@ class WalkListener(Protocol):
     def on_read(self, index: int) -> None:
         """A step was on disk."""
 
+    def on_damaged(self, text: str) -> None:
+        """A step on disk was damaged and set aside; it is decided again."""
+
 
 def walk(
     trajectory: Trajectory,
@@ -51,7 +56,11 @@ def walk(
     last: Step | None = None
     with ExitStack() as held:
         while candidates := phase.candidates(state):
-            step = trajectory.read(index)
+            try:
+                step = trajectory.read(index, candidates)
+            except DamagedError as damage:
+                listener.on_damaged(f"{set_aside(damage)}; the step is decided again")
+                continue
             if step is not None:
                 listener.on_read(index)
             elif guard is None:
