@@ -18,8 +18,8 @@ from pipeline.pruning.trajectory import Trajectory, read_identity
 from pipeline.store.digests import remembered
 from pipeline.store.folders import entries_of, launch_of
 from pipeline.store.leases import awaited_lease
-from pipeline.store.results import damaged_files, provenance_in, recipe_in, result_in
-from pipeline.store.run_folder import RunFolder, all_kept, read_kept
+from pipeline.store.results import DONE, damaged_files, provenance_in, recipe_in, result_in
+from pipeline.store.run_folder import RunFolder, check_kept, kept_folders
 from pipeline.store.summary import Summary
 
 Look = Callable[[], object]
@@ -54,7 +54,7 @@ class Unit:
                 yield damage
             except OSError as error:
                 yield DamagedError(self.path, f"it cannot be read: {error.strerror}")
-        if self.files_of_result:
+        if self.files_of_result and (self.files_of_result / DONE).exists():
             yield from damaged_files(self.files_of_result)
 
 
@@ -94,8 +94,8 @@ def units_of_run(folder: Path) -> Iterator[Unit]:
         path = folder / name
         if path.exists() or path.is_symlink():
             yield Unit(path, (look,))
-    for path in all_kept(folder):
-        yield Unit(path, (partial(read_kept, path),))
+    for kept in kept_folders(folder):
+        yield Unit(kept, (partial(check_kept, kept),))
 
 
 def unit_of_sweep(folder: Path) -> Unit:

@@ -88,8 +88,7 @@ class Store:
         """Mark a stage as finished, and return the result that counts: the first one."""
         guard()
         folder = self.folder(stage)
-        files = {"files": _files_in(folder)}
-        replace(folder / FILES, sealed(files, _place(folder / FILES)))
+        vouch_for(folder)
         publish_sealed(folder / DONE, result, _place(folder / DONE))
         return self.result(stage)
 
@@ -127,12 +126,21 @@ def result_in(folder: Path) -> Json | None:
     return result
 
 
+def vouch_for(folder: Path) -> None:
+    """List the files of a result with their digests."""
+    files = {"files": _files_in(folder)}
+    replace(folder / FILES, sealed(files, _place(folder / FILES)))
+
+
 def damaged_files(folder: Path) -> Iterator[DamagedError]:
-    """Every file of a result, in the folder of a stage, that is not what was written."""
-    with suppress(DamagedError):
+    """Every file of a result that is not what was written, and the list of them."""
+    try:
         files = read_sealed(folder / FILES, _place(folder / FILES), must=True)
-        if files and (folder / DONE).exists():
-            yield from _damaged(folder, files)
+    except DamagedError as damage:
+        yield damage
+        return
+    if files:
+        yield from _damaged(folder, files)
 
 
 def _damaged(folder: Path, files: Mapping[str, Json]) -> Iterator[DamagedError]:

@@ -1,11 +1,9 @@
 """A run's folder: what a person looks at. All of it can be written again from the store."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from pipeline.settings.core import Config
 from pipeline.settings.flat import flat
 from pipeline.stages.base import PlannedStage
 from pipeline.store.folders import LAUNCH, RUNS, launch_of
+from pipeline.store.results import FILES, damaged_files, vouch_for
 from pipeline.tracking.wandb_session import new_run_id
 
 OWNER, CONFIG = "run.json", "config.yaml"
@@ -144,8 +143,8 @@ class RunFolder:
             path = self.path / name
             if os.path.lexists(path) and not path.is_dir():
                 raise DamagedError(path, "something that is no folder is in its place")
-        for path in all_kept(self.path):
-            read_kept(path)
+        for kept in kept_folders(self.path):
+            check_kept(kept)
 
     @property
     def tracking_id(self) -> str:
@@ -181,12 +180,11 @@ class RunFolder:
         """
         for name in planned.stage.publishes:
             replace(self.path / name, _published(stage_folder / name))
+        kept = self.path / MEASURED / planned.name / planned.key[:KEY_CHARACTERS]
         for name in planned.stage.keeps:
-            kept = self.path / MEASURED / planned.name / planned.key[:KEY_CHARACTERS] / name
-            content = understood(
-                stage_folder / name, partial(json.loads, _published(stage_folder / name))
-            )
-            replace(kept, sealed(content, _place(kept)))
+            replace(kept / name, _published(stage_folder / name))
+        if planned.stage.keeps:
+            vouch_for(kept)
 
     def kept(self, name: str) -> list[Path]:
         """Files of a name that stages kept, each of other settings; the last one taken first."""
@@ -199,18 +197,15 @@ def kept_files(folder: Path, name: str) -> list[Path]:
     return sorted(found, key=lambda path: path.lstat().st_mtime_ns, reverse=True)
 
 
-def all_kept(folder: Path) -> list[Path]:
-    """All files that stages kept in a run's folder."""
-    return sorted(folder.glob(f"{MEASURED}/*/*/[!.]*.json"))
+def kept_folders(folder: Path) -> list[Path]:
+    """The folders with files that stages kept in a run's folder."""
+    return sorted(path for path in folder.glob(f"{MEASURED}/*/*") if path.is_dir())
 
 
-def read_kept(path: Path) -> dict[str, Any]:
-    """A file that a stage kept. Raises ``DamagedError``."""
-    return read_sealed(path, _place(path)) or {}
-
-
-def _place(kept: Path) -> str:
-    return "/".join(kept.parts[-3:])
+def check_kept(kept: Path) -> None:
+    """Raise ``DamagedError`` where a file that a stage kept is not what was written."""
+    for damage in damaged_files(kept):
+        raise DamagedError(damage.path, damage.reason, voided=kept / FILES)
 
 
 def _published(path: Path) -> bytes:
