@@ -60,6 +60,7 @@ COMMANDS = (
 )  # fmt: skip
 CHANGING = (("cancel", "near"), ("retry", "near"))
 WIDEST = 160
+PROGRESS_EVERY = 25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -408,6 +409,8 @@ def main() -> None:
         for number in numbers:
             case = undisturbed.case(number, parsed.seed)
             cases.append(case)
+            if len(cases) % PROGRESS_EVERY == 0:
+                print(f"{len(cases)} cases after {time.monotonic() - started:.0f} s", flush=True)
             for fault in case.faults:
                 print(f"{number:4d} {case.damage:20s} {case.path}\n     {fault}", flush=True)
     table(cases)

@@ -36,9 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         tiny_inputs(place)
-        here = [each.replace("=model", f"={place}/model") for each in FAR]
-        arguments = [each.replace("=tok", f"={place}/tok").replace("=text", f"={place}/text")
-                     for each in here]  # fmt: skip
+        arguments = [absolute(each, place) for each in FAR]
         subprocess.run(  # noqa: S603
             [sys.executable, KILLED_RUN, str(parsed.kills), str(parsed.seed), "report.json",
              *arguments],
@@ -57,6 +55,12 @@ def main() -> None:
         *others, *damaged, sep="\n",
     )  # fmt: skip
     sys.exit(bool(others or damaged))
+
+
+def absolute(argument: str, place: Path) -> str:
+    """A launch's argument; launches stand in folders below the files that they name."""
+    key, _, value = argument.partition("=")
+    return f"{key}={place / value}" if key.endswith((".path", ".text")) else argument
 
 
 def results(place: Path) -> dict[str, bytes]:

@@ -61,7 +61,8 @@ def content_of(path: Path) -> bytes | None:
         raise DamagedError(_no_folder_above(path), "a file is in the place of a folder") from None
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EIO, errno.ENXIO):
-            raise DamagedError(path, f"it cannot be read: {error.strerror}") from error
+            damaged = _no_folder_above(path)
+            raise DamagedError(damaged, f"it cannot be read: {error.strerror}") from error
         raise
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):

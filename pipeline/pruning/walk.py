@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.errors import DamagedError
@@ -54,11 +55,15 @@ def walk(
     state, index = start, 0
     guard: Guard | None = None
     last: Step | None = None
+    aside: set[Path] = set()
     with ExitStack() as held:
         while candidates := phase.candidates(state):
             try:
                 step = trajectory.read(index, candidates)
             except DamagedError as damage:
+                if damage.path in aside:
+                    raise
+                aside.add(damage.path)
                 listener.on_damaged(f"{set_aside(damage)}; the step is decided again")
                 continue
             if step is not None:

@@ -82,8 +82,11 @@ def test_what_is_not_there_is_absent(tmp_path: Path) -> None:
     assert read_sealed(tmp_path / "folder" / "file.json", "place") is None
 
 
-def test_a_file_in_the_place_of_a_folder_is_what_is_damaged(tmp_path: Path) -> None:
-    (tmp_path / "folder").write_text("")
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to(path.name)])
+def test_what_is_in_the_place_of_a_folder_is_what_is_damaged(
+    make: Callable[[Path], object], tmp_path: Path
+) -> None:
+    make(tmp_path / "folder")
     for work in (
         lambda: content_of(tmp_path / "folder" / "file.json"),
         lambda: replace(tmp_path / "folder" / "deeper" / "file.json", "text"),
