@@ -213,7 +213,9 @@ def replace(path: Path, content: str | bytes) -> None:
 def _write_temporary(path: Path, content: str | bytes) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP):
+            raise
         raise DamagedError(_no_folder_above(path), "a file is in the place of a folder") from None
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
