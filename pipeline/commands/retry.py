@@ -11,18 +11,17 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 def _run(parsed: Namespace) -> None:
-    from rich.console import Console
-
     from pipeline.executors import executor_named
     from pipeline.jobs import launching
     from pipeline.plan.run import Run, launched_from
+    from pipeline.screen import screen
 
     paths = [path.absolute() for path in run_folders([parsed.run])]
     with launched_from(paths[0]):
         runs = [Run.open(path) for path in paths]
         if executor_named(runs[0].config.cluster.name).is_here:
             raise PipelineError("this runs in its own process: type its command again")
-        launching.launch(runs, Console(soft_wrap=True))
+        launching.launch(runs, screen(wraps=True))
 
 
 COMMAND = Command("retry", "submit what failed, and what depended on it", _arguments, _run)

@@ -154,7 +154,7 @@ def run_here(sweep: Sweep, run_one: Callable[[Run], None], console: Console) -> 
             raise
         except PipelineError as error:
             errors[run.folder.path] = str(error)
-            console.print(f"error: {error}", markup=False, highlight=False)
+            console.print(f"error: {error}")
         except Exception as error:  # noqa: BLE001 - a defect in one run is no reason to lose others
             errors[run.folder.path] = f"{type(error).__name__}: {error}"
             traceback.print_exc()
@@ -165,7 +165,7 @@ def run_here(sweep: Sweep, run_one: Callable[[Run], None], console: Console) -> 
         f"{summary['done']} of {len(sweep.runs)} runs done, "
         f"{summary['candidates_scored']:,} candidates scored: {sweep.folder / 'summary.json'}",
         f"next: multipruner compare {sweep.folder}",
-        sep="\n", markup=False, highlight=False,
+        sep="\n",
     )  # fmt: skip
     if errors:
         raise StageError(

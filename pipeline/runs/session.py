@@ -41,7 +41,7 @@ def run_all(run: Run, display: Display, console: Console, leader: Leader | None 
         report = _conclude(run, runner, summary, tracker)
     console.print(dense_and_pruned_table(report))
     for name in ("", PICTURE, PAGE):
-        console.print(f"{'see' if name else 'done'}: {folder.path / name}", highlight=False)
+        console.print(f"{'see' if name else 'done'}: {folder.path / name}")
     return summary
 
 
