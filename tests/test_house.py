@@ -169,7 +169,6 @@ def test_text_of_users_is_never_read_as_markup() -> None:
         if isinstance(node, ast.Call)
         and (
             (ast.unparse(node.func) == "Console" and module.room != "screen")
-            or (ast.unparse(node.func) == "TextColumn" and "markup=False" not in ast.unparse(node))
             or ast.unparse(node.func).endswith("from_markup")
             or "markup=True" in ast.unparse(node)
         )

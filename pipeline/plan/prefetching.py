@@ -20,7 +20,7 @@ def prefetch(overrides: Sequence[str]) -> Iterator[str]:
     """
     config = compose_overrides(overrides)
     model = config.model
-    source = locate(model.path, model.gguf_file, model.revision, model.trust_remote_code)
+    source = locate(model.path, model.gguf_file, model.revision)
     problems: list[str] = []
     for name, bring in needed(config, source):
         yield f"fetching {name}"

@@ -74,9 +74,7 @@ class Preflight:
     def _find(self, model: ModelConfig) -> list[str]:
         key = model.model_dump_json()
         if key not in self._sources:
-            self._sources[key] = locate(
-                model.path, model.gguf_file, model.revision, model.trust_remote_code
-            )
+            self._sources[key] = locate(model.path, model.gguf_file, model.revision)
         return []
 
     def _once(self, name: str, part: Callable[[], list[str]], *read: BaseModel) -> list[str]:

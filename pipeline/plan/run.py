@@ -16,7 +16,7 @@ from pipeline.files import read_json
 from pipeline.models.source import ModelSource, locate
 from pipeline.plan.plan import Plan, plan, planning_of
 from pipeline.pruning.state import PruningState
-from pipeline.settings.core import Config
+from pipeline.settings.core import Config, ModelConfig
 from pipeline.store.results import Store
 from pipeline.store.run_folder import RunFolder
 
@@ -52,7 +52,7 @@ class Run:
         reach = settings.get("sweep", {}).pop("reach", None)  # where earlier versions had it
         config = validate(settings)
         model = config.model
-        source = locate(model.path, model.gguf_file, model.revision, model.trust_remote_code)
+        source = locate(model.path, model.gguf_file, model.revision)
         store = Store(config.store_dir)
         launched = read_json(path / "launch.json").get("reach", reach or {})
         planning = replace(planning_of(config, source, store), reach=launched)
@@ -82,10 +82,12 @@ class Run:
 def settings_of(path: Path) -> dict[str, Any]:
     """The configuration that a run's folder holds."""
     values: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
+    # folders of earlier versions have keys that mean nothing any more
+    known = {"model": ModelConfig.model_fields}
     if executor := find_executor(values["cluster"]["name"]):
-        # folders of earlier versions have keys that mean nothing to it
-        keys = executor.section.model_fields
-        values["cluster"] = {k: v for k, v in values["cluster"].items() if k in keys}
+        known["cluster"] = executor.section.model_fields
+    for section, keys in known.items():
+        values[section] = {k: v for k, v in values[section].items() if k in keys}
     return dict(values)
 
 

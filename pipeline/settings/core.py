@@ -27,8 +27,6 @@ class ModelConfig(Section):
     keeps them on it; disk is the folder for temporary files (TMPDIR). Never changes a result."""
     attn_implementation: Literal["sdpa", "eager"] = "sdpa"
     """Attention kernel."""
-    trust_remote_code: bool = False
-    """Whether code that comes with a model may run on this machine."""
 
 
 DEFAULT_METHOD = "multipruner"
