@@ -1,14 +1,16 @@
 """Windows of a held-out text, for ``pipeline.scoring.one_pass.perplexity``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from pipeline.data.datasets import ROW_SEPARATOR, dataset_rows
-from pipeline.data.rows import read_rows, read_text
+from pipeline.data.rows import read_rows
 from pipeline.errors import ConfigError
+from pipeline.files import Json
+from pipeline.given import file_problem, read_text
 from pipeline.scoring.perplexity import Windows
 
 if TYPE_CHECKING:
@@ -23,10 +25,11 @@ WIKITEXT2_FILE = Path("wikitext2", "wiki.test.raw")
 def missing_text(text: str, data_dir: Path | None) -> list[str]:
     """What keeps ``text_rows`` from finding the text, in words; empty where nothing does."""
     path = text_file(text, data_dir)
-    if path is None or path.is_file():
+    problem = path and file_problem(path)
+    if not problem:
         return []
     hint = "" if text == WIKITEXT2 else f"; give a .txt or .jsonl file, or {WIKITEXT2}"
-    return [f"{text}: the file {path} does not exist{hint}"]
+    return [f"{text}: the file {path} {problem}{hint}"]
 
 
 def text_rows(text: str, data_dir: Path | None) -> list[str]:
@@ -43,8 +46,12 @@ def text_rows(text: str, data_dir: Path | None) -> list[str]:
     if text == WIKITEXT2 or path is None:
         return dataset_rows(WIKITEXT2, path, None)
     if path.suffix == ".jsonl":
-        return [str(row["text"]) for row in read_rows(path, ["text"], None)]
+        return [row["text"] for row in read_rows(path, ["text"], None, _text_problem)]
     return [read_text(path)]
+
+
+def _text_problem(row: Mapping[str, Json]) -> str | None:
+    return None if isinstance(row["text"], str) else "its field 'text' is no text"
 
 
 def text_file(text: str, data_dir: Path | None) -> Path | None:
