@@ -46,6 +46,33 @@ def folder_problem(path: str | Path) -> str | None:
     return None if os.access(path, os.R_OK | os.X_OK) else "cannot be read: permission denied"
 
 
+def why_unwritable(path: str | Path) -> str | None:
+    """What keeps a folder from being made or written to, as a clause that follows its name."""
+    whole = Path(path).absolute()
+    for folder in (whole, *whole.parents):
+        try:
+            folder.lstat()
+            kind = stat.S_IFMT(folder.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if not folder.is_symlink():
+                continue  # its parent may be there
+            return f"cannot be made: {folder} {_not_reached(folder, error)}"
+        except (OSError, ValueError) as error:
+            return f"cannot be made: {folder} {_not_reached(folder, error)}"
+        return _why_unwritable_folder(folder, kind)
+    raise AssertionError("there is no /")
+
+
+def _why_unwritable_folder(folder: Path, kind: int) -> str | None:
+    if kind != stat.S_IFDIR:
+        return f"cannot be made: {folder} is {KINDS.get(kind, 'a file')}"
+    if os.access(folder, os.W_OK | os.X_OK):
+        return None
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        return f"cannot be written: {folder} is on a file system that is mounted read-only"
+    return f"cannot be written: no permission in {folder}"
+
+
 def _not_reached(path: str | Path, error: OSError | ValueError) -> str:
     if isinstance(error, ValueError):  # e.g. a NUL in it
         return "is no path that a file can have"

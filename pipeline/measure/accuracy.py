@@ -136,6 +136,38 @@ def wrong_rows(
     return problems
 
 
+def too_long_choices(
+    tokenizer: "PreTrainedTokenizerBase",
+    files: Mapping[str, Path],
+    limit: int | None,
+    context_length: int | None,
+) -> list[str]:
+    """Choices of the user's own tasks that no context has room for, in words."""
+    problems = []
+    for name, path in files.items():
+        for choice in (c for row in rows_of_user(path, limit) for c in row["choices"]):
+            if context_length is None or len(choice.encode()) < context_length:  # a token is a byte
+                continue
+            tokens = len(tokenizer(choice, add_special_tokens=False)["input_ids"])
+            if tokens > context_length:
+                problems.append(
+                    f"{name}: {path} has a choice of {tokens} tokens, and the model's context has "
+                    f"{context_length}"
+                )
+                break
+    return problems
+
+
+def no_first_token(tokenizer: "PreTrainedTokenizerBase") -> str | None:
+    """Why lm-eval could not put a sequence to the model, in words; None where it could."""
+    if tokenizer.eos_token or tokenizer.bos_token:
+        return None
+    return (
+        "the tokenizer names neither a beginning- nor an end-of-sequence token, one of which "
+        "lm-eval puts before a text"
+    )
+
+
 def local_files(name: str, data_dir: Path) -> list[Path]:
     """The file of the whole split, or else those of parts of it."""
     folder, split = data_dir / name, TASKS[name].split
@@ -305,12 +337,9 @@ def _language_model(
 @contextmanager
 def _padding_token(tokenizer: "PreTrainedTokenizerBase") -> Iterator[None]:
     """Lend the tokenizer a padding token: lm-eval would give it one for good, even a new one."""
+    if problem := no_first_token(tokenizer):
+        raise StageError(f"tasks cannot be measured: {problem}")
     lent = tokenizer.eos_token or tokenizer.bos_token
-    if lent is None:
-        raise StageError(
-            "tasks cannot be measured: the tokenizer names neither a beginning- nor an "
-            "end-of-sequence token, one of which lm-eval puts before a text"
-        )
     own = tokenizer.pad_token
     tokenizer.pad_token = own or lent
     try:

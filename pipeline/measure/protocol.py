@@ -5,9 +5,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.measure.accuracy import local_files, missing_data
+from pipeline.measure.accuracy import (
+    local_files,
+    missing_data,
+    no_first_token,
+    too_long_choices,
+    wrong_rows,
+)
 from pipeline.measure.latency import LatencySettings
-from pipeline.measure.text import missing_text, text_file
+from pipeline.measure.text import missing_text, text_file, text_problem, text_rows
 from pipeline.models.digests import Digest, tokenizer_digest
 from pipeline.models.source import ModelSource
 
@@ -66,6 +72,33 @@ class MeasurementProtocol:
         if self.text:
             problems += [f"{section}.text: {p}" for p in missing_text(self.text, sources.data_dir)]
         return problems
+
+    def wrong(self, sources: DataSources, section: str) -> list[str]:
+        """What is wrong in local files that are all there, in words that name the key."""
+        rows = wrong_rows(self.tasks, sources.data_dir, self.items, sources.task_files)
+        return [f"{section}.tasks: {problem}" for problem in rows]
+
+    def unfit(self, sources: DataSources, model: ModelSource, section: str) -> list[str]:
+        """What of local texts and tasks does not fit the model, in words that name the key.
+
+        Reads what ``wrong`` finds nothing wrong with. Raises ``ConfigError`` where there is no
+        tokenizer that can be read.
+        """
+        if not self.reads_text:
+            return []
+        tokenizer, problems = model.tokenizer, []
+        if self.text and text_file(self.text, sources.data_dir):
+            rows = text_rows(self.text, sources.data_dir)
+            wrong = text_problem(
+                tokenizer, rows, self.seqlen, self.text_tokens, model.vocabulary_size
+            )
+            problems += [f"{section}.text: {self.text}: {wrong}"] if wrong else []
+        own = {name: path for name, path in sources.task_files.items() if name in self.tasks}
+        choices = too_long_choices(tokenizer, own, self.items, model.context_length)
+        wrong = [no_first_token(tokenizer)] if self.tasks else []
+        return problems + [
+            f"{section}.tasks: {problem}" for problem in (*wrong, *choices) if problem
+        ]
 
     def identity(self, sources: DataSources, model: ModelSource, digest: Digest) -> dict[str, Any]:
         """What decides the numbers: settings; texts, tasks and tokenizer by their content."""

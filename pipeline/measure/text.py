@@ -1,6 +1,7 @@
 """Windows of a held-out text, for ``pipeline.scoring.one_pass.perplexity``."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,39 @@ def text_file(text: str, data_dir: Path | None) -> Path | None:
     if text == WIKITEXT2:
         return data_dir and data_dir / WIKITEXT2_FILE
     return Path(text)
+
+
+def text_problem(
+    tokenizer: "PreTrainedTokenizerBase",
+    rows: Sequence[str],
+    seqlen: int,
+    most_tokens: int | None,
+    vocabulary_size: int,
+) -> str | None:
+    """What keeps rows from giving windows of ids that the model has; None where nothing does.
+
+    The beginning of a text usually is enough to tell; a long text is not tokenised for it.
+    """
+    if len(tokenizer) <= vocabulary_size:
+        beginning = ROW_SEPARATOR.join(rows)[: seqlen * CHARACTERS_OF_A_TOKEN]
+        with suppress(ConfigError):
+            text_windows(tokenizer, [beginning], seqlen, most_tokens)
+            return None
+    try:
+        windows = text_windows(tokenizer, rows, seqlen, most_tokens)
+    except ConfigError as error:
+        return str(error)
+    highest = int(windows.ids.max())
+    if highest < vocabulary_size:
+        return None
+    return (
+        f"the tokenizer gives the id {highest}, which is not in the model's vocabulary of "
+        f"{vocabulary_size}: they do not belong together"
+    )
+
+
+CHARACTERS_OF_A_TOKEN = 16
+"""More than the tokens of a usual text have."""
 
 
 def text_windows(
