@@ -222,11 +222,10 @@ CONFIG_VALUES: dict[str, tuple[Any, ...]] = {
     ),
     "attention_bias": (True, "yes", 3),
     "mlp_bias": (True, "yes"),
-    "attention_dropout": ("x", 2.0),
+    "attention_dropout": ("x",),
     "model_type": ("gpt2", "nope", 3, None, [], "/m[/m]", "bert"),
     "dtype": ("float12", 3, []),
     "layer_types": (["nope"], "full_attention", ["full_attention"] * 3),
-    "architectures": ("LlamaForCausalLM", 3),
 }  # fmt: skip
 
 

@@ -25,7 +25,6 @@ OBJECTS = (
 )
 """JSON files that a folder may have: each holds an object."""
 WEIGHT_FORMATS = ("F64", "F32", "F16", "BF16")
-MOST_LAYERS = 1000
 SIZES = (
     "vocab_size",
     "hidden_size",
@@ -37,6 +36,8 @@ SIZES = (
     "max_position_embeddings",
 )
 """Values of ``config.json`` that count something."""
+MOST = {"num_hidden_layers": 1000, "hidden_size": 1_000_000, "head_dim": 100_000}
+"""Of more no model can be made in our time, not even one without weights."""
 QUANTISED = ("quantization_config", "compression_config")
 
 
@@ -101,10 +102,16 @@ def _wrong_values(values: Mapping[str, Json], family: "Family") -> Iterator[str]
             )
     nested = values.get(family.text_config) if family.text_config else values
     for key in SIZES if isinstance(nested, Mapping) else ():
-        size, most = nested.get(key), MOST_LAYERS if key == "num_hidden_layers" else None
+        size, most = nested.get(key), MOST.get(key)
         if type(size) is int and (size < 1 or (most and size > most)):
             allowed = f"from 1 to {most}" if most else "of at least 1"
             yield f"{key} is {size}; allowed is a whole number {allowed}"
+    if isinstance(nested, Mapping):
+        if "rope_theta" in nested:
+            yield from _wrong_theta(nested["rope_theta"])
+        epsilon = nested.get("rms_norm_eps")
+        if _is_number(epsilon) and epsilon < 0:
+            yield f"rms_norm_eps is {epsilon}; allowed is a number of at least 0"
 
 
 def check_config(config: "PretrainedConfig", family: "Family") -> list[str]:
@@ -118,7 +125,9 @@ def check_config(config: "PretrainedConfig", family: "Family") -> list[str]:
         given = getattr(text, key, None)
         ids = given if isinstance(given, list) else [given]
         least = -1 if key == "pad_token_id" else 0  # models of 2023 have -1 for none
-        if any(i is not None and (type(i) is not int or not least <= i < vocabulary) for i in ids):
+        if not ids or any(
+            i is not None and (type(i) is not int or not least <= i < vocabulary) for i in ids
+        ):
             problems.append(
                 f"{key} is {given}, and the model's vocabulary has the ids 0 to {vocabulary - 1}"
             )
@@ -142,8 +151,13 @@ def _wrong_rope(given: Json) -> Iterator[str]:
         kind, theta = values.get("rope_type", "default"), values.get("rope_theta")
         if kind not in kinds:
             yield f"rope_type is {kind!r}; known are {', '.join(kinds)}"
-        if theta is not None and (not _is_number(theta) or theta <= 0):
-            yield f"rope_theta is {theta!r}; allowed is a number above 0"
+        if theta is not None:
+            yield from _wrong_theta(theta)
+
+
+def _wrong_theta(theta: Json) -> Iterator[str]:
+    if not _is_number(theta) or theta <= 0:
+        yield f"rope_theta is {theta!r}; allowed is a number above 0"
 
 
 def _is_number(value: Json) -> bool:

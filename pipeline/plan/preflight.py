@@ -60,7 +60,8 @@ class Preflight:
         problems += _collected(lambda: self._find(config.model))
         if source := self._sources.get(config.model.model_dump_json()):
             read = (config.model, config.of(CalibrationConfig))
-            problems += self._once("weights", lambda: incomplete(source), config.model)
+            weights_problems = self._once("weights", lambda: incomplete(source), config.model)
+            problems += weights_problems
             problems += _collected(lambda: _measurements(config, source))
             if source.tokenizer_files and not measured_problems:
                 problems += self._once(
@@ -70,8 +71,9 @@ class Preflight:
                 problems += self._once(
                     "cache", lambda: not_in_cache(config, source), *read, *measured
                 )
-            about_model = _method if is_pruned else _pruning_config
-            problems += _collected(lambda: about_model(config, source))
+            if not weights_problems:  # else its shape is not known
+                about_model = _method if is_pruned else _pruning_config
+                problems += _collected(lambda: about_model(config, source))
             if reads_text and not file_problems:
                 problems += self._once("windows", lambda: _windows(config, source), *read)
         if problems or source is None:

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, SerializeAsAny
+from pydantic import Field, PlainValidator, SerializeAsAny
 
+from pipeline.files import Json
 from pipeline.settings.cluster import ClusterSection
-from pipeline.settings.section import S, Section
+from pipeline.settings.section import Name, S, Section
 
 
 class ModelConfig(Section):
@@ -74,16 +75,16 @@ class TrackingConfig(Section):
     """null is online where there is a key and a network, else offline."""
 
 
-def _is_plan(value: bool | str) -> bool | str:
-    if not isinstance(value, bool) and value != "json":
-        raise ValueError("allowed is true, false or json")
-    return value
+def _is_plan(value: Json) -> bool | str:
+    if isinstance(value, bool) or value == "json":
+        return value
+    raise ValueError("allowed is true, false or json")
 
 
 class RunConfig(Section):
     """This run's name and folder."""
 
-    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)
+    name: Name | None = None
     """null makes one of model, ratio and key."""
     dir: str | None = None
     """Folder of the run; null is outputs/runs/NAME."""
@@ -94,7 +95,7 @@ class RunConfig(Section):
 class SweepConfig(Section):
     """The sweep that the run is part of."""
 
-    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)
+    name: Name | None = None
     """Folder below outputs/sweeps, and group in W&B; null is made of what varies and the model."""
 
 
@@ -116,7 +117,7 @@ class Config(Section):
     run: RunConfig
     sweep: SweepConfig = Field(default_factory=lambda: SweepConfig.model_validate({}))
     store: StoreConfig
-    plan: Annotated[bool | str, AfterValidator(_is_plan)] = False
+    plan: Annotated[bool | str, PlainValidator(_is_plan)] = False
     """true shows what would run, what is done and what it would ask for, and runs nothing; json
     shows it for scripts."""
     wait: bool = False

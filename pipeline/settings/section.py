@@ -1,10 +1,11 @@
 """The base of every section of the configuration."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pipeline.files import Json
 
@@ -29,3 +30,25 @@ class Section(BaseModel):
 
 
 S = TypeVar("S", bound=Section)
+
+
+def matching(pattern: str, allowed: str) -> AfterValidator:
+    """For text that has to match a pattern; ``allowed`` says in words what does."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"allowed is {allowed}")
+        return text
+
+    return AfterValidator(check)
+
+
+Name = Annotated[
+    str,
+    Field(max_length=120),
+    matching(
+        "[A-Za-z0-9][A-Za-z0-9._-]*",
+        "letters, digits, '.', '_' and '-', a letter or digit first",
+    ),
+]
+"""The name of a folder."""
