@@ -146,7 +146,7 @@ FLAGS: tuple[tuple[Argument, ...], ...] = (
     ("-cd", "nope"), ("--config-dir", "tokens.json"), ("--info", "nope"), ("--cfg", "nope"),
     ("--cfg",), ("-c", "job", "-p", "nope"), ("--package", "nope"), ("--nope",), ("-x",),
     ("-",), ("--",), ("=",), ("",), (" ",), ("a",), ("=3",), ("prune",), ("prune.target_ratio",),
-    ("~prune.target_ratio",), ("~model",), ("~model.path",), ("~run",), ("~calibration",),
+    ("~prune.target_ratio",), ("~model.path",), ("~run",), ("~calibration",),
     ("~nope",), ("~cluster.name",), ("~prune.distribution=[1,1,1]", "~prune.distribution"),
     ("model=[hf,builtin]",), ("model=null",), ("model=",), ("model=''",), ("model={a: 1}",),
     ("model@x=hf",), ("+model=hf",), ("prune=nope",), ("prune=null",), ("prune=5",), ("prune={}",),
@@ -317,7 +317,10 @@ def shards(model: Path, **index: Any) -> None:
     """Two shards in the place of one file, and an index with what is given."""
     weights = load_file(model / "model.safetensors")
     names = sorted(weights)
-    parts = {"model-00001-of-00002.safetensors": names[:5], "model-00002-of-00002.safetensors": names[5:]}
+    parts = {
+        "model-00001-of-00002.safetensors": names[:5],
+        "model-00002-of-00002.safetensors": names[5:],
+    }
     for file, own in parts.items():
         save_file({n: weights[n] for n in own}, model / file, metadata={"format": "pt"})
     (model / "model.safetensors").unlink()
@@ -539,7 +542,11 @@ def bad_pruning_config(rng: random.Random) -> tuple[str, Spoil]:
             path.write_bytes(JUNK[how])
         else:
             path.write_text(json.dumps(how))
-        return ["evaluate.pruning_config=pruned.json", "evaluate.text=held.jsonl", "evaluate.seqlen=16"]
+        return [
+            "evaluate.pruning_config=pruned.json",
+            "evaluate.text=held.jsonl",
+            "evaluate.seqlen=16",
+        ]
 
     return (how if isinstance(how, str) else json.dumps(how))[:70], spoil
 

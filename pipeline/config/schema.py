@@ -105,7 +105,6 @@ def validate(composed: Mapping[str, Json], typed: Collection[str] = ()) -> Confi
     raw, problems = _for_method(composed, typed)
     problems += [
         *secret_problems(raw),
-        *_no_text(raw),
         *_between_keys(raw),
         *_mixed_where_it_cannot_be(raw),
     ]
@@ -122,6 +121,8 @@ def validate(composed: Mapping[str, Json], typed: Collection[str] = ()) -> Confi
         problems += _messages(details, raw)
     if method != known:
         problems.append(f"prune.method: {method!r} is not there; allowed: {', '.join(methods())}")
+    no_text = dict(_no_text(raw))
+    problems = [*no_text.values(), *(p for p in problems if p.partition(": ")[0] not in no_text)]
     if problems:
         raise ConfigError([without_secrets(problem) for problem in problems])
     return config
@@ -145,8 +146,8 @@ def _for_method(
     return {**raw, PruneConfig.key: kept}, wrong
 
 
-def _no_text(value: Json, key: str = "") -> Iterator[str]:
-    """Problems for values with what no file, path or page can hold."""
+def _no_text(value: Json, key: str = "") -> Iterator[tuple[str, str]]:
+    """Keys and problems of values with what no file, path or page can hold."""
     if isinstance(value, Mapping):
         for name, entry in value.items():
             yield from _no_text(entry, f"{key}.{name}".lstrip("."))
@@ -154,7 +155,7 @@ def _no_text(value: Json, key: str = "") -> Iterator[str]:
         for entry in value:
             yield from _no_text(entry, key)
     elif isinstance(value, str) and NO_TEXT.search(value):
-        yield f"{key}: {value!r} is no text: it holds a NUL or bytes that are not UTF-8"
+        yield key, f"{key}: {value!r} is no text: it holds a NUL or bytes that are not UTF-8"
 
 
 NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")

