@@ -11,6 +11,7 @@ not refused as they should be, with what was printed. ``--show`` prints what was
 
 import argparse
 import ctypes
+import importlib
 import json
 import os
 import random
@@ -50,6 +51,7 @@ from pipeline.config.schema import _fields_of_all
 from pipeline.stages import stages
 
 TIMEOUT_S = 60
+SLOW_S = 20
 NOBODY = 65534
 LONG = "9" * 5000
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -119,7 +121,7 @@ def bad_values(info: FieldInfo) -> Iterator[str]:
     if bool not in kinds:
         yield from ("false",)
     if str in kinds and "literal" not in kinds:
-        yield "'a\\0b'".encode().decode("unicode_escape")
+        yield "'a\0b'"
         yield "'a\udcffb'"
 
 
@@ -169,8 +171,10 @@ FLAGS: tuple[tuple[Argument, ...], ...] = (
     ("evaluate.task_files={own: 3}", "evaluate.tasks=[own]"), ("evaluate.tasks=own",),
     ("evaluate.task_files={piqa: own.jsonl}", "evaluate.tasks=[piqa]"),
     ("evaluate.task_files=[own.jsonl]",), ("+evaluate.task_files.own.x=own.jsonl",),
-    ("prune.order=[heads,heads,blocks]",), ("prune.order=[heads]",), ("prune.order=['/m[/m]',a,b]",),
-    ("prune.distribution=[0,0,0]",), ("prune.distribution=[1,1]",), ("prune.distribution=[1,1,-1]",),
+    ("prune.order=[heads,heads,blocks]",), ("prune.order=[heads]",),
+    ("prune.order=['/m[/m]',a,b]",),
+    ("prune.distribution=[0,0,0]",), ("prune.distribution=[1,1]",),
+    ("prune.distribution=[1,1,-1]",),
     ("prune.distribution=[1e308,1e308,1e308]",), ("prune.distribution=[1,a,1]",),
     ("prune.target_ratio=100",), ("prune.target_ratio=0",), ("prune.target_ratio=" + LONG,),
     ("prune.target_ratio=-0.0",), ("prune.mlp_group_size=24",), ("prune.attn_group_size=" + LONG,),
@@ -468,16 +472,27 @@ def bad_text(rng: random.Random) -> tuple[str, Spoil]:
 
 
 ITEMS: tuple[Any, ...] = (
-    {"context": "a", "choices": ["b", "c"], "label": 5}, {"context": "a", "choices": ["b", "c"]},
-    {"context": "a", "choices": ["b", "c"], "label": -1}, {"context": "a", "choices": [], "label": 0},
-    {"context": "a", "choices": ["b"], "label": 0}, {"context": 3, "choices": ["b", "c"], "label": 0},
-    {"context": "a", "choices": "bc", "label": 0}, {"context": "a", "choices": ["b", ""], "label": 0},
-    {"context": "a", "choices": ["b", 3], "label": 0}, {"context": "a", "choices": ["b", "c"], "label": "0"},
-    {"context": "a", "choices": ["b", "c"], "label": True}, {"context": "a", "choices": ["b", "c"], "label": 1.0},
-    {"context": "a", "choices": ["b", "c"], "label": None}, [], "a", 3, None, {},
+    {"context": "a", "choices": ["b", "c"], "label": 5},
+    {"context": "a", "choices": ["b", "c"]},
+    {"context": "a", "choices": ["b", "c"], "label": -1},
+    {"context": "a", "choices": [], "label": 0},
+    {"context": "a", "choices": ["b"], "label": 0},
+    {"context": 3, "choices": ["b", "c"], "label": 0},
+    {"context": "a", "choices": "bc", "label": 0},
+    {"context": "a", "choices": ["b", ""], "label": 0},
+    {"context": "a", "choices": ["b", 3], "label": 0},
+    {"context": "a", "choices": ["b", "c"], "label": "0"},
+    {"context": "a", "choices": ["b", "c"], "label": True},
+    {"context": "a", "choices": ["b", "c"], "label": 1.0},
+    {"context": "a", "choices": ["b", "c"], "label": None},
+    [],
+    "a",
+    3,
+    None,
+    {},
     {"context": "a", "choices": ["b", "x" * 200], "label": 0},
     {"context": "a\ud800", "choices": ["b", "c"], "label": 0},
-)  # fmt: skip
+)
 PIQA = {"goal": "a", "sol1": "b", "sol2": "c", "label": 0}
 
 
@@ -521,16 +536,30 @@ def pruning_config(**changed: Any) -> dict[str, Any]:
 
 
 PRUNINGS: tuple[Any, ...] = (
-    [], 3, None, "x", {}, pruning_config(pruned_attn_idx=[2]), pruning_config(pruned_attn_idx=["0"]),
-    pruning_config(pruned_attn_idx=[0, 0]), pruning_config(pruned_attn_idx=None),
-    pruning_config(pruned_mlp_width={"0": 24}), pruning_config(pruned_mlp_width={"1": 24, "2": 24}),
-    pruning_config(pruned_mlp_width={"0": 25, "1": 24}), pruning_config(pruned_mlp_width=[24, 24]),
-    pruning_config(pruned_attn_width={"0": 12, "1": 16}), pruning_config(more=3),
-    pruning_config(pruned_mlp_width={"0": "24", "1": 24}), pruning_config(pruned_mlp_idx=[-1]),
-    pruning_config(pruned_mlp_width={"0": 0, "1": 24}), pruning_config(pruned_mlp_width={"²": 24, "1": 24}),
-    pruning_config(pruned_attn_idx=[True]), pruning_config(pruned_attn_width={"00": 16, "1": 16}),
-    pruning_config(**{"/m[/m]\n": 1}), pruning_config(pruned_mlp_width={LONG: 24, "1": 24}),
-)  # fmt: skip
+    [],
+    3,
+    None,
+    "x",
+    {},
+    pruning_config(pruned_attn_idx=[2]),
+    pruning_config(pruned_attn_idx=["0"]),
+    pruning_config(pruned_attn_idx=[0, 0]),
+    pruning_config(pruned_attn_idx=None),
+    pruning_config(pruned_mlp_width={"0": 24}),
+    pruning_config(pruned_mlp_width={"1": 24, "2": 24}),
+    pruning_config(pruned_mlp_width={"0": 25, "1": 24}),
+    pruning_config(pruned_mlp_width=[24, 24]),
+    pruning_config(pruned_attn_width={"0": 12, "1": 16}),
+    pruning_config(more=3),
+    pruning_config(pruned_mlp_width={"0": "24", "1": 24}),
+    pruning_config(pruned_mlp_idx=[-1]),
+    pruning_config(pruned_mlp_width={"0": 0, "1": 24}),
+    pruning_config(pruned_mlp_width={"²": 24, "1": 24}),
+    pruning_config(pruned_attn_idx=[True]),
+    pruning_config(pruned_attn_width={"00": 16, "1": 16}),
+    pruning_config(**{"/m[/m]\n": 1}),
+    pruning_config(pruned_mlp_width={LONG: 24, "1": 24}),
+)
 
 
 def bad_pruning_config(rng: random.Random) -> tuple[str, Spoil]:
@@ -568,74 +597,69 @@ WRITTEN = ("run.dir", "store.dir")
 FOLDERS = (*WRITTEN, "model.path", "evaluate.data_dir")
 
 
+def written(path: Path, mode: int = 0o644) -> None:
+    path.write_text('{"text": "abc"}')
+    path.chmod(mode)
+
+
+def folder(path: Path, mode: int = 0o755) -> None:
+    path.mkdir()
+    path.chmod(mode)
+
+
+Made = tuple[Callable[[Path], object], str]
+"""What makes something at a path, and the value that leads there."""
+NOTHING: Callable[[Path], object] = lambda _path: None  # noqa: E731
+ANYWHERE: dict[str, Made] = {
+    "loop": (lambda path: put(path, "loop"), "bad"),
+    "fifo": (lambda path: put(path, "fifo"), "bad"),
+    "socket": (lambda path: put(path, "socket"), "bad"),
+    "dangling": (lambda path: put(path, "dangling"), "bad"),
+    "beside a loop": (lambda path: put(path, "loop"), "bad/x/y"),
+    "below a file": (NOTHING, "text.txt/x"),
+    "too long": (NOTHING, "a" * 300),
+    "too many": (NOTHING, "/".join(["a" * 200] * 30)),
+    "nul": (NOTHING, "a\0b"),
+    "surrogate": (NOTHING, "a\udcffb"),
+    "device": (NOTHING, "/dev/null"),
+    "behind a locked folder": (lambda path: folder(path, 0), "bad/x"),
+}
+OF_A_FILE: dict[str, Made] = {
+    "folder": (folder, "bad"),
+    "absent": (NOTHING, "x[red]/m[/m]"),
+    "deep": (NOTHING, "a/b/c"),
+    "unreadable": (lambda path: written(path, 0), "bad"),
+}
+OF_A_FOLDER: dict[str, Made] = {
+    "file": (written, "bad"),
+    "unreadable": (lambda path: folder(path, 0), "bad"),
+}
+OF_WHAT_IS_WRITTEN: dict[str, Made] = {
+    "read-only": (lambda path: folder(path, 0o555), "bad"),
+    "the model": (NOTHING, "model"),
+    "inside the model": (NOTHING, "model/x"),
+    "inside the model, by a detour": (NOTHING, "./model/../model/x/y"),
+    "a link into the model": (lambda path: path.symlink_to("model"), "bad/x"),
+    "mounted read-only": (lambda path: (folder(path), mount_read_only(path)), "bad/x"),
+}
+NEEDS_NOBODY = ("unreadable", "behind a locked folder", "read-only")
+"""Root may do all of it."""
+
+
 def bad_path(rng: random.Random) -> tuple[str, bool, Spoil]:
     """A path at which there is something else, or nothing, or that nobody may read or write."""
     key = rng.choice(list(PATHS))
-    choices = ["loop", "fifo", "socket", "beside a loop", "below a file", "too long", "nul", "device",
-               "deep", "too many", "surrogate", "unreadable", "behind a locked folder", "space"]  # fmt: skip
-    if key in FOLDERS:
-        choices += ["file", "dangling"]
-    else:
-        choices += ["folder", "dangling", "absent"]
-    if key in WRITTEN:
-        choices += ["inside the model", "read-only", "mounted read-only", "the model"]
-        choices = [c for c in choices if c not in ("deep", "space")]
-    how = rng.choice(choices)
+    choices = ANYWHERE | (OF_A_FOLDER if key in FOLDERS else OF_A_FILE)
+    choices |= OF_WHAT_IS_WRITTEN if key in WRITTEN else {}
+    how = rng.choice(list(choices))
+    make, value = choices[how]
 
     def spoil(_: random.Random, place: Path) -> list[Argument]:
-        path = place / "bad"
-        value = "bad"
-        if how in ("loop", "fifo", "socket", "folder", "dangling"):
-            put(path, how)
-        elif how == "file":
-            path.write_text("x")
-        elif how == "beside a loop":
-            put(path, "loop")
-            value = "bad/x/y"
-        elif how == "below a file":
-            value = "text.txt/x"
-        elif how == "too long":
-            value = "a" * 300
-        elif how == "too many":
-            value = "/".join(["a" * 200] * 30)
-        elif how == "nul":
-            value = "a\0b"
-        elif how == "surrogate":
-            value = "a\udcffb"
-        elif how == "device":
-            value = "/dev/null"
-        elif how == "deep":
-            value = "/".join("abc")
-        elif how == "space":
-            value = "' '"
-        elif how == "absent":
-            value = "x[red]/m[/m]"
-        elif how == "unreadable":
-            if key in FOLDERS:
-                path.mkdir()
-            else:
-                path.write_text('{"text": "abc"}')
-            path.chmod(0)
-        elif how == "behind a locked folder":
-            path.mkdir(mode=0)
-            value = "bad/x"
-        elif how == "read-only":
-            path.mkdir()
-            path.chmod(0o555)
-        elif how == "the model":
-            value = "model"
-        elif how == "inside the model":
-            value = rng.choice(["model/x", "./model/../model/x", str(place / "model" / "x")])
-        elif how == "mounted read-only":
-            path.mkdir()
-            mount_read_only(path)
-            value = "bad/x"
+        make(place / "bad")
         plus = "+" if key.startswith("evaluate.task_files") else ""
-        quoted = value if value.startswith("'") else f'"{value}"'
-        return [*PATHS[key], f"{plus}{key}={quoted}"]
+        return [*PATHS[key], f'{plus}{key}="{value}"']
 
-    as_nobody = how in ("unreadable", "behind a locked folder", "read-only")
-    return f"{key}: {how}", as_nobody, spoil
+    return f"{key}: {how}", how in NEEDS_NOBODY, spoil
 
 
 def mount_read_only(path: Path) -> None:
@@ -739,7 +763,7 @@ def _in_child(case: Case, place: Path, out: Path) -> None:
         sys.argv = ["launch.py", *base, *arguments]
         status = launch.main()
         sys.stdout.flush()
-        if status == 2 and state_of(place) != before:
+        if status == WRONG and state_of(place) != before:
             changed = {str(p) for p in state_of(place).keys() ^ before.keys()}
             (place.parent / "written").touch()
             print("WRITTEN:", *sorted(changed), file=sys.stderr)
@@ -778,29 +802,27 @@ def _wait(child: int) -> int | None:
     return None
 
 
-PROBLEM = re.compile(r"  [\w.\[\]/@+~'\" -]+(: | and )\S.*|  (-|--)?[\w-]*: .*")
 HEADING = "The configuration is wrong:"
+PROBLEM = re.compile(r"  [^:]*: \S.*")
+WRONG = 2
+"""The exit status of a wrong configuration."""
+LONGEST = 1000
+"""Characters of a line."""
 
 
-def _judged(status: int | None, text: str, written: bool) -> str:
-    lines = text.splitlines()
-    if status is None:
-        return "hangs"
-    if "Traceback (most recent call last)" in text:
-        return "traceback"
-    if status == 0:
-        return "silent"
-    if status != 2:
-        return "late" if status == 1 else f"exit {status}"
-    if written:
-        return "written"
-    if lines[:1] != [HEADING] or not lines[1:]:
-        return "noisy"
-    if not all(PROBLEM.fullmatch(line) for line in lines[1:]):
-        return "unclear"
-    if any(len(line) > 1000 for line in lines):
-        return "endless"
-    return "refused"
+def _judged(status: int | None, text: str, is_written: bool) -> str:
+    """refused; or the first thing that is not as it should be."""
+    heading, *problems = text.splitlines() or [""]
+    named = {0: "silent", 1: "late", None: "hangs"}
+    faults = {
+        "traceback": "Traceback (most recent call last)" in text,
+        named.get(status, f"exit {status}"): status != WRONG,
+        "written": is_written,
+        "noisy": heading != HEADING or not problems,
+        "unclear": not all(PROBLEM.fullmatch(line) for line in problems),
+        "endless": any(len(line) > LONGEST for line in problems),
+    }
+    return next((fault for fault, is_there in faults.items() if is_there), "refused")
 
 
 def main() -> int:
@@ -814,16 +836,15 @@ def main() -> int:
     table: Counter[tuple[str, str]] = Counter()
     with tempfile.TemporaryDirectory() as scratch:
         base = make_base(Path(scratch) / "base")
-        os.chmod(scratch, 0o755)
+        Path(scratch).chmod(0o755)  # for those that are run as somebody else
         for case in cases(given.count, given.seed, given.only):
             began = time.monotonic()
             ending = run(case, base)
             seconds = time.monotonic() - began
             table[case.kind, ending.outcome] += 1
-            if ending.outcome != "refused" or given.show or seconds > 20:
+            if ending.outcome != "refused" or given.show or seconds > SLOW_S:
                 print(f"--- {ending.outcome}: {case.kind}: {case.label!r} ({seconds:.1f} s)")
-                lines = [line[:400] for line in ending.text.splitlines()]
-                print("\n".join(lines if len(lines) < 12 else ["...", *lines[-8:]]), flush=True)
+                print("\n".join(line[:400] for line in ending.text.splitlines()[-8:]), flush=True)
     outcomes = sorted({outcome for _, outcome in table}, key=lambda o: (o != "refused", o))
     print(f"\n| kind | {' | '.join(outcomes)} |\n| --- |{' --- |' * len(outcomes)}")
     for kind in dict.fromkeys(kind for kind, _ in table):
@@ -839,13 +860,8 @@ def prepare() -> None:
     }  # fmt: skip
     torch.set_num_threads(1)
     assert stages()
-    import hydra  # noqa: F401
-    import lm_eval.tasks  # noqa: F401
-    import transformers.models.llama.modeling_llama  # noqa: F401
-
-    import pipeline.jobs.launching
-    import pipeline.plan.sweep
-    import pipeline.runs.session
+    for module in ("hydra", "lm_eval.tasks", "pipeline.jobs.launching", "pipeline.plan.sweep"):
+        importlib.import_module(module)
 
 
 if __name__ == "__main__":
