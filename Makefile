@@ -45,7 +45,7 @@ check: install
 	wait $$types && exit $$tests
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup -m "not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadgroup -m "not gpu"
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -58,15 +58,16 @@ def run(
 ) -> None:
     """Validate what Hydra composed, and run it or have it run. Raises ``PipelineError``."""
     from pipeline.config.compose import from_composed
-    from pipeline.jobs.launching import carry_out, go_offline
-    from pipeline.screen import screen
 
     config = from_composed(raw, problems, overrides)
-    go_offline([config])
 
+    # not before: they take seconds, and a wrong value is to be told at once
+    from pipeline.jobs.launching import carry_out, go_offline
     from pipeline.plan.preflight import check
     from pipeline.plan.run import Run
+    from pipeline.screen import screen
 
+    go_offline([config])
     carry_out([Run.prepare(config, check(config))], screen(wraps=True), leader=leader)
 
 

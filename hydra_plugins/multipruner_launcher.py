@@ -1,6 +1,6 @@
 """Hydra's sweeper and launcher: they run nothing, and hand every combination to ``launch.py``.
 
-Hydra finds them because this folder is beside ``launch.py``. Nothing is submitted before all of the
+Hydra finds them because they are in this folder. Nothing is submitted before all of the
 combinations are composed, so that they can be one plan.
 """
 

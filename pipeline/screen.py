@@ -1,20 +1,24 @@
 """What a person reads in a terminal. The only place that makes a console."""
 
 import re
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LONGEST = 900
 """Characters of a line that somebody may still read."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-def screen(*, width: int | None = None, wraps: bool = False, is_quiet: bool = False) -> Console:
+def screen(*, width: int | None = None, wraps: bool = False, is_quiet: bool = False) -> "Console":
     """Where to print. Text stands there as it is: brackets, colons and numbers mean nothing.
 
     So a path or a name of the user's may hold anything; what has a style is given as ``Text``.
     ``wraps`` has a line go on for as long as it is, for the terminal to break.
     """
+    from rich.console import Console
+
     return Console(
         width=width, quiet=is_quiet, soft_wrap=wraps, markup=False, emoji=False, highlight=False
     )

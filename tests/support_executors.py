@@ -54,6 +54,12 @@ def job_processes(folder: Path) -> list[int]:
     return found
 
 
+def told_by_cancel(run: Path) -> list[str]:
+    told: list[str] = []
+    cancel(run, told.append)
+    return told
+
+
 def has_been_signalled(pid: int) -> bool:
     """Whether a stopped process has a signal waiting for it, or was woken to take it in."""
     try:
@@ -257,14 +263,14 @@ class JobSuite(ExecutorSuite):
         evaluated = (f"evaluate.text={bench.text}", "evaluate.seqlen=32")
         run = bench.launch(*evaluated)
         with bench.held() as pid:
-            assert all(line.endswith("cancelled") for line in list(cancel(run.path)))
+            assert all(line.endswith("cancelled") for line in told_by_cancel(run.path))
             wait_for(lambda: has_been_signalled(pid))
         wait_for(lambda: not bench.processes())
         wait_for(lambda: run.state == "cancelled")
         states = {name: status.state for name, status in run.stages.items()}
         assert states == {"calibrate": "done", "prune": "cancelled", "evaluate": "cancelled"}
         assert run.stages["prune"].reason == "by multipruner cancel"
-        assert list(cancel(run.path)) == ["nothing of this run alone is pending or running"]
+        assert told_by_cancel(run.path) == ["nothing of this run alone is pending or running"]
         steps = bench.steps()
         assert bench.launch(*evaluated) == run
         run.finish()

@@ -487,3 +487,14 @@ def test_a_defect_of_the_program_is_not_hidden() -> None:
 
     with pytest.raises(ZeroDivisionError):
         launch.report_errors(defect, "python launch.py AGAIN")
+
+
+def test_a_wrong_value_is_told_before_anything_heavy_is_imported() -> None:
+    code = (
+        "import sys, launch; sys.argv[1:] = ['prune.target_ratio=200']; status = launch.main(); "
+        "sys.exit(status if {'torch', 'transformers'}.isdisjoint(sys.modules) else 'too late')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "prune.target_ratio: 200 is wrong" in done.stderr) == (2, True)

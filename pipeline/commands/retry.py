@@ -13,15 +13,17 @@ def _arguments(parser: ArgumentParser) -> None:
 def _run(parsed: Namespace) -> None:
     from pipeline.executors import executor_named
     from pipeline.jobs import launching
-    from pipeline.plan.run import Run, launched_from
+    from pipeline.plan.run import config_of, launched_from
+    from pipeline.plan.sweep import reopened
     from pipeline.screen import screen
 
     paths = [path.absolute() for path in run_folders([parsed.run])]
     with launched_from(paths[0]):
-        runs = [Run.open(path) for path in paths]
-        if executor_named(runs[0].config.cluster.name).is_here:
+        configs = [config_of(path) for path in paths]
+        if executor_named(configs[0].cluster.name).is_here:
             raise PipelineError("this runs in its own process: type its command again")
-        launching.launch(runs, screen(wraps=True))
+        launching.go_offline(configs)
+        launching.launch(reopened(paths), screen(wraps=True))
 
 
 COMMAND = Command("retry", "submit what failed, and what depended on it", _arguments, _run)

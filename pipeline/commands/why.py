@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.base import RUN, Command, run_folder
+from pipeline.config.schema import decisive
 from pipeline.files import read_json
 from pipeline.jobs.status import StageStatus, of_run, places
-from pipeline.settings.flat import EXECUTION_KEYS, flat
+from pipeline.settings.flat import flat
 
 if TYPE_CHECKING:
     from pipeline.stages.base import PlannedStage
@@ -86,9 +87,8 @@ class _Facts:
     def of(cls, path: Path) -> "_Facts":
         from pipeline.plan.run import settings_of
 
-        settings = flat(settings_of(path))
-        decisive = {k: v for k, v in settings.items() if not k.startswith(EXECUTION_KEYS)}
-        return cls(decisive, {place.name: place.folder for place in places(path)})
+        stages = {place.name: place.folder for place in places(path)}
+        return cls(decisive(flat(settings_of(path))), stages)
 
 
 def _recipe(stage_folder: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.config.overrides import CONF, SEARCH_PATH, check, flags_first
+from pipeline.config.overrides import CONF, ROOT, SEARCH_PATH, check, flags_first
 from pipeline.config.schema import is_known, validate
 from pipeline.errors import ConfigError
 from pipeline.files import Json
@@ -51,6 +51,8 @@ def compose_command(arguments: list[str], problems: list[str]) -> tuple[list[Com
         composed.append(Combination(raw, tuple(given)))
         modes.append(settings.mode)
 
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))  # Hydra looks for launchers in hydra_plugins
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of exiting with 1
     compose_all = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
     with tempfile.TemporaryDirectory() as scratch:

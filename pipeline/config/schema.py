@@ -67,6 +67,13 @@ def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, F
             yield from _fields(one, f"{prefix}{name}.")
 
 
+def decisive(settings: Mapping[str, Json]) -> dict[str, Json]:
+    """Of a configuration's values by dotted keys those that may decide a result."""
+    method = str(settings.get("prune.method"))
+    whole = schema(method if method in methods() else DEFAULT_METHOD)
+    return {key: value for key, value in settings.items() if whole.decides(key)}
+
+
 def is_known(key: str) -> bool:
     """Whether the schema has the key, or a mapping that may hold it."""
     keys = set(known_keys())

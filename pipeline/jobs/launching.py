@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,6 @@ from pipeline.plan.run import Run
 from pipeline.plan.sweep import Sweep
 from pipeline.plan.sweep import run_here as run_sweep_here
 from pipeline.runs.display import Quiet, Terminal
-from pipeline.runs.session import conclude, needs_conclusion, run_all
 from pipeline.settings.core import Config
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ def carry_out(
 
 def run_here(run: Run, console: Console, leader: "Leader | None" = None) -> None:
     """Run a run in this process."""
+    from pipeline.runs.session import run_all
+
     run.claim()
     target = run.config.prune.target_ratio
     display = Terminal(console, target) if console.is_terminal else Quiet(console)
@@ -56,13 +58,18 @@ def run_here(run: Run, console: Console, leader: "Leader | None" = None) -> None
 
 
 def go_offline(configs: Iterable[Config]) -> None:
-    """Tell the hub's libraries, before they are imported."""
+    """Tell the hub's libraries, those too that were imported already."""
     if any(config.cluster.is_offline for config in configs):
         os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+        for name in ("huggingface_hub.constants", "datasets.config"):
+            if module := sys.modules.get(name):
+                setattr(module, "HF_HUB_OFFLINE", True)  # noqa: B010 - read whenever it is asked for
 
 
 def launch(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) -> None:
     """Submit what is missing, and follow it where ``wait`` says so. ``sweep`` has the runs."""
+    from pipeline.runs.session import conclude, needs_conclusion
+
     if sweep:
         sweep.claim()
     executor = executor_named(runs[0].config.cluster.name)

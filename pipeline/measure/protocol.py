@@ -1,6 +1,6 @@
 """What is measured of a variant: perplexity of a text, accuracy on tasks, latency and memory."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from pipeline.measure.accuracy import (
     wrong_rows,
 )
 from pipeline.measure.latency import LatencySettings
-from pipeline.measure.text import missing_text, text_file, text_problem, text_rows
+from pipeline.measure.text import Text
 from pipeline.models.digests import Digest, tokenizer_digest
 from pipeline.models.source import ModelSource
 
@@ -35,34 +35,28 @@ class DataSources:
 class MeasurementProtocol:
     """Settings of one kind of measurement, e.g. of the probe after every step."""
 
-    text: str | None
-    """Text for perplexity: a file, or wikitext2; None leaves perplexity out."""
-    text_tokens: int | None
-    """Tokens of it at most; None takes all."""
-    seqlen: int
-    """Tokens in a window of it."""
-    tasks: tuple[str, ...]
+    texts: tuple[Text, ...] = ()
+    """Texts for perplexity."""
+    tasks: tuple[str, ...] = ()
     """Tasks for accuracy."""
-    items: int | None
+    items: int | None = None
     """Items of each task at most; None takes all."""
-    latency: LatencySettings | None
+    latency: LatencySettings | None = None
     """None: neither latency nor memory is measured."""
 
     @property
     def reads_text(self) -> bool:
         """Whether anything is tokenised."""
-        return self.text is not None or bool(self.tasks)
+        return bool(self.texts or self.tasks)
 
-    def files(self, sources: DataSources) -> dict[str, Path]:
-        """Every local file that is read, by what it is for."""
-        own, data_dir = sources.task_files, sources.data_dir
-        files = {name: own[name] for name in self.tasks if name in own}
-        if data_dir:
-            rest = [name for name in self.tasks if name not in files]
-            files |= {name: local_files(name, data_dir)[0] for name in rest}
-        if self.text and (path := text_file(self.text, data_dir)):
-            files["text"] = path
-        return files
+    def parts(self) -> Iterator["MeasurementProtocol"]:
+        """Each text, each task and the latency alone: each is measured once, whoever asks."""
+        for text in self.texts:
+            yield MeasurementProtocol(texts=(text,))
+        for task in self.tasks:
+            yield MeasurementProtocol(tasks=(task,), items=self.items)
+        if self.latency:
+            yield MeasurementProtocol(latency=self.latency)
 
     def missing(self, sources: DataSources, section: str) -> list[str]:
         """What keeps this from being measured, in words that name the key in ``section``."""
@@ -70,19 +64,20 @@ class MeasurementProtocol:
             f"{section}.tasks: {problem}"
             for problem in missing_data(self.tasks, sources.data_dir, sources.task_files)
         ]
-        if self.text:
-            problems += [f"{section}.text: {p}" for p in missing_text(self.text, sources.data_dir)]
+        for text in self.texts:
+            problems += [f"{section}.text: {problem}" for problem in text.missing(sources.data_dir)]
         return problems
 
     def wrong(self, sources: DataSources, section: str) -> list[str]:
         """What is wrong in local files that are all there, in words that name the key."""
         rows = wrong_rows(self.tasks, sources.data_dir, self.items, sources.task_files)
         problems = [f"{section}.tasks: {problem}" for problem in rows]
-        if self.text and text_file(self.text, sources.data_dir):
-            try:
-                text_rows(self.text, sources.data_dir)
-            except ConfigError as error:
-                problems += [f"{section}.text: {problem}" for problem in error.problems]
+        for text in self.texts:
+            if text.file(sources.data_dir):
+                try:
+                    text.rows(sources.data_dir)
+                except ConfigError as error:
+                    problems += [f"{section}.text: {problem}" for problem in error.problems]
         return problems
 
     def unfit(self, sources: DataSources, model: ModelSource, section: str) -> list[str]:
@@ -94,28 +89,41 @@ class MeasurementProtocol:
         if not self.reads_text:
             return []
         tokenizer, problems = model.tokenizer, []
-        if self.text and text_file(self.text, sources.data_dir):
-            rows = text_rows(self.text, sources.data_dir)
-            wrong = text_problem(
-                tokenizer, rows, self.seqlen, self.text_tokens, model.vocabulary_size
-            )
-            problems += [f"{section}.text: {self.text}: {wrong}"] if wrong else []
+        for text in self.texts:
+            if text.file(sources.data_dir):
+                rows = text.rows(sources.data_dir)
+                wrong = text.problem(tokenizer, rows, model.vocabulary_size)
+                problems += [f"{section}.text: {text.source}: {wrong}"] if wrong else []
         own = {name: path for name, path in sources.task_files.items() if name in self.tasks}
         choices = too_long_choices(tokenizer, own, self.items, model.context_length)
-        wrong = [no_first_token(tokenizer)] if self.tasks else []
-        return problems + [
-            f"{section}.tasks: {problem}" for problem in (*wrong, *choices) if problem
-        ]
+        first = no_first_token(tokenizer) if self.tasks else None
+        of_tasks = [*([first] if first else []), *choices]
+        return problems + [f"{section}.tasks: {problem}" for problem in of_tasks]
 
     def identity(self, sources: DataSources, model: ModelSource, digest: Digest) -> dict[str, Any]:
         """What decides the numbers: settings; texts, tasks and tokenizer by their content."""
-        digests = {name: digest(path) for name, path in self.files(sources).items()}
-        from_hub = {"text": self.text} if self.text and "text" not in digests else {}
-        settings = {key: value for key, value in asdict(self).items() if key != "text"}
         return {
-            **settings,
-            **from_hub,
-            "tasks": list(self.tasks),
-            "files": digests,
+            "texts": [_identity_of(text, sources.data_dir, digest) for text in self.texts],
+            "tasks": {name: _task_digest(name, sources, digest) for name in self.tasks},
+            "items": self.items if self.tasks else None,
+            "latency": asdict(self.latency) if self.latency else None,
             "tokenizer": tokenizer_digest(model, digest) if self.reads_text else None,
         }
+
+
+def _identity_of(text: Text, data_dir: Path | None, digest: Digest) -> dict[str, Any]:
+    path = text.file(data_dir)
+    return {
+        "text": digest(path) if path else text.source,
+        "most_tokens": text.most_tokens,
+        "seqlen": text.seqlen,
+    }
+
+
+def _task_digest(name: str, sources: DataSources, digest: Digest) -> str | None:
+    """Of the task's file; None where it comes from the hub."""
+    if name in sources.task_files:
+        return digest(sources.task_files[name])
+    if sources.data_dir is None:
+        return None
+    return digest(local_files(name, sources.data_dir)[0])

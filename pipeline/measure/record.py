@@ -1,6 +1,6 @@
 """What was measured of one state of a model. Plain values, JSON in and out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -45,6 +45,35 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class TextScore:
+    """Perplexity on one text, and all that has to be equal for two of them to be compared."""
+
+    name: str
+    """What the configuration calls the text."""
+    text: str
+    """What it is: WikiText-2, or the name of a file."""
+    split: str | None
+    """Of the data set; None for a file."""
+    tokens: int
+    """Taken of it, in full windows."""
+    is_whole: bool
+    """Whether those are all there are."""
+    seqlen: int
+    """Tokens in a window."""
+    ppl: float | None
+    """None where it is no number."""
+
+    @property
+    def protocol(self) -> str:
+        """Text, split, tokens and windows, in words."""
+        if not self.tokens:
+            return self.text
+        title = f"{self.text} {self.split}" if self.split else self.text
+        count = f"{self.tokens:,}" if self.is_whole else f"first {self.tokens:,}"
+        return f"{title}, {count} tokens, windows of {self.seqlen:,}"
+
+
+@dataclass(frozen=True, slots=True)
 class TaskScore:
     """One lm-eval task. Fractions, not percent."""
 
@@ -72,13 +101,22 @@ def average_accuracy(tasks: Sequence[TaskScore]) -> float | None:
     return sum(task.accuracy for task in tasks) / len(tasks) if tasks else None
 
 
+def tasks_protocol(tasks: Sequence[TaskScore]) -> str:
+    """Which tasks an average is of, and how many items they have, in words."""
+    items = [task.items for task in tasks]
+    if len(tasks) == 1:
+        return f"{tasks[0].task}, {items[0]:,} items"
+    span = f"{items[0]:,}" if len(set(items)) == 1 else f"{min(items):,} to {max(items):,}"
+    return f"mean of {', '.join(task.task for task in tasks)}, {span} items each"
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Everything measured of one state. What was not asked for is None or empty."""
+    """Everything measured of one variant. What was not asked for is None or empty."""
 
     params: int
-    """Parameters that the model in memory really has."""
-    ppl: float | None
+    """Parameters, counted as everywhere: see ``PruningState.params``."""
+    texts: tuple[TextScore, ...]
     tasks: tuple[TaskScore, ...]
     latency: Latency | None
     memory: Memory | None
@@ -88,9 +126,28 @@ class Record:
     """Versions, device and host."""
 
     @property
+    def ppl(self) -> float | None:
+        """Perplexity on the first text; None without one."""
+        return self.texts[0].ppl if self.texts else None
+
+    @property
     def accuracy(self) -> float | None:
         """Mean accuracy over the tasks (a fraction); None without tasks."""
         return average_accuracy(self.tasks)
+
+    @classmethod
+    def joined(cls, params: int, made_by: Mapping[str, Any], parts: Iterable["Record"]) -> "Record":
+        """What several records say of one variant."""
+        records = list(parts)
+        return cls(
+            params=params,
+            texts=tuple(text for record in records for text in record.texts),
+            tasks=tuple(task for record in records for task in record.tasks),
+            latency=next((record.latency for record in records if record.latency), None),
+            memory=next((record.memory for record in records if record.memory), None),
+            seconds=sum(record.seconds for record in records),
+            made_by=records[0].made_by if records else made_by,
+        )
 
     def of_step(self) -> Measured:
         """What a line of ``steps.jsonl`` has of it."""
@@ -103,7 +160,8 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, with the averages that readers want."""
-        return {**asdict(self), "made_by": dict(self.made_by), "accuracy": self.accuracy}
+        values = {**asdict(self), "made_by": dict(self.made_by)}
+        return {**values, "ppl": self.ppl, "accuracy": self.accuracy}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Record":
@@ -111,7 +169,7 @@ class Record:
         latency, memory = data["latency"], data["memory"]
         return cls(
             params=data["params"],
-            ppl=data["ppl"],
+            texts=tuple(TextScore(**text) for text in data.get("texts", _older_text(data))),
             tasks=tuple(TaskScore(**task) for task in data["tasks"]),
             latency=latency
             and Latency(
@@ -125,3 +183,11 @@ class Record:
             seconds=data["seconds"],
             made_by=data["made_by"],
         )
+
+
+def _older_text(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The perplexity of a record that an earlier version wrote, which did not say of what."""
+    if data["ppl"] is None:
+        return []
+    unknown = {"split": None, "tokens": 0, "is_whole": False, "seqlen": 0}
+    return [{"name": "text", "text": "a text that was not recorded", "ppl": data["ppl"], **unknown}]

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from pipeline.data.datasets import ROW_SEPARATOR, dataset_rows
+from pipeline.data.datasets import HUB_DATASETS, ROW_SEPARATOR, dataset_rows
 from pipeline.data.rows import read_rows
 from pipeline.errors import ConfigError
 from pipeline.files import Json
@@ -17,82 +18,124 @@ from pipeline.scoring.perplexity import Windows
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-WIKITEXT2 = "wikitext2"
-"""The name that stands for WikiText-2's raw test text."""
-WIKITEXT2_FILE = Path("wikitext2", "wiki.test.raw")
-"""Its local copy, below the folder of local data."""
+
+@dataclass(frozen=True, slots=True)
+class KnownText:
+    """A text that has a name of its own."""
+
+    title: str
+    file: Path
+    """Its local copy, below the folder of local data."""
+    most_rows: int | None = None
+    """Rows from the start that are taken; None: all."""
+
+    @property
+    def split(self) -> str:
+        """The split of the hub's data set."""
+        return HUB_DATASETS[self.file.parts[0]].split
 
 
-def missing_text(text: str, data_dir: Path | None) -> list[str]:
-    """What keeps ``text_rows`` from finding the text, in words; empty where nothing does."""
-    path = text_file(text, data_dir)
-    problem = path and file_problem(path)
-    if not problem:
-        return []
-    hint = "" if text == WIKITEXT2 else f"; give a .txt or .jsonl file, or {WIKITEXT2}"
-    return [f"{text}: the file {path} {problem}{hint}"]
+KNOWN = {
+    "wikitext2": KnownText("WikiText-2", Path("wikitext2", "wiki.test.raw")),
+    # as many documents as GPTQ and everyone since takes
+    "c4": KnownText("C4", Path("c4", "validation.jsonl"), 1100),
+}
+"""Texts by the names that stand for them."""
 
 
-def text_rows(text: str, data_dir: Path | None) -> list[str]:
-    """The rows of ``text``: ``wikitext2``, or a file.
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text for perplexity, and how much of it is taken."""
 
-    ``wikitext2`` is the raw test text, row by row as the hub has it, from ``data_dir`` or the hub.
-    Of a .jsonl file each row's field "text" is taken; any other file is one row. Raises
-    ``ConfigError`` for a file that is missing or not what its name says, ``StageError`` where the
-    hub does not answer.
-    """
-    if problems := missing_text(text, data_dir):
-        raise ConfigError(problems)
-    path = text_file(text, data_dir)
-    if text == WIKITEXT2 or path is None:
-        return dataset_rows(WIKITEXT2, path, None)
-    if path.suffix == ".jsonl":
-        return [row["text"] for row in read_rows(path, ["text"], None, _text_problem)]
-    return [read_text(path)]
+    name: str
+    """Its row, key and column."""
+    source: str
+    """One of ``KNOWN``, or a file."""
+    most_tokens: int | None
+    """From the start; None takes all."""
+    seqlen: int
+    """Tokens in a window."""
 
+    @property
+    def title(self) -> str:
+        """What it is called."""
+        known = KNOWN.get(self.source)
+        return known.title if known else Path(self.source).name
 
-def _text_problem(row: Mapping[str, Json]) -> str | None:
-    return None if isinstance(row["text"], str) else "its field 'text' is no text"
+    @property
+    def split(self) -> str | None:
+        """Of a known text."""
+        known = KNOWN.get(self.source)
+        return known.split if known else None
 
+    def is_whole(self, tokens: int) -> bool:
+        """Whether so many tokens in full windows are all that it has."""
+        return self.most_tokens is None or tokens + self.seqlen <= self.most_tokens
 
-def text_file(text: str, data_dir: Path | None) -> Path | None:
-    """The local file of ``text``; None where it comes from the hub."""
-    if text == WIKITEXT2:
-        return data_dir and data_dir / WIKITEXT2_FILE
-    return Path(text)
+    def file(self, data_dir: Path | None) -> Path | None:
+        """The local file; None where it comes from the hub."""
+        known = KNOWN.get(self.source)
+        if known:
+            return data_dir and data_dir / known.file
+        return Path(self.source)
 
+    def missing(self, data_dir: Path | None) -> list[str]:
+        """What keeps ``rows`` from finding it, in words; empty where nothing does."""
+        path = self.file(data_dir)
+        problem = path and file_problem(path)
+        if not problem:
+            return []
+        known = self.source in KNOWN
+        hint = "" if known else f"; give a .txt or .jsonl file, or {' or '.join(KNOWN)}"
+        return [f"{self.source}: the file {path} {problem}{hint}"]
 
-def text_problem(
-    tokenizer: "PreTrainedTokenizerBase",
-    rows: Sequence[str],
-    seqlen: int,
-    most_tokens: int | None,
-    vocabulary_size: int,
-) -> str | None:
-    """What keeps rows from giving windows of ids that the model has; None where nothing does.
+    def rows(self, data_dir: Path | None) -> list[str]:
+        """Its rows: of a known text as the hub has them, from ``data_dir`` or the hub.
 
-    The beginning of a text usually is enough to tell; a long text is not tokenised for it.
-    """
-    if len(tokenizer) <= vocabulary_size:
-        beginning = ROW_SEPARATOR.join(rows)[: seqlen * CHARACTERS_OF_A_TOKEN]
-        with suppress(ConfigError):
-            text_windows(tokenizer, [beginning], seqlen, most_tokens)
+        Of a .jsonl file each row's field "text" is taken; any other file is one row. Raises
+        ``ConfigError`` for a file that is missing or not what its name says, ``StageError`` where
+        the hub does not answer.
+        """
+        if problems := self.missing(data_dir):
+            raise ConfigError(problems)
+        path = self.file(data_dir)
+        if self.source in KNOWN or path is None:
+            return dataset_rows(self.source, path, None)[: KNOWN[self.source].most_rows]
+        if path.suffix == ".jsonl":
+            return [row["text"] for row in read_rows(path, ["text"], None, _text_problem)]
+        return [read_text(path)]
+
+    def problem(
+        self, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], vocabulary_size: int
+    ) -> str | None:
+        """What keeps its rows from giving windows of ids that the model has; None if nothing.
+
+        The beginning of a text usually is enough to tell; a long text is not tokenised for it.
+        """
+        if len(tokenizer) <= vocabulary_size:
+            beginning = ROW_SEPARATOR.join(rows)[: self.seqlen * CHARACTERS_OF_A_TOKEN]
+            with suppress(ConfigError):
+                text_windows(tokenizer, [beginning], self.seqlen, self.most_tokens)
+                return None
+        try:
+            windows = text_windows(tokenizer, rows, self.seqlen, self.most_tokens)
+        except ConfigError as error:
+            return str(error)
+        highest = int(windows.ids.max())
+        if highest < vocabulary_size:
             return None
-    try:
-        windows = text_windows(tokenizer, rows, seqlen, most_tokens)
-    except ConfigError as error:
-        return str(error)
-    highest = int(windows.ids.max())
-    if highest < vocabulary_size:
-        return None
-    return (
-        f"the tokenizer gives the id {highest}, which is not in the model's vocabulary of "
-        f"{vocabulary_size}: they do not belong together"
-    )
+        return (
+            f"the tokenizer gives the id {highest}, which is not in the model's vocabulary of "
+            f"{vocabulary_size}: they do not belong together"
+        )
 
 
 CHARACTERS_OF_A_TOKEN = 16
 """More than the tokens of a usual text have."""
+
+
+def _text_problem(row: Mapping[str, Json]) -> str | None:
+    return None if isinstance(row["text"], str) else "its field 'text' is no text"
 
 
 def text_windows(

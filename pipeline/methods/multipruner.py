@@ -11,6 +11,7 @@ from pipeline.criteria.perplexity import Perplexity
 from pipeline.methods.base import Method
 from pipeline.pruning.phases import STANDARD, Phase
 from pipeline.settings.core import PruneConfig
+from pipeline.settings.section import Execution
 
 if TYPE_CHECKING:
     from pipeline.models.source import ModelSource
@@ -52,7 +53,7 @@ class MultiPrunerConfig(PruneConfig):
     search: Literal["exhaustive", "race"] = "exhaustive"
     """How the candidate of a step is found. exhaustive scores every one on all tokens; race drops
     candidates as soon as their windows show that another one is better."""
-    audit_every: int = Field(10, ge=0)
+    audit_every: Execution[int] = Field(10, ge=0)
     """Of a race, every so many steps are also scored exhaustively, to report how often it decided
     otherwise; 0 never. Never changes what is decided."""
 

@@ -49,6 +49,11 @@ class ModelSource:
             self.gguf_file.removesuffix(".gguf") if self.gguf_file else self.folder.resolve().name
         )
 
+    @property
+    def revision(self) -> str | None:
+        """The commit of a hub model."""
+        return self.hub_commit and self.hub_commit.partition("@")[2]
+
     @cached_property
     def config(self) -> "PretrainedConfig":
         """The Hugging Face configuration."""

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field, replace
 
 from pipeline.models.digests import weights_digest
-from pipeline.models.source import ModelSource
-from pipeline.settings.core import Config
+from pipeline.models.source import ModelSource, locate
+from pipeline.settings.core import Config, ModelConfig
 from pipeline.stages import stages
 from pipeline.stages.base import PlannedStage, Planning
 from pipeline.store.results import Store
@@ -36,6 +36,11 @@ class Plan:
     def main(self) -> PlannedStage | None:
         """The stage that prunes; None where a given pruning is evaluated."""
         return next((planned for planned in self.stages if planned.stage.is_main), None)
+
+
+def source_of(model: ModelConfig) -> ModelSource:
+    """Find a model. Raises ``ConfigError``."""
+    return locate(model.path, model.gguf_file, model.revision)
 
 
 def planning_of(config: Config, source: ModelSource, store: Store) -> Planning:

@@ -1,33 +1,15 @@
-"""Downloading what a run needs, and naming what is not there for machines without internet."""
+"""What a run reads from the hub: how it is brought, and what of it is not there."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 
-from pipeline.config.compose import compose_overrides
-from pipeline.errors import ConfigError, PipelineError
-from pipeline.models.source import ModelSource, fetch, locate
+from pipeline.errors import PipelineError
+from pipeline.models.source import ModelSource, fetch
 from pipeline.settings.core import Config
 from pipeline.stages.calibrate import CalibrationConfig
-from pipeline.stages.evaluate import EvaluateConfig, data_sources, prunes
-from pipeline.stages.probe import ProbeConfig
+from pipeline.stages.evaluate import EvaluateConfig, data_sources, evaluation_protocol, prunes
+from pipeline.stages.probe import ProbeConfig, probe_protocol
 from pipeline.stages.shared.phases import needs_windows
-
-
-def prefetch(overrides: Sequence[str]) -> Iterator[str]:
-    """Bring everything into the cache that the launch with these arguments reads from the hub.
-
-    Raises ``ConfigError`` with all that could not be brought.
-    """
-    config = compose_overrides(overrides)
-    model = config.model
-    source = locate(model.path, model.gguf_file, model.revision)
-    problems: list[str] = []
-    for name, bring in needed(config, source):
-        yield f"fetching {name}"
-        problems += _problem_of(name, bring)
-    if problems:
-        raise ConfigError(problems)
-    yield "everything is in the cache; launch with cluster.offline=true"
 
 
 def missing(config: Config, source: ModelSource) -> list[str]:
@@ -35,7 +17,7 @@ def missing(config: Config, source: ModelSource) -> list[str]:
     return [
         f"{problem}; on a machine with internet type: multipruner prefetch with the same arguments"
         for name, bring in needed(config, source)
-        for problem in _problem_of(name, bring)
+        for problem in problem_of(name, bring)
     ]
 
 
@@ -43,7 +25,6 @@ def needed(config: Config, source: ModelSource) -> Iterator[tuple[str, Callable[
     """Everything that a run reads from the hub: its name, and how it is brought."""
     from pipeline.data.datasets import dataset_rows
     from pipeline.measure.accuracy import TaskSet
-    from pipeline.measure.text import text_file, text_rows
 
     sources = data_sources(config)
     data_dir, task_files = sources.data_dir, sources.task_files
@@ -53,21 +34,25 @@ def needed(config: Config, source: ModelSource) -> Iterator[tuple[str, Callable[
         config.of(ProbeConfig),
     )
     if source.hub_commit:
-        yield f"model.path: {config.model.path}", partial(fetch, source)
+        yield f"model.path: {source.hub_commit}", partial(fetch, source)
     if calibration.path is None and prunes(config) and needs_windows(config):
         name = f"calibration.dataset: {calibration.dataset}"
         yield name, partial(dataset_rows, calibration.dataset, None, calibration.field)
-    texts = {"evaluate.text": evaluate.text, "probe.text": probe.text if probe.every else None}
-    for key, text in texts.items():
-        if text and text_file(text, data_dir) is None:
-            yield f"{key}: {text}", partial(text_rows, text, data_dir)
+    protocols = {"evaluate": evaluation_protocol(config)}
+    if probe.every:
+        protocols["probe"] = probe_protocol(config)
+    for section, protocol in protocols.items():
+        for text in protocol.texts:
+            if text.file(data_dir) is None:
+                yield f"{section}.text: {text.source}", partial(text.rows, data_dir)
     tasks = {*evaluate.tasks, *(probe.tasks if probe.every else [])} - task_files.keys()
     if data_dir is None:
         for task in sorted(tasks):
             yield f"evaluate.tasks: {task}", partial(TaskSet, [task], None, 1, 1)
 
 
-def _problem_of(name: str, bring: Callable[[], object]) -> list[str]:
+def problem_of(name: str, bring: Callable[[], object]) -> list[str]:
+    """Bring something; what is wrong where that does not work."""
     try:
         bring()
     except PipelineError as error:

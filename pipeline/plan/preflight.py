@@ -14,7 +14,8 @@ from pipeline.files import is_folder
 from pipeline.given import file_problem, folder_problem, read_object, why_unwritable
 from pipeline.methods import method_of
 from pipeline.models.loading import incomplete
-from pipeline.models.source import ModelSource, locate
+from pipeline.models.source import ModelSource
+from pipeline.plan.plan import source_of
 from pipeline.plan.prefetching import missing as not_in_cache
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config, ModelConfig
@@ -83,7 +84,7 @@ class Preflight:
     def _find(self, model: ModelConfig) -> list[str]:
         key = model.model_dump_json()
         if key not in self._sources:
-            self._sources[key] = locate(model.path, model.gguf_file, model.revision)
+            self._sources[key] = source_of(model)
         return []
 
     def _once(self, name: str, part: Callable[[], list[str]], *read: BaseModel) -> list[str]:
@@ -177,7 +178,7 @@ def _measurements(config: Config, source: ModelSource) -> list[str]:
     """The model has what measuring needs: a tokenizer, and a context that is long enough."""
     problems = []
     probe, evaluate = config.of(ProbeConfig), config.of(EvaluateConfig)
-    texts = [evaluate.text, *evaluate.tasks]
+    texts: list[str | None] = [*evaluate.sources.values(), *evaluate.tasks]
     texts += [probe.text, *probe.tasks] if probe.every else []
     if any(texts) and not source.tokenizer_files:
         problems.append(
@@ -190,7 +191,7 @@ def _measurements(config: Config, source: ModelSource) -> list[str]:
             probe.prompt_tokens + probe.output_tokens if probe.every and probe.latency else 0
         ),
         "probe.seqlen": probe.seqlen if probe.every and probe.text else 0,
-        "evaluate.seqlen": evaluate.seqlen if evaluate.text else 0,
+        "evaluate.seqlen": evaluate.seqlen if evaluate.sources else 0,
     }
     for key, length in lengths.items():
         if context is not None and length > context:

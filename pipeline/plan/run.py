@@ -1,7 +1,7 @@
 """A run: its configuration, its plan, and the folders it writes to."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +13,8 @@ from pipeline.config.schema import validate
 from pipeline.errors import PipelineError, StageError
 from pipeline.executors import executor_named, find_executor
 from pipeline.files import read_json
-from pipeline.models.source import ModelSource, locate
-from pipeline.plan.plan import Plan, plan, planning_of
+from pipeline.models.source import ModelSource
+from pipeline.plan.plan import Plan, plan, planning_of, source_of
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config, ModelConfig
 from pipeline.store.results import Store
@@ -35,7 +35,7 @@ class Run:
     def prepare(cls, config: Config, source: ModelSource) -> "Run":
         """Plan a checked configuration. Raises ``ConfigError`` where its folder is taken."""
         store = Store(config.store_dir)
-        return cls.planned(plan(planning_of(with_device(config), source, store)), store)
+        return cls.planned(plan(planning_of(settled(config, source), source, store)), store)
 
     @classmethod
     def planned(cls, plan: Plan, store: Store) -> "Run":
@@ -46,16 +46,17 @@ class Run:
         return cls(config, source, plan, folder, store)
 
     @classmethod
-    def open(cls, path: Path) -> "Run":
-        """The run of a folder. Its relative paths count from where it was launched."""
-        settings = settings_of(path)
-        reach = settings.get("sweep", {}).pop("reach", None)  # where earlier versions had it
-        config = validate(settings)
-        model = config.model
-        source = locate(model.path, model.gguf_file, model.revision)
+    def open(
+        cls, path: Path, find: Callable[[Config], ModelSource] = lambda c: source_of(c.model)
+    ) -> "Run":
+        """The run of a folder. Its relative paths count from where it was launched.
+
+        ``find`` gives its model, and may check its configuration first.
+        """
+        config = config_of(path)
+        source = find(config)
         store = Store(config.store_dir)
-        launched = read_json(path / "launch.json").get("reach", reach or {})
-        planning = replace(planning_of(config, source, store), reach=launched)
+        planning = replace(planning_of(config, source, store), reach=_reach_of(path))
         return cls(config, source, plan(planning), RunFolder(path), store)
 
     def claim(self) -> None:
@@ -79,6 +80,21 @@ class Run:
         return all(self.store.finished(stage) is not None for stage in self.plan.stages)
 
 
+def config_of(path: Path) -> Config:
+    """The validated configuration of a run's folder. Raises ``ConfigError``."""
+    settings = settings_of(path)
+    settings.get("sweep", {}).pop("reach", None)  # of an earlier version
+    return validate(settings)
+
+
+def _reach_of(path: Path) -> dict[str, float]:
+    """How far the dimensions are pruned that a run's folder shares with others."""
+    reach = read_json(path / "launch.json").get("reach")
+    if reach is None:  # earlier versions had it among the settings
+        reach = settings_of(path).get("sweep", {}).get("reach")
+    return reach or {}
+
+
 def settings_of(path: Path) -> dict[str, Any]:
     """The configuration that a run's folder holds."""
     values: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
@@ -91,10 +107,13 @@ def settings_of(path: Path) -> dict[str, Any]:
     return dict(values)
 
 
-def with_device(config: Config) -> Config:
-    """The configuration with the device that its stages will have."""
-    model = config.model.model_copy(update={"device": device_of(config)})
-    return config.model_copy(update={"model": model})
+def settled(config: Config, source: ModelSource) -> Config:
+    """The configuration with what only its launch can say: device, and commit of a hub model.
+
+    So its jobs read the same model, whatever is pushed to the hub before they start.
+    """
+    found = {"device": device_of(config), "revision": source.revision}
+    return config.model_copy(update={"model": config.model.model_copy(update=found)})
 
 
 def device_of(config: Config) -> str:

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError, LeaseLostError, PipelineError, StageErr
 from pipeline.files import Json, encode
 from pipeline.plan.plan import Plan, plan, planning_of
 from pipeline.plan.preflight import Preflight
-from pipeline.plan.run import Run, with_device
+from pipeline.plan.run import Run, settled
 from pipeline.pruning.phases import Phase
 from pipeline.settings.core import Config
 from pipeline.stages.probe import probe_recipe
@@ -71,6 +71,16 @@ def labels(overrides: Sequence[Sequence[str]]) -> list[str]:
     return [" ".join(o for o in each if o not in common) for each in overrides]
 
 
+def reopened(paths: Sequence[Path]) -> list[Run]:
+    """The runs of folders, checked as when they were launched.
+
+    Raises ``ConfigError`` with every problem.
+    """
+    preflight = Preflight()
+    opened = [partial(Run.open, path, preflight.check) for path in paths]
+    return _all(opened, [(path.name,) for path in paths])
+
+
 @dataclass(frozen=True)
 class Sweep:
     """Runs that are planned together."""
@@ -96,7 +106,7 @@ class Sweep:
         ]
         store = Store(configs[0].store_dir)
         alone = [
-            plan(planning_of(with_device(config), source, store))
+            plan(planning_of(settled(config, source), source, store))
             for config, source in zip(named, sources, strict=True)
         ]
         runs = [

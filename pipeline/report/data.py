@@ -1,11 +1,11 @@
 """Everything that a report shows, as plain values. Whoever makes a report fills these in."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pipeline.measure.record import Record, TaskScore, average_accuracy
+from pipeline.measure.record import Record, TaskScore, average_accuracy, tasks_protocol
 from pipeline.pruning.records import StepRecord
 from pipeline.pruning.shape import ModelShape
 from pipeline.pruning.state import PruningState
@@ -49,11 +49,35 @@ class Sensitivity:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What the closing evaluation of one model measured."""
+class Evaluated:
+    """What one evaluation, or one probe, measured of both models."""
 
-    tasks: tuple[TaskScore, ...] = ()
-    ppl: float | None = None
+    dense: Record | None
+    pruned: Record | None
+
+    def of(self, side: Side) -> Record | None:
+        """What was measured of one model."""
+        return self.dense if side == "dense" else self.pruned
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether accuracy was measured of any of them."""
+        return bool(self.tasks("dense") or self.tasks("pruned"))
+
+    def tasks(self, side: Side) -> tuple[TaskScore, ...]:
+        """Task scores of one model."""
+        record = self.of(side)
+        return record.tasks if record else ()
+
+
+@dataclass(frozen=True, slots=True)
+class TextLoss:
+    """Perplexity of both models on one text."""
+
+    protocol: str
+    """Text, tokens and windows, in words."""
+    dense: float | None
+    pruned: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +98,14 @@ class RunReport:
     steps: tuple[StepRecord, ...] = ()
     records: Mapping[int, Record] = field(default_factory=dict)
     """What a probe measured after a step, by the step's number."""
+    calibration_text: str = ""
+    """What calibration perplexities are taken on, in words."""
     dense_importance: Mapping[str, float | None] | None = None
     """Calibration perplexity of the dense model by dimension."""
     sensitivity: Mapping[str, Sensitivity] = field(default_factory=dict)
     """By dimension."""
-    evaluation: Mapping[Side, Evaluation] = field(default_factory=dict)
-    evaluation_text: str = "WikiText-2"
-    """What the evaluation's perplexity was taken on."""
+    evaluations: tuple[Evaluated, ...] = ()
+    """All that there are, the last one first."""
     probe_share: float | None = None
     """Fraction of the run's time that went into probes."""
     counts: Mapping[str, Any] = field(default_factory=dict)
@@ -100,21 +125,37 @@ class RunReport:
             return self.dense
         return self.pruned or (self.records.get(self.steps[-1].step) if self.steps else None)
 
-    def tasks_of(self, side: Side) -> tuple[TaskScore, ...]:
-        """Task scores of the evaluation; of the probe where no model was evaluated.
+    @property
+    def probed(self) -> Evaluated:
+        """What the probe measured where the run starts and where it ends."""
+        return Evaluated(self.record_of("dense"), self.record_of("pruned"))
 
-        Both models' scores come from the same of the two, else they could not be compared.
+    @property
+    def probed_text(self) -> str:
+        """What the curve of perplexities was measured on, in words; empty without one."""
+        record = self.record_of("dense") or self.record_of("pruned")
+        return record.texts[0].protocol if record and record.texts else ""
+
+    @property
+    def probed_tasks(self) -> str:
+        """What the curve of accuracies was measured on, in words; empty without one."""
+        record = self.record_of("dense") or self.record_of("pruned")
+        return tasks_protocol(record.tasks) if record and record.tasks else ""
+
+    @property
+    def texts(self) -> list[TextLoss]:
+        """Every perplexity that is no calibration perplexity, those of evaluations first."""
+        losses = [loss for each in (*self.evaluations, self.probed) for loss in _text_losses(each)]
+        return list(dict.fromkeys(losses))
+
+    @property
+    def accuracies(self) -> list[Evaluated]:
+        """What measured tasks: evaluations, or the probe where none did.
+
+        Both models' scores come from the same one, else they could not be compared.
         """
-        if any(evaluation.tasks for evaluation in self.evaluation.values()):
-            evaluation = self.evaluation.get(side)
-            return evaluation.tasks if evaluation else ()
-        record = self.record_of(side)
-        return record.tasks if record else ()
-
-    def evaluation_ppl_of(self, side: Side) -> float | None:
-        """Perplexity on the evaluation's text."""
-        evaluation = self.evaluation.get(side)
-        return finite(evaluation.ppl) if evaluation else None
+        evaluated = [each for each in self.evaluations if each.has_tasks]
+        return evaluated or [each for each in [self.probed] if each.has_tasks]
 
     @property
     def criterion(self) -> str:
@@ -132,6 +173,17 @@ class RunReport:
         if known is None and dimension in self.sensitivity:
             known = self.sensitivity[dimension].dense_ppl
         return finite(known)
+
+
+def _text_losses(evaluated: Evaluated) -> Iterator[TextLoss]:
+    """One for each text and way of cutting it, of both models where both were measured so."""
+    found: dict[tuple[str, str], dict[Side, float | None]] = {}
+    for side in get_args(Side):
+        record = evaluated.of(side)
+        for score in record.texts if record else ():
+            found.setdefault((score.name, score.protocol), {})[side] = score.ppl
+    for (_, protocol), values in found.items():
+        yield TextLoss(protocol, finite(values.get("dense")), finite(values.get("pruned")))
 
 
 def finite(value: float | None) -> float | None:

@@ -1,10 +1,10 @@
 """The dense model beside the pruned one, row by row, as text, for terminal and page."""
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from pipeline.measure.record import Latency, Record, TaskScore
+from pipeline.measure.record import Latency, Record, TaskScore, tasks_protocol
 from pipeline.report.data import RunReport, Side, finite, mean_accuracy
 from pipeline.report.wording import NOTHING, TIMES, number, relative_change, signed
 
@@ -31,9 +31,8 @@ def dense_and_pruned(report: RunReport) -> list[Row]:
     """All rows that there is data for."""
     rows = [
         *_size(report),
-        _perplexity(report),
-        _evaluation_text(report),
-        *_accuracy(report),
+        *_perplexities(report),
+        *_accuracies(report),
         *_latency(report),
         *_memory(report),
     ]
@@ -47,35 +46,34 @@ def _size(report: RunReport) -> Iterator[Row]:
     yield Row("Removed", "", removed, f"target {report.target_ratio:g} %")
 
 
-def _perplexity(report: RunReport) -> Row | None:
-    return _row(
-        "Perplexity (held-out)",
-        _of(report, "dense", lambda record: record.ppl),
-        _of(report, "pruned", lambda record: record.ppl),
-        digits=2,
-    )
+def _perplexities(report: RunReport) -> Iterator[Row | None]:
+    for text in report.texts:
+        yield _row(f"Perplexity: {text.protocol}", text.dense, text.pruned, digits=2)
 
 
-def _evaluation_text(report: RunReport) -> Row | None:
-    before, after = (report.evaluation_ppl_of(side) for side in ("dense", "pruned"))
-    return _row(f"Perplexity ({report.evaluation_text})", before, after, digits=2)
+def _accuracies(report: RunReport) -> Iterator[Row | None]:
+    for evaluated in report.accuracies:
+        yield from _accuracy(evaluated.tasks("dense"), evaluated.tasks("pruned"))
 
 
-def _accuracy(report: RunReport) -> Iterator[Row | None]:
-    before, after = report.tasks_of("dense"), report.tasks_of("pruned")
+def _accuracy(before: Sequence[TaskScore], after: Sequence[TaskScore]) -> Iterator[Row | None]:
     ours, theirs = ({task.task: task for task in tasks} for tasks in (before, after))
-    names = list(dict.fromkeys([*ours, *theirs]))
-    if len(names) > 1:
+    tasks = {**ours, **theirs}
+    if len(tasks) > 1:
         # A mean over other tasks than the other model's says nothing about pruning.
         comparable = not (ours and theirs) or ours.keys() == theirs.keys()
-        label = f"Accuracy, mean of {len(names)} tasks"
+        label = f"Accuracy: {tasks_protocol(list(tasks.values()))}"
         yield _accuracy_row(label, mean_accuracy(before), mean_accuracy(after), comparable)
-    for name in names:
-        row = _accuracy_row(name, _task_accuracy(ours.get(name)), _task_accuracy(theirs.get(name)))
-        if row and len(names) > 1:
-            yield Row(row.label, row.dense, row.pruned, row.change, row.better, indent=True)
+    for name, task in tasks.items():
+        row = _accuracy_row(
+            f"{name}, {task.items:,} items",
+            _task_accuracy(ours.get(name)),
+            _task_accuracy(theirs.get(name)),
+        )
+        if row and len(tasks) > 1:
+            yield replace(row, indent=True)
         elif row:
-            yield Row(f"Accuracy, {name}", row.dense, row.pruned, row.change, row.better)
+            yield replace(row, label=f"Accuracy: {row.label}")
 
 
 Accuracy = tuple[float, float | None]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.measure.record import Record
+from pipeline.measure.record import Record, tasks_protocol
 from pipeline.pruning.shape import BLOCK_KINDS, BLOCK_NAMES, BlockKind
 from pipeline.report.data import RunReport, finite, mean_accuracy
 from pipeline.report.dense_and_pruned import accuracy_text
@@ -61,12 +61,7 @@ def _cost(report: RunReport) -> Headline:
     candidates = [
         (name, before, after)
         for name, before, after in (
-            ("held-out perplexity", *_pair(report, lambda record: record.ppl)),
-            (
-                f"{report.evaluation_text} perplexity",
-                report.evaluation_ppl_of("dense"),
-                report.evaluation_ppl_of("pruned"),
-            ),
+            *((f"perplexity on {loss.protocol}", loss.dense, loss.pruned) for loss in report.texts),
             ("calibration perplexity", *_calibration(report)),
         )
         if before is not None and after is not None
@@ -122,12 +117,17 @@ def _gained(report: RunReport) -> Headline:
 
 
 def _accuracy(report: RunReport) -> list[str]:
-    before, after = (mean_accuracy(report.tasks_of(side)) for side in ("dense", "pruned"))
-    names = [{task.task for task in report.tasks_of(side)} for side in ("dense", "pruned")]
-    if not before or not after or names[0] != names[1]:
-        return []
-    points = signed((after[0] - before[0]) * 100)
-    return [f"accuracy {before[0] * 100:.1f} → {accuracy_text(after)}, {points} points"]
+    """Of the last evaluation, or of the probe without one."""
+    for evaluated in report.accuracies[:1]:
+        tasks = [evaluated.tasks(side) for side in ("dense", "pruned")]
+        before, after = map(mean_accuracy, tasks)
+        if before and after and tasks_protocol(tasks[0]) == tasks_protocol(tasks[1]):
+            points = signed((after[0] - before[0]) * 100)
+            return [
+                f"accuracy {before[0] * 100:.1f} → {accuracy_text(after)}, {points} points: "
+                f"{tasks_protocol(tasks[1])}"
+            ]
+    return []
 
 
 def _calibration(report: RunReport) -> tuple[float | None, float | None]:

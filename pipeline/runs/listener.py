@@ -5,6 +5,7 @@ from pipeline.pruning.records import StepRecord
 from pipeline.pruning.steps import Step
 from pipeline.runs.display import Display
 from pipeline.stages.base import PlannedStage
+from pipeline.stages.probe import Probed
 from pipeline.store.run_folder import RunFolder
 from pipeline.tracking.metrics import dense_metrics, step_metrics
 from pipeline.tracking.tracker import Tracker
@@ -21,6 +22,8 @@ class RunListener:
         self.stage: PlannedStage | None = None
         """The stage that runs now."""
         self.dense: Record | None = None
+        self.recalled: dict[int, Record] = {}
+        """What an earlier launch measured, for steps that this one does not measure."""
         self.steps: list[StepRecord] = []
         self.records: dict[int, Record] = {}
         self.computed: dict[tuple[str, int], Step] = {}
@@ -56,6 +59,11 @@ class RunListener:
         if self.steps and len(self.steps) >= self.folder.steps_written():
             self.folder.write_steps(self.steps, self.records)
 
+    def recall(self, probed: Probed) -> None:
+        """Show what an earlier launch measured, too."""
+        self.recalled = probed.records
+        self.on_dense(probed.dense)
+
     def on_dense(self, record: Record) -> None:
         """The dense model was measured: the baseline of every curve."""
         if self.dense is None:
@@ -67,6 +75,7 @@ class RunListener:
         if step.step < len(self.steps):
             return
         self.steps.append(step)
+        record = record or self.recalled.get(step.step)
         if record:
             self.records[step.step] = record
         is_computed = step.source in self.computed

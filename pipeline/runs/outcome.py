@@ -1,17 +1,16 @@
 """What a finished run is shown as: its files gathered into a report."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pipeline.files import read_json
 from pipeline.measure.record import Record
-from pipeline.measure.text import WIKITEXT2
 from pipeline.plan.run import Run
 from pipeline.pruning.state import PruningState
-from pipeline.report.data import Evaluation, RunReport, Sensitivity, Side
+from pipeline.report.data import Evaluated, RunReport, Sensitivity
 from pipeline.runs.listener import RunListener
 from pipeline.settings.core import Config
-from pipeline.stages.evaluate import EvaluateConfig
+from pipeline.stages.calibrate import CalibrationConfig
 from pipeline.store.summary import Summary
 
 
@@ -33,8 +32,8 @@ def report_of(run: Run, listener: RunListener, summary: Summary) -> RunReport:
         steps=tuple(listener.steps),
         records=listener.records,
         sensitivity=_sensitivity(folder / "sensitivity.json"),
-        evaluation=_evaluation(folder / "evaluation.json"),
-        evaluation_text=_text_name(config.of(EvaluateConfig).text),
+        calibration_text=_calibration_text(config.of(CalibrationConfig)),
+        evaluations=tuple(map(_evaluated, run.folder.kept("evaluation.json"))),
         probe_share=summary.probe_share,
         counts={
             "steps": summary.steps,
@@ -49,8 +48,15 @@ def _shown_settings(config: Config) -> dict[str, Any]:
     return {name: settings[name] for name in ("model", "calibration", "prune", "probe", "evaluate")}
 
 
-def _text_name(text: str | None) -> str:
-    return "WikiText-2" if text in (None, WIKITEXT2) else Path(str(text)).name
+def _calibration_text(calibration: CalibrationConfig) -> str:
+    """Text and windows in words."""
+    if calibration.dataset == "tokens":
+        return Path(str(calibration.path)).name
+    name = Path(calibration.path).name if calibration.path else calibration.dataset
+    return (
+        f"{name}, {calibration.block_samples:,} rows for blocks, {calibration.width_samples:,} for "
+        f"widths, windows of {calibration.seqlen:,}"
+    )
 
 
 def _sensitivity(path: Path) -> dict[str, Sensitivity]:
@@ -59,12 +65,6 @@ def _sensitivity(path: Path) -> dict[str, Sensitivity]:
     return {name: Sensitivity.from_json(entry) for name, entry in read_json(path).items()}
 
 
-def _evaluation(path: Path) -> dict[Side, Evaluation]:
-    if not path.exists():
-        return {}
+def _evaluated(path: Path) -> Evaluated:
     data = read_json(path)
-    evaluation: dict[Side, Evaluation] = {}
-    for side in get_args(Side):
-        record = Record.from_json(data[side])
-        evaluation[side] = Evaluation(record.tasks, record.ppl)
-    return evaluation
+    return Evaluated(Record.from_json(data["dense"]), Record.from_json(data["pruned"]))

@@ -16,6 +16,7 @@ from pipeline.plan.run import Run
 from pipeline.pruning.trajectory import Guard
 from pipeline.runs.display import Display
 from pipeline.runs.listener import RunListener
+from pipeline.stages import probe
 from pipeline.stages.base import Inputs, PlannedStage
 from pipeline.stages.shared.phases import is_reordered
 from pipeline.store.provenance import provenance
@@ -27,7 +28,7 @@ class StageRunner:
     """Runs the stages of a run that are not finished, and sums up what came of them.
 
     With ``only``, of the stages that are not finished no others are run. ``leader`` has the ranks
-    that share the scoring.
+    that share the scoring; ``before`` is what this process has computed of the run already.
     """
 
     def __init__(
@@ -37,9 +38,10 @@ class StageRunner:
         tracker: Tracker,
         only: Collection[str] | None = None,
         leader: Leader | None = None,
+        before: Work | None = None,
     ) -> None:
         self.plan, self.config, self.only = run.plan, run.config, only
-        self.leader = leader
+        self.leader, self.before = leader, before or Work()
         self.store, self.folder, self.display = run.store, run.folder, display
         self.source = run.source
         self.shape = run.source.shape
@@ -52,6 +54,7 @@ class StageRunner:
         error: BaseException | None = None
         started = time.monotonic()
         try:
+            self._recall()
             for stage in self.plan.stages:
                 if self.only is None or stage.name in self.only or self.store.finished(stage):
                     self._finish(stage)
@@ -59,20 +62,29 @@ class StageRunner:
             error = caught
             raise
         finally:
-            summary = self._summary(error, time.monotonic() - started)
+            summary = self._summary(error, time.monotonic() - started).plus([self.before])
             if not isinstance(error, LeaseLostError):  # else the run's folder is another process's
+                self.folder.restore()
                 self.listener.write_steps()
                 summary.write(self.folder.path)
         return summary
 
+    def _recall(self) -> None:
+        """Without a probe now, what an earlier launch of the run probed stands beside its steps."""
+        is_probed = any(probe.FILE in stage.stage.keeps for stage in self.plan.stages)
+        if not is_probed and (kept := self.folder.kept(probe.FILE)):
+            self.listener.recall(probe.Probed.read(kept[0]))
+            self.listener.on_note(f"what was probed before is shown: {kept[0]}")
+
     def work(self) -> Work:
-        """What was computed here of the stages that this process is to run."""
+        """What this process has computed of the stages that it is to run."""
         own = self.stages if self.only is None else self.only
-        return Work(
+        work = Work(
             stages={name: entry for name, entry in self.stages.items() if name in own},
             steps_computed=self.listener.steps_computed,
             states_measured=self.listener.states_measured,
         )
+        return work.plus(self.before)
 
     def _finish(self, stage: PlannedStage) -> None:
         self.listener.stage = stage
@@ -84,7 +96,7 @@ class StageRunner:
         entry = self.stages[stage.name]
         if entry.status == "waiting":
             entry = self.stages[stage.name] = StageSummary(key=stage.key, status="reused")
-        self.folder.copy_from(self.store.folder(stage), *stage.stage.publishes)
+        self.folder.take(stage, self.store.folder(stage))
         if stage.stage.replay:
             stage.stage.replay(self.config, self._inputs(stage))
         self.display.stage_ended(stage.name, entry.status, entry.seconds)

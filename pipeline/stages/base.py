@@ -41,6 +41,8 @@ class Stage:
     """Its keys in the configuration."""
     publishes: tuple[str, ...] = ()
     """Files of its folder that are copied into the run's folder."""
+    keeps: tuple[str, ...] = ()
+    """Files of its folder that are kept in the run's, beside those of other settings."""
     tells_steps: bool = False
     """Whether it tells the listener of the run's steps."""
     replay: "Callable[[Config, Inputs], None] | None" = None

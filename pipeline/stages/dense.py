@@ -12,6 +12,7 @@ from pipeline.stages.evaluate import (
     evaluation_protocol,
     evaluation_recipe,
     prunes,
+    quality,
 )
 
 
@@ -28,8 +29,7 @@ def run(config: Config, inputs: Inputs, _out_dir: Path) -> Json:
 
     dense = inputs.live.cut(PruningState.dense(inputs.source.shape))
     measurements = Measurements(config, inputs, evaluation_protocol(config), data_sources(config))
-    record = measurements.of(dense)
-    return {"accuracy": record.accuracy, "ppl": record.ppl}
+    return quality(measurements.of(dense))
 
 
 STAGE = Stage("dense", 20, recipe, run, resources="evaluate")

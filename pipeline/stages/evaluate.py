@@ -1,18 +1,21 @@
 """Stage evaluate: the dense and the pruned model side by side, on full tasks and text."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
 from pipeline.files import Json, encode, read_json, replace
+from pipeline.measure.record import Record, tasks_protocol
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
-from pipeline.settings.section import Section, Text
+from pipeline.settings.section import LIKE_A_FOLDER, Execution, Section, SomeText
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
 
 if TYPE_CHECKING:
     from pipeline.measure.protocol import DataSources, MeasurementProtocol
+
+TextName = Annotated[str, Field(max_length=64), LIKE_A_FOLDER]
 
 
 class EvaluateConfig(Section):
@@ -24,25 +27,33 @@ class EvaluateConfig(Section):
     """lm-eval tasks; accuracy is averaged over them, acc_norm where a task reports it."""
     limit: int | None = Field(None, ge=1)
     """Items of each task at most; null takes all."""
-    data_dir: Text | None = None
+    data_dir: SomeText | None = None
     """Folder of local copies, TASK/SPLIT.jsonl; null takes the hub's."""
-    task_files: dict[str, Text] = Field(default_factory=dict)
+    task_files: dict[str, SomeText] = Field(default_factory=dict)
     """Multiple-choice tasks of your own: .jsonl files of {"context", "choices", "label"}."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: Execution[int] = Field(16, ge=1)
     """Sequences that lm-eval scores together."""
-    text: Text | None = None
-    """Text for perplexity: a file, or wikitext2; null leaves it out."""
+    texts: dict[TextName, SomeText] = Field(default_factory=dict)
+    """Texts for perplexity, each by a name of yours: a file, wikitext2 or c4; e.g.
+    {wikitext2: wikitext2, mine: notes.txt}."""
+    text: SomeText | None = None
+    """One text in the place of those in texts, in short: a file, wikitext2 or c4."""
     text_tokens: int | None = Field(None, ge=2)
-    """Tokens of it at most; null takes all."""
+    """Tokens of each text at most; null takes all."""
     seqlen: int = Field(2048, ge=2)
-    """Tokens in a window of it."""
-    pruning_config: Text | None = None
+    """Tokens in a window of them."""
+    pruning_config: SomeText | None = None
     """Evaluate this pruning_config.json instead of pruning."""
 
     @property
     def enabled(self) -> bool:
         """Whether anything is evaluated."""
-        return bool(self.tasks) or self.text is not None
+        return bool(self.tasks or self.sources)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Every text by its name."""
+        return {Path(self.text).name: self.text} if self.text else self.texts
 
 
 def prunes(config: Config) -> bool:
@@ -53,16 +64,14 @@ def prunes(config: Config) -> bool:
 def evaluation_protocol(config: Config) -> "MeasurementProtocol":
     """What is measured at the end."""
     from pipeline.measure.protocol import MeasurementProtocol
+    from pipeline.measure.text import Text
 
     evaluate = config.of(EvaluateConfig)
-    return MeasurementProtocol(
-        evaluate.text,
-        evaluate.text_tokens,
-        evaluate.seqlen,
-        tuple(evaluate.tasks),
-        evaluate.limit,
-        latency=None,
+    texts = tuple(
+        Text(name, source, evaluate.text_tokens, evaluate.seqlen)
+        for name, source in evaluate.sources.items()
     )
+    return MeasurementProtocol(texts, tuple(evaluate.tasks), evaluate.limit)
 
 
 def data_sources(config: Config) -> "DataSources":
@@ -79,7 +88,8 @@ def evaluation_recipe(planning: Planning) -> Recipe:
     """What is evaluated of any state of the model."""
     protocol, sources = evaluation_protocol(planning.config), data_sources(planning.config)
     measured = protocol.identity(sources, planning.source, planning.digest)
-    return {"model": planning.model, "protocol": measured}
+    names = list(planning.config.of(EvaluateConfig).sources)
+    return {"model": planning.model, "protocol": measured, "texts": names}
 
 
 def recipe(planning: Planning) -> Recipe | None:
@@ -111,13 +121,24 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     evaluation["settings"] = {
         "tasks": settings.tasks,
         "limit": settings.limit,
-        "text": settings.text,
+        "texts": settings.sources,
+        "text_tokens": settings.text_tokens,
         "seqlen": settings.seqlen,
         "lm_eval": lm_eval_version(),
     }
     replace(out_dir / "evaluation.json", encode(evaluation))
     replace(out_dir / "pruning_config.json", encode(pruned.to_pruning_config()))
-    return {name: {"accuracy": r.accuracy, "ppl": r.ppl} for name, r in records.items()}
+    return {name: quality(record) for name, record in records.items()}
+
+
+def quality(record: Record) -> Json:
+    """How good a model is, in few numbers, each beside what it was measured on."""
+    return {
+        "accuracy": record.accuracy,
+        "accuracy_of": tasks_protocol(record.tasks) if record.tasks else None,
+        "ppl": record.ppl,
+        "texts": {score.name: {"ppl": score.ppl, "of": score.protocol} for score in record.texts},
+    }
 
 
 def _pruning_config(config: Config, inputs: Inputs) -> Path:
@@ -129,6 +150,6 @@ def _pruning_config(config: Config, inputs: Inputs) -> Path:
 
 STAGE = Stage(
     "evaluate", 60, recipe, run, needs=("prune", "dense"), section=EvaluateConfig,
-    publishes=("evaluation.json", "pruning_config.json"),
+    publishes=("evaluation.json", "pruning_config.json"), keeps=("evaluation.json",),
     facts=lambda result: {"evaluation": result},
 )  # fmt: skip

@@ -4,18 +4,18 @@ The prune stage measures while it goes, on the model that it has in memory. This
 is missing: after another choice of probe, and for steps that another run took.
 """
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from pipeline.files import Json, replace
+from pipeline.files import Json, encode, read_json, replace
 from pipeline.measure.record import Record
 from pipeline.pruning.records import read_steps
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
-from pipeline.settings.section import Section, Text
+from pipeline.settings.section import Section, SomeText
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
 from pipeline.stages.evaluate import data_sources
 
@@ -30,9 +30,9 @@ class ProbeConfig(Section):
 
     every: int = Field(ge=0)
     """Measure the dense model, every so many steps, and the last one; 0 measures nothing."""
-    text: Text | None = None
-    """Held-out text for perplexity: a file, or wikitext2 (its test text, from evaluate.data_dir or
-    the hub); null leaves perplexity out."""
+    text: SomeText | None = None
+    """Held-out text for perplexity: a file, wikitext2 or c4 (from evaluate.data_dir or the hub);
+    null leaves perplexity out."""
     text_tokens: int = Field(8192, ge=2)
     """Tokens of it at most."""
     seqlen: int = Field(2048, ge=2)
@@ -55,6 +55,30 @@ class ProbeConfig(Section):
     """Repetitions before those that are timed."""
 
 
+FILE = "probe.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What one probe measured along a run."""
+
+    dense: Record
+    records: dict[int, Record]
+    """By the step after which it was measured."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        records = [{"step": number, **record.to_json()} for number, record in self.records.items()]
+        return {"dense": self.dense.to_json(), "records": records}
+
+    @classmethod
+    def read(cls, path: Path) -> "Probed":
+        """The inverse of ``to_json``, from a file."""
+        data = read_json(path)
+        records = {entry["step"]: Record.from_json(entry) for entry in data["records"]}
+        return cls(Record.from_json(data["dense"]), records)
+
+
 def is_due(probe: ProbeConfig, steps: int) -> bool:
     """Whether the state after so many steps is measured; 0 steps is the dense model."""
     return probe.every > 0 and steps % probe.every == 0
@@ -64,18 +88,16 @@ def probe_protocol(config: Config) -> "MeasurementProtocol":
     """What is measured after a step."""
     from pipeline.measure.latency import LatencySettings
     from pipeline.measure.protocol import MeasurementProtocol
+    from pipeline.measure.text import Text
 
     probe = config.of(ProbeConfig)
     latency = LatencySettings(
         probe.batch, probe.prompt_tokens, probe.output_tokens, probe.repeats, probe.warmup
     )
+    texts = [Text(Path(source).name, source, probe.text_tokens, probe.seqlen)
+             for source in [probe.text] if source]  # fmt: skip
     return MeasurementProtocol(
-        probe.text,
-        probe.text_tokens,
-        probe.seqlen,
-        tuple(probe.tasks),
-        probe.items,
-        latency if probe.latency else None,
+        tuple(texts), tuple(probe.tasks), probe.items, latency if probe.latency else None
     )
 
 
@@ -96,37 +118,35 @@ def recipe(planning: Planning) -> Recipe | None:
 
 
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
-    """Write ``records.jsonl``: the dense model's record (step -1), then those of the steps."""
+    """Write ``probe.json``: the settings, and what was measured."""
     from pipeline.stages.shared.measuring import Measurements
 
+    probe = config.of(ProbeConfig)
     measurements = Measurements(config, inputs, probe_protocol(config), data_sources(config))
     steps = read_steps(inputs.results["prune"] / "steps.jsonl")
     state = PruningState.dense(inputs.source.shape)
-    records = {-1: measurements.of(inputs.live.cut(state))}
-    inputs.listener.on_dense(records[-1])
+    measured = Probed(measurements.of(inputs.live.cut(state)), {})
+    inputs.listener.on_dense(measured.dense)
     for step in steps:
         state = state.without(step.chosen)
         is_last = step.step == len(steps) - 1
-        due = is_last or is_due(config.of(ProbeConfig), step.step + 1)
-        record = measurements.of(inputs.live.cut(state)) if due else None
-        if record:
-            records[step.step] = record
-        inputs.listener.on_step(step, record)
-    lines = [json.dumps({"step": number, **r.to_json()}) + "\n" for number, r in records.items()]
-    replace(out_dir / "records.jsonl", "".join(lines))
-    return {"records": len(records)}
+        if is_last or is_due(probe, step.step + 1):
+            measured.records[step.step] = measurements.of(inputs.live.cut(state))
+        inputs.listener.on_step(step, measured.records.get(step.step))
+    replace(out_dir / FILE, encode({"settings": probe.model_dump(), **measured.to_json()}))
+    return {"records": len(measured.records) + 1}
 
 
 def replay(_config: Config, inputs: Inputs) -> None:
     """Tell of the dense model, and of the steps with what was measured after them."""
-    lines = (inputs.results["probe"] / "records.jsonl").read_text(encoding="utf-8").splitlines()
-    records = {line["step"]: Record.from_json(line) for line in map(json.loads, lines)}
-    inputs.listener.on_dense(records[-1])
+    measured = Probed.read(inputs.results["probe"] / FILE)
+    inputs.listener.on_dense(measured.dense)
     for step in read_steps(inputs.results["prune"] / "steps.jsonl"):
-        inputs.listener.on_step(step, records.get(step.step))
+        inputs.listener.on_step(step, measured.records.get(step.step))
 
 
 STAGE = Stage(
     "probe", 50, recipe, run,
-    needs=("prune",), section=ProbeConfig, tells_steps=True, replay=replay,
+    needs=("prune",), section=ProbeConfig, keeps=(FILE,), tells_steps=True,
+    replay=replay,
 )  # fmt: skip

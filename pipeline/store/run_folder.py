@@ -1,23 +1,29 @@
 """A run's folder: what a person looks at. All of it can be written again from the store."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from pipeline.errors import ConfigError, StageError
+from pipeline.errors import ConfigError, LeaseLostError, StageError
 from pipeline.files import encode, publish, read_json, replace
 from pipeline.measure.record import Record
 from pipeline.pruning.records import StepRecord, to_jsonl
 from pipeline.settings.core import Config
-from pipeline.settings.flat import EXECUTION_KEYS, flat
+from pipeline.settings.flat import flat
 from pipeline.stages.base import PlannedStage
 from pipeline.store.folders import RUNS
 from pipeline.tracking.wandb_session import new_run_id
 
 CANCELLED = "cancelled.json"
 """The file that says that the user wants nothing more of a run; a launch takes it away."""
+MEASURED = "measured"
+"""Folder of what was measured of the pruned model: STAGE/KEY/FILE, one for each setting."""
+KEY_CHARACTERS = 12
+CLAIM = ("run.json", "config.yaml", "stages.json", "launch.json")
+"""What ``RunFolder.claim`` writes, in this order."""
 
 
 class RunFolder:
@@ -25,6 +31,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._claim: dict[str, str] = {}
+        self._was_deleted = False
 
     @classmethod
     def of(cls, config: Config, key: str, model_name: str) -> "RunFolder":
@@ -54,7 +62,7 @@ class RunFolder:
         differ = [
             f"{key} is {theirs.get(key)!r} there and {value!r} here"
             for key, value in ours.items()
-            if theirs.get(key) != value and not key.startswith(EXECUTION_KEYS)
+            if theirs.get(key) != value and config.decides(key)
         ]
         raise ConfigError(
             [
@@ -89,6 +97,51 @@ class RunFolder:
         replace(self.path / "launch.json", encode(launch))
         (self.path / CANCELLED).unlink(missing_ok=True)
 
+    def watch(self) -> None:
+        """Take note of what the folder was claimed with, so that a deletion is noticed from now on.
+
+        Raises ``StageError`` where it is gone already.
+        """
+        if self._claim:
+            self.restore()
+        try:
+            self._claim = {name: (self.path / name).read_text(encoding="utf-8") for name in CLAIM}
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StageError(
+                f"{error.filename} was deleted; launch the run again, its steps are kept"
+            ) from None
+        self._was_deleted = False
+
+    def restore(self) -> None:
+        """Write again what the folder was claimed with, where it was deleted.
+
+        Raises ``LeaseLostError`` where another run has it now.
+        """
+        if not self._claim:
+            return
+        try:
+            owner = (self.path / "run.json").read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            owner = None
+        if owner == self._claim["run.json"]:
+            return
+        self._was_deleted = True
+        if owner is None:
+            if publish(self.path / "run.json", self._claim["run.json"]):
+                for name in CLAIM[1:]:
+                    replace(self.path / name, self._claim[name])
+        elif json.loads(owner)["key"] != json.loads(self._claim["run.json"])["key"]:
+            raise LeaseLostError(
+                f"{self.path} was deleted and belongs to another run now; this one stops, its "
+                "steps are kept"
+            )
+
+    @property
+    def was_deleted(self) -> bool:
+        """Whether somebody has deleted the folder since ``watch``."""
+        self.restore()
+        return self._was_deleted
+
     @property
     def tracking_id(self) -> str:
         """The run's id in W&B."""
@@ -97,6 +150,7 @@ class RunFolder:
 
     def write_steps(self, steps: Sequence[StepRecord], records: Mapping[int, Record]) -> None:
         """Write ``steps.jsonl``: what was decided, joined with what was measured."""
+        self.restore()
         lines = [
             dataclasses.replace(
                 step,
@@ -115,15 +169,32 @@ class RunFolder:
             return 0
         return len(text.splitlines())
 
-    def copy_from(self, stage_folder: Path, *names: str) -> None:
-        """Take over files of a finished stage. Raises ``StageError`` where one is not there."""
-        for name in names:
+    def take(self, planned: PlannedStage, stage_folder: Path) -> None:
+        """Copy what a finished stage publishes, and keep what stands beside other settings'.
+
+        Raises ``StageError`` where a file is not there.
+        """
+        kept = self.path / MEASURED / planned.name / planned.key[:KEY_CHARACTERS]
+        copies = [(name, self.path / name) for name in planned.stage.publishes]
+        for name, copy in copies + [(name, kept / name) for name in planned.stage.keeps]:
             try:
-                replace(self.path / name, (stage_folder / name).read_text(encoding="utf-8"))
+                text = (stage_folder / name).read_text(encoding="utf-8")
             except FileNotFoundError:
                 raise StageError(
                     f"{stage_folder} lacks {name}, which its stage publishes"
                 ) from None
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            replace(copy, text)
+
+    def kept(self, name: str) -> list[Path]:
+        """Files of a name that stages kept, each of other settings; the last one taken first."""
+        return kept_files(self.path, name)
+
+
+def kept_files(folder: Path, name: str) -> list[Path]:
+    """As ``RunFolder.kept``, for a run's folder."""
+    found = folder.glob(f"{MEASURED}/*/*/{name}")
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 def _default_name(config: Config, key: str, model_name: str) -> str:

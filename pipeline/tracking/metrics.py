@@ -5,9 +5,9 @@ left out: JSON has no not-a-number, and a chart shows a gap either way.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from pipeline.measure.record import Latency, Memory, Record, TaskScore, average_accuracy
+from pipeline.measure.record import Latency, Memory, Record, tasks_protocol
 from pipeline.pruning.records import StepRecord
 
 Value = float | int | str
@@ -57,13 +57,19 @@ def probe_metrics(record: Record | None) -> dict[str, Value]:
     )
 
 
-def evaluation_metrics(
-    which: str, ppl: float | None, tasks: Sequence[TaskScore]
-) -> dict[str, Value]:
+def evaluation_metrics(which: str, record: Record | None) -> dict[str, Value]:
     """The full evaluation of a model, ``which`` is dense or pruned. Fractions, not percent."""
+    if record is None:
+        return {}
     prefix = f"evaluate/{which}"
-    values = {f"{prefix}_ppl": ppl, f"{prefix}_accuracy": average_accuracy(tasks)}
-    for task in tasks:
+    values: dict[str, Value | None] = {
+        f"{prefix}_ppl": record.ppl,
+        f"{prefix}_accuracy": record.accuracy,
+        "evaluate/accuracy_of": tasks_protocol(record.tasks) if record.tasks else None,
+    }
+    for text in record.texts:
+        values |= {f"{prefix}_ppl_{text.name}": text.ppl, f"evaluate/{text.name}": text.protocol}
+    for task in record.tasks:
         values[f"{prefix}_accuracy_{task.task}"] = task.accuracy
         values[f"{prefix}_stderr_{task.task}"] = task.stderr
     return _finite(values)

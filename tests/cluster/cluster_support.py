@@ -184,3 +184,15 @@ def wait_for(condition: Callable[[], object], seconds: float = 90, poll_s: float
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(poll_s)
+
+
+def assert_same_steps(place: Place, other: Place) -> None:
+    """What several processes decide: the last bits of the losses may differ."""
+    lines, others = (
+        [json.loads(line) for line in (p.run / "steps.jsonl").read_text().splitlines()]
+        for p in (place, other)
+    )
+    for one, two in zip(lines, others, strict=True):
+        for key in ("unit", "layer", "width_after"):
+            assert one[key] == two[key]
+        assert one["importance"] == pytest.approx(two["importance"], rel=1e-6)

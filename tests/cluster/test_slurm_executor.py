@@ -8,7 +8,7 @@ from support_executors import JobSuite, inputs, undisturbed
 
 __all__ = ["inputs", "undisturbed"]
 
-pytestmark = pytest.mark.xdist_group("slurm")  # one SLURM serves all of them
+pytestmark = pytest.mark.xdist_group("slurm: launches")  # one SLURM serves all of them
 
 
 class TestSlurm(JobSuite):

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pipeline.data.datasets import wikitext_rows
-from pipeline.measure.text import missing_text, text_rows, text_windows
+from pipeline.measure.text import Text, text_windows
 from pipeline.scoring.one_pass import perplexity
 
 WIKITEXT = " \n = Title = \n \n A line . \n Another . \n"
@@ -32,6 +32,18 @@ def data_dir(tmp_path: Path) -> Path:
 # ---- rows
 
 
+def text(source: str, most_tokens: int | None = None) -> Text:
+    return Text("name", source, most_tokens, 4)
+
+
+def text_rows(source: str, data_dir: Path | None) -> list[str]:
+    return text(source).rows(data_dir)
+
+
+def missing_text(source: str, data_dir: Path | None) -> list[str]:
+    return text(source).missing(data_dir)
+
+
 def test_wikitext2_has_the_rows_that_the_hub_has(data_dir: Path) -> None:
     rows = ["", " = Title = \n", "", " A line . \n", " Another . \n"]
     assert text_rows("wikitext2", data_dir) == rows == wikitext_rows(WIKITEXT)
@@ -47,6 +59,14 @@ def test_wikitext2_comes_from_the_hub_without_a_folder(monkeypatch) -> None:
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     assert text_rows("wikitext2", None) == ["a row"]
     assert asked == [("Salesforce/wikitext", "wikitext-2-raw-v1", "test")]
+
+
+def test_c4_is_as_many_documents_as_everyone_takes(tmp_path: Path) -> None:
+    (tmp_path / "c4").mkdir()
+    rows = [{"text": f"Document {i}."} for i in range(1200)]
+    write_jsonl(tmp_path / "c4" / "validation.jsonl", rows)
+    assert text_rows("c4", tmp_path) == [row["text"] for row in rows[:1100]]
+    assert (text("c4").title, text("c4").split) == ("C4", "validation")
 
 
 def test_a_text_file_is_one_row_as_it_is(tmp_path: Path) -> None:
@@ -107,6 +127,11 @@ def test_rows_are_joined_by_an_empty_line_and_cut_into_full_windows(tokenizer) -
 def test_no_more_tokens_are_used_than_asked_for(tokenizer, most, count) -> None:
     windows = text_windows(tokenizer, ["abcdefghijklmnopqrstuvwxyz"], 4, most)
     assert spelled(windows.ids) == ["abcd", "efgh", "ijkl", "mnop", "qrst", "uvwx"][:count]
+
+
+@pytest.mark.parametrize(("most", "whole"), [(None, True), (28, True), (27, False), (24, False)])
+def test_a_text_is_whole_where_more_might_have_been_taken(most: int | None, whole: bool) -> None:
+    assert text("a.txt", most).is_whole(24) is whole
 
 
 def test_a_text_that_fills_no_window_says_what_it_has(tokenizer) -> None:

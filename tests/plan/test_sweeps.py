@@ -2,19 +2,26 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support_inputs import REPOSITORY, save_model, write_tokens
+from support_inputs import REPOSITORY, configured, save_model, write_tokens
 
 import launch
 from pipeline.commands.cli import main as multipruner
 from pipeline.config.compose import compose_command
+from pipeline.files import sha256_of_file
+from pipeline.plan import sweep
+from pipeline.store import digests
+from pipeline.store.folders import entries_of
 
 RATIOS = (5, 10, 15, 20, 25)
 FIVE = "prune.target_ratio=" + ",".join(map(str, RATIOS))
@@ -117,6 +124,46 @@ def test_ratios_added_to_a_finished_sweep_do_only_the_new_work(place: Place) -> 
     assert place.summary("more")["candidates_scored"] == 0
     listed = json.loads((place.folder / "outputs/sweeps/more/sweep.json").read_text())["runs"]
     assert len(listed) == 4
+
+
+def test_a_plan_of_twenty_runs_hashes_each_file_once(
+    inputs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: Counter[str] = Counter()
+
+    def counted(path: Path) -> str:
+        hashed[path.name] += 1
+        return sha256_of_file(path)
+
+    digests._sha256.cache_clear()
+    monkeypatch.setattr(digests, "sha256_of_file", counted)
+    monkeypatch.chdir(tmp_path)
+    config = configured(*inputs)
+    ratios = [config.prune.model_copy(update={"target_ratio": float(r)}) for r in range(1, 21)]
+    configs = [config.model_copy(update={"prune": each}) for each in ratios]
+    overrides = [(f"prune.target_ratio={each.target_ratio}",) for each in ratios]
+    assert len(sweep.Sweep.of(configs, overrides, "a command").runs) == 20
+    assert hashed == {"model.safetensors": 1, "tokens.json": 1}
+
+
+def test_two_launches_at_once_lose_no_run_of_their_sweep(tmp_path: Path) -> None:
+    launches = multiprocessing.get_context("fork")
+    for _ in range(8):
+        both = launches.Barrier(2)
+        processes = [launches.Process(target=_claim, args=(tmp_path, both)) for _ in range(2)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+            assert process.exitcode == 0
+    assert len(entries_of(tmp_path / "outputs/sweeps/both")) == 16
+
+
+def _claim(place: Path, at_once: Barrier) -> None:
+    """Launch one run into a sweep, in a process of its own."""
+    os.chdir(place)
+    at_once.wait()
+    sweep.Sweep("both", "a command", (), {Path(f"outputs/runs/{os.getpid()}"): ()}).claim()
 
 
 def test_a_combination_that_fails_does_not_stop_the_others(

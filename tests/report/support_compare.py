@@ -6,18 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from support_report import DIMENSIONS, record, shape
+from support_report import DIMENSIONS, HELD_OUT, record, shape, text
 
-from pipeline.measure.record import TaskScore
+from pipeline.measure.record import TaskScore, TextScore
 from pipeline.pruning.records import StepRecord, to_jsonl
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.steps import ScoredCandidate, Step
 from pipeline.pruning.units import ATTN, Candidate
+from pipeline.report.compare.published import FIVE_TASKS
 
 SETTINGS: dict[str, Any] = {
     "model": {"path": "acme/tiny-1b", "dtype": "float16"},
     "calibration": {"dataset": "alpaca", "seqlen": 2048},
     "prune": {"target_ratio": 10.0, "distribution": [44.0, 52.0, 4.0]},
+    "scoring": {"precision": "model", "memory_fraction": 0.7},
     "probe": {"every": 5, "text": "/data/heldout.txt", "seqlen": 512, "text_tokens": 8192},
     "evaluate": {"tasks": [], "text": None, "seqlen": 2048, "text_tokens": None, "limit": None},
     "tracking": {"name": "none"},
@@ -59,6 +61,7 @@ def write_run(
     stderr: float = 0.01,
     ppl: float | None = None,
     evaluated: Sequence[str] = (),
+    on: TextScore = HELD_OUT,
     **changes: Any,
 ) -> Path:
     """Write a run's folder as a finished (or ended) run leaves it. Keys use __ for the dot."""
@@ -75,8 +78,8 @@ def write_run(
         pruned = replace(pruned, tasks=tuple(scores))
     made_by = {"device": device}
     records = {
-        "dense": replace(record(dense, 0), made_by=made_by),
-        "pruned": replace(pruned, made_by=made_by, ppl=ppl or pruned.ppl),
+        "dense": replace(record(dense, 0), made_by=made_by, texts=(text(14.2, on),)),
+        "pruned": replace(pruned, made_by=made_by, texts=(text(ppl or pruned.ppl, on),)),
     }
     is_done = status == "done"
     put(folder / "summary.json", {
@@ -100,7 +103,10 @@ def write_run(
 
 
 def _tasks(names: Sequence[str], accuracy: float) -> tuple[TaskScore, ...]:
-    return tuple(TaskScore(name, 2000, accuracy, 0.01, accuracy, 0.01) for name in names)
+    return tuple(
+        TaskScore(name, FIVE_TASKS.get(name, 2000), accuracy, 0.01, accuracy, 0.01)
+        for name in names
+    )
 
 
 def _first_steps(state: PruningState) -> str:

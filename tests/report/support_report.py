@@ -5,13 +5,13 @@ import random
 from dataclasses import replace
 from html.parser import HTMLParser
 
-from pipeline.measure.record import Latency, Memory, Record, TaskScore, Timing
+from pipeline.measure.record import Latency, Memory, Record, TaskScore, TextScore, Timing
 from pipeline.pruning.records import StepRecord
 from pipeline.pruning.shape import BlockShape, ModelShape
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.steps import ScoredCandidate, Step
 from pipeline.pruning.units import BLOCKS, HEADS, MLP_CHANNELS, Candidate, Unit
-from pipeline.report.data import Evaluation, RunReport, Sensitivity, UnitLoss
+from pipeline.report.data import Evaluated, RunReport, Sensitivity, UnitLoss
 
 TASKS = {"arc_easy": 0.61, "hellaswag": 0.47, "piqa": 0.71}
 DENSE_IMPORTANCE = {"blocks": 9.412, "mlp_channels": 9.873, "heads": 9.873}
@@ -34,6 +34,15 @@ def shape(layers: int = 10) -> ModelShape:
     return ModelShape.repeated(layers, attn, mlp, layers * (attn.params + mlp.params) + outside)
 
 
+HELD_OUT = TextScore("heldout.txt", "heldout.txt", None, 8192, False, 512, None)
+WIKITEXT2 = TextScore("wikitext2", "WikiText-2", "test", 341_000, True, 2048, None)
+
+
+def text(ppl: float | None, on: TextScore = HELD_OUT) -> TextScore:
+    """A perplexity."""
+    return replace(on, ppl=ppl)
+
+
 def record(state: PruningState, step: int, tasks: bool = True) -> Record:
     """A measurement that gets worse and faster as ``state`` shrinks."""
     share = state.params / state.shape.total_params
@@ -48,7 +57,7 @@ def record(state: PruningState, step: int, tasks: bool = True) -> Record:
     kept = len(state.shape.layers) - len(state.removed_attn)
     return Record(
         params=state.params,
-        ppl=14.2 * math.exp(damage * 0.9 + noise),
+        texts=(text(14.2 * math.exp(damage * 0.9 + noise)),),
         tasks=scores if tasks else (),
         latency=Latency(
             1,
@@ -103,10 +112,12 @@ def walk(layers: int, counts: dict[str, int], every: int = 3) -> RunReport:
         records=records,
         dense_importance=DENSE_IMPORTANCE,
         sensitivity=_sensitivity(dense, rng),
-        evaluation={
-            "dense": Evaluation(record(dense, 0).tasks, 15.31),
-            "pruned": Evaluation(record(state, 2).tasks, 23.87),
-        },
+        evaluations=(
+            Evaluated(
+                replace(record(dense, 0), texts=(text(15.31, WIKITEXT2),)),
+                replace(record(state, 2), texts=(text(23.87, WIKITEXT2),)),
+            ),
+        ),
         probe_share=0.083,
         counts={"steps": len(steps), "candidates scored": 412, "run time": "14 min 8 s"},
     )
@@ -149,8 +160,8 @@ def broken() -> RunReport:
     steps[4] = with_score(steps[4], nan)
     records = {
         **report.records,
-        5: replace(record(report.state, 5), ppl=nan),
-        8: replace(record(report.state, 8), ppl=math.inf, tasks=()),
+        5: replace(record(report.state, 5), texts=(text(nan),)),
+        8: replace(record(report.state, 8), texts=(text(math.inf),), tasks=()),
         11: replace(record(report.state, 11), latency=None),
     }
     blocks = report.sensitivity["blocks"]
@@ -164,14 +175,14 @@ def broken() -> RunReport:
         report,
         steps=tuple(steps),
         records=records,
-        pruned=replace(report.pruned, ppl=nan, memory=None, tasks=(score,)),
+        pruned=replace(report.pruned, texts=(text(nan),), memory=None, tasks=(score,)),
         dense_importance={"blocks": None},
         sensitivity={
             **report.sensitivity,
             "blocks": Sensitivity(nan, refused),
             "heads": Sensitivity(9.8, ()),
         },
-        evaluation={"dense": Evaluation((score,), nan)},
+        evaluations=(Evaluated(replace(report.pruned, texts=(text(nan),), tasks=(score,)), None),),
     )
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from support_compare import large_sweep, write_run, write_sweep
-from support_report import ATTACK, Tags
+from support_compare import large_sweep, put, write_run, write_sweep
+from support_report import ATTACK, WIKITEXT2, Tags
 
 from pipeline.commands import cli
 from pipeline.commands.compare import gather
@@ -28,7 +28,6 @@ from pipeline.report.pages.comparison import comparison_page
 from pipeline.screen import screen
 
 LLAMA = {"model__path": "meta-llama/Llama-2-7b-hf"}
-PAPER = {"evaluate__text": "wikitext2", "evaluate__tasks": sorted(FIVE_TASKS)}
 
 
 def read(*folders: Path) -> list[ComparedRun]:
@@ -77,10 +76,17 @@ def test_a_line_joins_runs_that_differ_only_in_their_ratio(large: Comparison) ->
 def test_how_a_run_is_executed_tells_nothing_apart(tmp_path: Path) -> None:
     runs = read(
         write_run(tmp_path / "a", 10, cluster__name="slurm", tracking__name="wandb"),
-        write_run(tmp_path / "b", 20, sweep__name="ratio"),
+        write_run(tmp_path / "b", 20, sweep__name="ratio", scoring__memory_fraction=0.5),
     )
     assert len(groups(runs)) == 1
     assert differing_keys(runs) == ["prune.target_ratio"]
+
+
+def test_runs_that_were_scored_in_other_precisions_are_two_lines(tmp_path: Path) -> None:
+    runs = read(
+        write_run(tmp_path / "a", 10), write_run(tmp_path / "b", 10, scoring__precision="mixed")
+    )
+    assert [group.label for group in groups(runs)] == ["precision model", "precision mixed"]
 
 
 def test_what_the_last_launch_measured_counts(tmp_path: Path) -> None:
@@ -241,8 +247,49 @@ def test_other_protocols_are_not_compared(tmp_path: Path) -> None:
     assert "100:0:0" not in told(runs)["20 % to remove"]
 
 
+def test_runs_that_were_evaluated_in_several_ways_are_compared_as_most_were(
+    tmp_path: Path,
+) -> None:
+    runs = [
+        write_run(tmp_path / "a", 20, evaluated=["piqa"], accuracy=0.5),
+        write_run(tmp_path / "b", 20, (100, 0, 0), evaluated=["piqa"], accuracy=0.4),
+    ]
+    whole = json.loads((runs[0] / "evaluation.json").read_text())
+    first = runs[0] / "measured" / "evaluate" / "whole" / "evaluation.json"
+    first.parent.mkdir(parents=True)
+    put(first, whole)
+    fewer = {side: record | {"tasks": [record["tasks"][0] | {"items": 20, "acc_norm": 0.9}]}
+             for side, record in whole.items()}  # fmt: skip
+    last = runs[0] / "measured" / "evaluate" / "fewer" / "evaluation.json"
+    last.parent.mkdir()
+    put(last, fewer)
+    put(runs[0] / "evaluation.json", fewer)
+    comparison = Comparison("x", tuple(read(*runs)))
+    shown = [value.protocol for run in comparison.runs if (value := run.accuracy())]
+    assert shown == ["piqa, 1,838 items"] * 2
+    assert "44:52:4 keeps most accuracy: 50.0" in told(comparison.runs)["20 % to remove"]
+    assert read(runs[0])[0].accuracy().value == pytest.approx(90), "the last one, if nothing else"
+
+
+def test_a_text_that_some_runs_measured_has_a_column(tmp_path: Path) -> None:
+    runs = read(
+        write_run(tmp_path / "a", 20, on=WIKITEXT2, ppl=9.4),
+        write_run(tmp_path / "b", 20, (100, 0, 0), ppl=15.0),
+        write_run(tmp_path / "c", 20, (0, 100, 0), ppl=16.0),
+    )
+    columns = next(csv.reader(io.StringIO(to_csv(runs))))
+    assert "perplexity (WikiText-2 test, 341,000 tokens, windows of 2,048)" in columns
+    console = screen(width=220)
+    with console.capture() as captured:
+        console.print(runs_table("x", Comparison("x", tuple(runs)).runs))
+    text = captured.get()
+    assert "Held-out perplexity: heldout.txt, first 8,192 tokens, windows of 512." in text
+    assert "WikiText-2 test," in text
+
+
 def test_published_points_are_beside_ours_where_the_same_was_measured(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "a", 22, evaluated=sorted(FIVE_TASKS), ppl=9.4, **LLAMA, **PAPER)
+    tasks = sorted(FIVE_TASKS)
+    run = write_run(tmp_path / "a", 22, evaluated=tasks, ppl=9.4, on=WIKITEXT2, **LLAMA)
     runs = read(run)
     published = published_for(runs)
     assert {p.method for p in published.points} == {"dense", "MultiPruner", "BlockPruner"}

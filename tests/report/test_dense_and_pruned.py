@@ -1,15 +1,19 @@
 from dataclasses import replace
 
-from support_report import bare, broken, full
+from support_report import WIKITEXT2, bare, broken, full, text
 
 from pipeline.measure.record import Record
-from pipeline.report.data import Evaluation, RunReport
+from pipeline.report.data import RunReport
 from pipeline.report.dense_and_pruned import Row, dense_and_pruned
 from pipeline.report.drawing.scales import tick_text
 from pipeline.report.headline import headlines
 from pipeline.report.table import dense_and_pruned_table
 from pipeline.report.wording import MINUS, NOTHING, TIMES, number, relative_change, score_text
 from pipeline.screen import screen
+
+HELD_OUT = "Perplexity: heldout.txt, first 8,192 tokens, windows of 512"
+ON_WIKITEXT2 = "Perplexity: WikiText-2 test, 341,000 tokens, windows of 2,048"
+ACCURACY = "Accuracy: mean of arc_easy, hellaswag, piqa, 200 items each"
 
 
 def rows_of(report: RunReport) -> dict[str, Row]:
@@ -33,11 +37,9 @@ def test_every_quantity_has_its_row_with_the_right_numbers() -> None:
     assert rows["Parameters"].dense == "63,713,088"
     assert rows["Parameters"].pruned == f"{report.state.params:,}"
     assert rows["Removed"].pruned == "18.98 %"
-    assert rows["Perplexity (held-out)"].dense == f"{before.ppl:.2f}"
-    assert rows["Perplexity (held-out)"].pruned == f"{after.ppl:.2f}"
-    assert rows["Perplexity (WikiText-2)"] == Row(
-        "Perplexity (WikiText-2)", "15.31", "23.87", "+55.9 %", better=False
-    )
+    assert rows[HELD_OUT].dense == f"{before.ppl:.2f}"
+    assert rows[HELD_OUT].pruned == f"{after.ppl:.2f}"
+    assert rows[ON_WIKITEXT2] == Row(ON_WIKITEXT2, "15.31", "23.87", "+55.9 %", better=False)
     assert rows[f"Prefill, 1 {TIMES} 512 tokens (ms)"].dense == "179.8"
     assert rows["Decode, batch of 1 (ms per token)"].dense == "30.63"
     assert rows["Decode, batch of 1 (ms per token)"].better is True
@@ -51,22 +53,24 @@ def test_every_quantity_has_its_row_with_the_right_numbers() -> None:
 def test_accuracy_is_told_with_its_standard_error() -> None:
     report = full()
     rows = rows_of(report)
-    scores = report.evaluation["dense"].tasks
-    assert rows["piqa"].dense == f"{scores[2].accuracy * 100:.1f} ± 3.4 %"
-    assert rows["piqa"].indent
+    scores = report.evaluations[0].tasks("dense")
+    assert rows["piqa, 200 items"].dense == f"{scores[2].accuracy * 100:.1f} ± 3.4 %"
+    assert rows["piqa, 200 items"].indent
     mean = sum(score.accuracy for score in scores) / 3 * 100
     # 3.4 percent in each of three tasks: 3.4 / sqrt(3) in their mean.
-    assert rows["Accuracy, mean of 3 tasks"].dense == f"{mean:.1f} ± 2.0 %"
-    assert rows["Accuracy, mean of 3 tasks"].change.endswith(" points")
+    assert rows[ACCURACY].dense == f"{mean:.1f} ± 2.0 %"
+    assert rows[ACCURACY].change.endswith(" points")
 
 
 def test_accuracies_of_different_tasks_are_not_compared() -> None:
     report = full()
-    fewer = Evaluation(report.evaluation["pruned"].tasks[:2])
-    rows = rows_of(replace(report, evaluation={**report.evaluation, "pruned": fewer}))
-    assert rows["Accuracy, mean of 3 tasks"].change == ""
-    assert rows["piqa"].pruned == NOTHING
-    assert rows["arc_easy"].change != ""
+    (evaluated,) = report.evaluations
+    assert evaluated.pruned
+    fewer = replace(evaluated.pruned, tasks=evaluated.pruned.tasks[:2])
+    rows = rows_of(replace(report, evaluations=(replace(evaluated, pruned=fewer),)))
+    assert rows[ACCURACY].change == ""
+    assert rows["piqa, 200 items"].pruned == NOTHING
+    assert rows["arc_easy, 200 items"].change != ""
 
 
 def test_latencies_of_different_batches_are_not_compared() -> None:
@@ -81,11 +85,11 @@ def test_latencies_of_different_batches_are_not_compared() -> None:
 
 
 def test_probes_stand_in_for_an_evaluation() -> None:
-    report = replace(full(), evaluation={})
+    report = replace(full(), evaluations=())
     assert report.pruned
     accuracy = report.pruned.accuracy
     assert accuracy is not None
-    assert rows_of(report)["Accuracy, mean of 3 tasks"].pruned.startswith(f"{accuracy * 100:.1f}")
+    assert rows_of(report)[ACCURACY].pruned.startswith(f"{accuracy * 100:.1f}")
 
 
 def test_the_probe_of_the_last_step_stands_in_for_the_pruned_model() -> None:
@@ -95,6 +99,33 @@ def test_the_probe_of_the_last_step_stands_in_for_the_pruned_model() -> None:
     assert replace(report, pruned=None).record_of("pruned") == report.records[29]
 
 
+def test_every_evaluation_has_rows_that_say_what_it_is() -> None:
+    report = full()
+    (first,) = report.evaluations
+    assert first.dense
+    assert first.pruned
+    fewer = [replace(task, items=20) for task in first.pruned.tasks]
+    short = replace(WIKITEXT2, tokens=8192, is_whole=False)
+    other = replace(
+        first,
+        dense=replace(first.dense, texts=(text(16.0, short),)),
+        pruned=replace(first.pruned, texts=(text(25.0, short),), tasks=tuple(fewer)),
+    )
+    rows = rows_of(replace(report, evaluations=(other, first)))
+    assert rows[ON_WIKITEXT2].pruned == "23.87"
+    assert (
+        rows["Perplexity: WikiText-2 test, first 8,192 tokens, windows of 2,048"].pruned == "25.00"
+    )
+    assert rows[ACCURACY].pruned
+    assert rows[ACCURACY.replace("200", "20")].pruned
+
+
+def test_one_measurement_under_two_names_is_one_row() -> None:
+    report = full()
+    labels = [row.label for row in dense_and_pruned(replace(report, evaluations=(report.probed,)))]
+    assert labels.count(HELD_OUT) == 1
+
+
 def test_rows_without_data_are_left_out() -> None:
     assert [row.label for row in dense_and_pruned(bare())] == ["Parameters", "Removed"]
     assert "Weights" not in terminal_text(bare())
@@ -102,7 +133,7 @@ def test_rows_without_data_are_left_out() -> None:
 
 def test_failed_measurements_are_no_numbers() -> None:
     rows = rows_of(broken())
-    assert rows["Perplexity (held-out)"].pruned == NOTHING
+    assert rows[HELD_OUT].pruned == NOTHING
     assert not any("nan" in text for row in rows.values() for text in (row.dense, row.pruned))
 
 
@@ -128,7 +159,8 @@ def test_headlines_say_what_was_removed_what_it_cost_and_what_it_gained() -> Non
     removed, cost, gained = headlines(full())
     assert removed.value == "19.0 %"
     assert "whole blocks gone: 4 attention, 1 MLP" in removed.details
-    assert (cost.value, cost.quantity) == ("+102 %", "held-out perplexity")
+    assert cost.value == "+55.9 %"
+    assert cost.quantity == ON_WIKITEXT2.replace("Perplexity:", "perplexity on")
     assert (gained.value, gained.quantity) == (f"1.23{TIMES}", "prefill speed")
 
 
@@ -158,6 +190,6 @@ def test_scores_that_are_no_perplexities_may_be_of_any_size() -> None:
 
 
 def test_a_record_without_anything_is_a_record() -> None:
-    nothing = Record(1, None, (), None, None, 0.0, {})
+    nothing = Record(1, (), (), None, None, 0.0, {})
     report = replace(bare(), dense=nothing, pruned=nothing)
     assert [row.label for row in dense_and_pruned(report)] == ["Parameters", "Removed"]

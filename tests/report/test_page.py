@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from support_report import ATTACK, Tags, bare, broken, full
 
-from pipeline.report.data import RunReport
+from pipeline.measure.record import Record
+from pipeline.report.data import Evaluated, RunReport
 from pipeline.report.output import write_report
 from pipeline.report.pages.run import run_page
 from pipeline.report.wording import TIMES
@@ -35,6 +36,13 @@ def test_there_is_no_number_that_cannot_be_drawn(make: Callable[[], RunReport]) 
     assert not re.search(r"\b(nan|inf|None)\b", text)
 
 
+def attacked(record: Record | None) -> Record:
+    assert record
+    texts = tuple(replace(text, name=ATTACK, text=ATTACK, split=ATTACK) for text in record.texts)
+    tasks = tuple(replace(task, task=ATTACK + task.task) for task in record.tasks)
+    return replace(record, texts=texts, tasks=tasks)
+
+
 def test_what_comes_from_the_run_is_escaped() -> None:
     report = full()
     assert report.pruned
@@ -46,10 +54,10 @@ def test_what_comes_from_the_run_is_escaped() -> None:
         settings={ATTACK: {ATTACK: ATTACK}},
         counts={ATTACK: ATTACK},
         pruned=replace(report.pruned, made_by={ATTACK: ATTACK}),
-        evaluation={
-            which: replace(e, tasks=tuple(replace(t, task=ATTACK + t.task) for t in e.tasks))
-            for which, e in report.evaluation.items()
-        },
+        evaluations=tuple(
+            Evaluated(*(attacked(record) for record in (each.dense, each.pruned)))
+            for each in report.evaluations
+        ),
     )
     text, plain = run_page(report), run_page(full())
     assert Tags(text).names().count("script") == Tags(plain).names().count("script") == 1

@@ -144,6 +144,55 @@ def test_dense_and_pruned_are_evaluated_side_by_side_and_the_dense_one_once(
     assert other["states_measured"] == 1, "the dense model is known"
 
 
+def test_nothing_measured_is_lost_or_shown_as_something_else(place: Path, run: Run) -> None:
+    texts = ("++evaluate.texts={mine: text.txt}", "evaluate.seqlen=16", "evaluate.tasks=[letters]")
+    probe = (*PROBE, "tracking=local")
+    run(*probe, *texts)
+    evaluation = json.loads((place / "run" / "evaluation.json").read_text("utf-8"))
+    steps, metrics = (lines(place / "run" / name) for name in ("steps.jsonl", "metrics.jsonl"))
+
+    run(*probe, *texts, "evaluate.limit=2", "evaluate.text_tokens=32")
+    smaller = json.loads((place / "run" / "evaluation.json").read_text("utf-8"))
+    assert smaller["pruned"]["tasks"][0]["items"] == 2
+    assert smaller["pruned"]["texts"][0]["tokens"] == 32
+    assert smaller["settings"]["text_tokens"] == 32
+    kept = [json.loads(path.read_text("utf-8"))
+            for path in (place / "run").glob("measured/evaluate/*/evaluation.json")]  # fmt: skip
+    assert len(kept) == 2
+    assert evaluation in kept
+    page = (place / "run" / "report.html").read_text("utf-8")
+    tokens = evaluation["pruned"]["texts"][0]["tokens"]
+    for shown in ("letters, 6 items", "letters, 2 items", f"{tokens} tokens", "first 32 tokens"):
+        assert shown in page
+
+    run(*probe, "probe=none")
+    assert json.loads((place / "run" / "evaluation.json").read_text("utf-8")) == smaller
+    assert lines(place / "run" / "steps.jsonl") == steps
+    assert lines(place / "run" / "metrics.jsonl") == metrics
+    assert "first 32 tokens" in (place / "run" / "report.html").read_text("utf-8")
+
+
+def test_several_texts_have_a_value_each_and_are_measured_once(place: Path, run: Run) -> None:
+    (place / "other.txt").write_text("Quite another text, for the same tiny model. " * 3)
+    one = ("++evaluate.texts={mine: text.txt}", "evaluate.seqlen=16")
+    first = run(*one)
+    both = run(*one, "+evaluate.texts.other=other.txt")
+    assert both["states_measured"] == first["states_measured"] == 2
+    assert list(both["evaluation"]["pruned"]["texts"]) == ["mine", "other"]
+    of_one, of_both = first["evaluation"]["pruned"], both["evaluation"]["pruned"]
+    assert of_both["texts"]["mine"] == of_one["texts"]["mine"]
+    assert of_both["texts"]["other"]["of"].startswith("other.txt, ")
+    records = list((place / "outputs/store/records").glob("*.json"))
+    assert len(records) == 4, "two models, two texts"
+
+
+def test_parameters_are_counted_in_one_way(place: Path, run: Run) -> None:
+    summary = run(*EVALUATE, "+evaluate.task_files.letters=letters.jsonl")
+    evaluation = json.loads((place / "run" / "evaluation.json").read_text("utf-8"))
+    assert evaluation["pruned"]["params"] == summary["params"]
+    assert evaluation["dense"]["params"] == summary["total_params"]
+
+
 def test_another_tokenizer_is_measured_anew_and_the_same_one_elsewhere_is_not(
     place: Path, run: Run
 ) -> None:

@@ -1,6 +1,6 @@
 import math
 
-from pipeline.measure.record import Latency, Memory, Record, TaskScore, Timing
+from pipeline.measure.record import Latency, Memory, Record, TaskScore, TextScore, Timing
 from pipeline.pruning.records import StepRecord
 from pipeline.pruning.steps import Step
 from pipeline.pruning.units import MLP_WIDTH, Candidate
@@ -16,10 +16,14 @@ ROW = StepRecord(
 )
 
 
+def text(ppl: float) -> TextScore:
+    return TextScore("mine", "notes.txt", None, 64, False, 16, ppl)
+
+
 def record(**changed: object) -> Record:
     values = {
         "params": 10,
-        "ppl": None,
+        "texts": (),
         "tasks": (),
         "latency": None,
         "memory": None,
@@ -52,7 +56,7 @@ def test_a_step_counts_the_removals_so_far() -> None:
 
 def test_what_a_probe_measured_is_in_the_same_row() -> None:
     measured = record(
-        ppl=9.5,
+        texts=(text(9.5),),
         tasks=(
             TaskScore("piqa", 100, 0.5, 0.01, 0.75, 0.02),
             TaskScore("winogrande", 100, 0.25, 0.01, None, None),
@@ -85,7 +89,9 @@ def test_what_a_probe_measured_is_in_the_same_row() -> None:
 
 
 def test_what_was_not_measured_or_is_no_number_is_left_out() -> None:
-    measured = record(ppl=math.inf, memory=Memory(weights=7, kv_cache_per_token=8, peak=None))
+    measured = record(
+        texts=(text(math.inf),), memory=Memory(weights=7, kv_cache_per_token=8, peak=None)
+    )
     assert dense_metrics(10, measured) == {
         "prune/step": 0,
         "prune/ratio_percent": 0.0,
@@ -101,12 +107,15 @@ def test_an_evaluation_tells_of_every_task() -> None:
         TaskScore("piqa", 100, 0.5, 0.01, 0.75, 0.02),
         TaskScore("winogrande", 100, 0.25, 0.03, None, None),
     )
-    assert evaluation_metrics("pruned", 9.5, tasks) == {
+    assert evaluation_metrics("pruned", record(texts=(text(9.5),), tasks=tasks)) == {
         "evaluate/pruned_ppl": 9.5,
+        "evaluate/pruned_ppl_mine": 9.5,
+        "evaluate/mine": "notes.txt, first 64 tokens, windows of 16",
+        "evaluate/accuracy_of": "mean of piqa, winogrande, 100 items each",
         "evaluate/pruned_accuracy": 0.5,
         "evaluate/pruned_accuracy_piqa": 0.75,
         "evaluate/pruned_stderr_piqa": 0.02,
         "evaluate/pruned_accuracy_winogrande": 0.25,
         "evaluate/pruned_stderr_winogrande": 0.03,
     }
-    assert evaluation_metrics("dense", None, ()) == {}
+    assert evaluation_metrics("dense", None) == {}

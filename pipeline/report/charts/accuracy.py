@@ -16,8 +16,9 @@ def of_run(report: RunReport) -> Iterator[Chart]:
     """After every step that was probed."""
     curve = Curve(probed(report, _reading))
     yield from over_removed(
-        report, "Accuracy", "percent, ± standard error", [curve], dense_level(curve), order=3
-    )
+        report, "Accuracy", "percent, ± standard error", [curve], dense_level(curve), order=3,
+        note=report.probed_tasks,
+    )  # fmt: skip
 
 
 def _reading(record: Record) -> Reading | None:

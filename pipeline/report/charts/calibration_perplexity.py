@@ -36,8 +36,9 @@ def of_run(report: RunReport) -> Iterator[Chart]:
     ]
     name = score_name(report.criterion)
     yield from over_removed(
-        report, name[0].upper() + name[1:], name.split()[-1], curves, levels, order=1
-    )
+        report, name[0].upper() + name[1:], name.split()[-1], curves, levels, order=1,
+        note=report.calibration_text,
+    )  # fmt: skip
 
 
 def _windows(report: RunReport, dimension: str) -> float | str:

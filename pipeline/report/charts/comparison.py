@@ -23,8 +23,8 @@ from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.groups import Group
 from pipeline.report.compare.published import (
     PublishedPoint,
-    measures_accuracy_alike,
-    measures_ppl_alike,
+    accuracy_as_published,
+    ppl_as_published,
 )
 from pipeline.report.compare.quantities import (
     ACCURACY,
@@ -107,9 +107,9 @@ def group_look(place: int, protocol: int) -> tuple[Stroke, Marker]:
 
 
 def protocol_notes(protocols: Sequence[str]) -> tuple[str, ...]:
-    """Which dashes stand for which protocol; one way to measure needs no telling apart."""
+    """How all was measured, or which dashes stand for which way to measure."""
     if len(protocols) <= 1:
-        return ()
+        return tuple(protocols)
     return tuple(f"{DASHES[i % len(DASHES)]}: {text}" for i, text in enumerate(protocols))
 
 
@@ -169,9 +169,12 @@ def _tip(
 
 def _published(quantity: Quantity, comparison: Comparison) -> Iterator[Line]:
     """The paper's points, where a run of ours measured the same thing."""
-    alike = {ACCURACY.title: measures_accuracy_alike, PERPLEXITY.title: measures_ppl_alike}
-    measures = alike.get(quantity.title)
-    if measures is None or not any(run.is_done and measures(run) for run in comparison.runs):
+    alike = {ACCURACY.title: accuracy_as_published, PERPLEXITY.title: ppl_as_published}
+    measured = alike.get(quantity.title)
+    done = [run for run in comparison.runs if run.is_done]
+    if measured is None or not any(
+        ours == quantity.of(run, True) for run in done if (ours := measured(run))
+    ):
         return
     lines: dict[tuple[str, str], list[Point]] = {}
     for point in comparison.published.points:

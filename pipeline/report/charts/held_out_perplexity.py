@@ -14,8 +14,9 @@ def of_run(report: RunReport) -> Iterator[Chart]:
     """After every step that was probed."""
     curve = Curve(probed(report, lambda record: reading_of(record.ppl)))
     yield from over_removed(
-        report, "Held-out perplexity", "perplexity", [curve], dense_level(curve), order=2
-    )
+        report, "Held-out perplexity", "perplexity", [curve], dense_level(curve), order=2,
+        note=report.probed_text,
+    )  # fmt: skip
 
 
 def of_comparison(comparison: Comparison) -> Iterator[Chart]:

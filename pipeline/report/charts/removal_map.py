@@ -118,7 +118,7 @@ def _state(
         text = "" if step is None else str(step)
         return CellState(start, end, 0.0, colours.GONE, text, f"{name}: gone{at}")
     # A block that lost something is never said to be whole, nor one that is left to be gone.
-    percent = min(99, max(1, round(share * 100)))
+    percent = min(99, max(1, int(share * 100 + 0.5)))
     channels = f"{width:,} of {shape.width:,} channels"
     tip = f"{name}: {percent} % left\n{channels}{at}"
     return CellState(start, end, share, colours.kind(kind), f"{percent}%", tip)

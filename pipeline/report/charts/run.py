@@ -93,8 +93,12 @@ def over_removed(
     curves: Iterable[Curve],
     levels: Sequence[Level] = (),
     order: int = 100,
+    note: str = "",
 ) -> Iterator[Chart]:
-    """Curves over the removed share, with the dimensions behind them; none without a curve."""
+    """Curves over the removed share, with the dimensions behind them; none without a curve.
+
+    ``note`` is small print below it.
+    """
     drawn = [curve for curve in curves if curve.readings]
     readings = [reading for curve in drawn for reading in curve.readings]
     if len(readings) <= len(drawn):  # one point is no curve
@@ -115,6 +119,7 @@ def over_removed(
             Key(curve.name, curve.stroke, curve.marker) for curve in drawn if len(names) > 1
         ),
         keys=(*_dimension_keys(report), DENSE_KEY),
+        notes=(note,) if note else (),
         order=order,
     )
 

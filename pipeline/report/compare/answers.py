@@ -16,7 +16,7 @@ from pipeline.report.compare.quantities import (
     percent_of_dense,
     value_text,
 )
-from pipeline.report.compare.records import ComparedRun, Value
+from pipeline.report.compare.records import ComparedRun, Value, main_protocol
 from pipeline.report.wording import TIMES, number, relative_change, signed
 
 ACCURACY_BUDGETS = (1.0, 2.0, 5.0)
@@ -89,8 +89,9 @@ def _name(group: Group, run: ComparedRun) -> str:
 
 def _comparable(entries: list[Entry]) -> list[Entry]:
     """Those that were measured as most were."""
-    counted = Counter(entry.value.protocol for entry in entries)
-    most = counted.most_common(1)[0][0] if counted else None
+    most = main_protocol(
+        [entry.run for entry in entries], (entry.value.protocol for entry in entries)
+    )
     return [entry for entry in entries if entry.value.protocol == most]
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from pipeline.report.compare.answers import Answer, answers, notes
 from pipeline.report.compare.groups import Group, groups
 from pipeline.report.compare.published import Published, published_for
-from pipeline.report.compare.records import ComparedRun
+from pipeline.report.compare.records import ComparedRun, alike
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,12 @@ class Comparison:
     """Runs to choose from."""
 
     name: str
-    runs: tuple[ComparedRun, ...]
+    given: tuple[ComparedRun, ...]
+
+    @cached_property
+    def runs(self) -> tuple[ComparedRun, ...]:
+        """Each shown by what was measured alike in most of them, where it has that."""
+        return tuple(alike(self.given))
 
     @cached_property
     def groups(self) -> list[Group]:

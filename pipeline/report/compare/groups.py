@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.schema import decisive
 from pipeline.report.compare.records import ComparedRun
 from pipeline.report.wording import NOTHING
-from pipeline.settings.flat import EXECUTION_KEYS
 
 RATIO = "prune.target_ratio"
-IGNORED = (*EXECUTION_KEYS, "tracking.")
 DISTRIBUTION = "prune.distribution"
 MEASURING = ("probe.", "evaluate.")
 """Keys of what is measured, which is told apart value by value: see ``Value.protocol``."""
@@ -47,14 +46,10 @@ class Group:
 
 def differing_keys(runs: Iterable[ComparedRun]) -> list[str]:
     """The decisive keys in which configurations differ, the ratio first."""
-    settings = [run.settings for run in runs if run.state != "missing"]
-    keys = dict.fromkeys(key for each in settings for key in each if _counts(key))
+    settings = [decisive(run.settings) for run in runs if run.state != "missing"]
+    keys = dict.fromkeys(key for each in settings for key in each)
     differing = [key for key in keys if len({_identity(each.get(key)) for each in settings}) > 1]
     return sorted(differing, key=lambda key: (key != RATIO, key != DISTRIBUTION))
-
-
-def _counts(key: str) -> bool:
-    return not key.startswith(IGNORED)
 
 
 def value_text(key: str, value: Any) -> str:

@@ -8,10 +8,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pipeline.report.compare.records import ComparedRun
+from pipeline.report.compare.records import ComparedRun, Value
 
-FIVE_TASKS = {"piqa", "winogrande", "hellaswag", "arc_easy", "arc_challenge"}
-SEQLEN = 2048
+FIVE_TASKS = {
+    "piqa": 1838, "winogrande": 1267, "hellaswag": 10042, "arc_easy": 2376, "arc_challenge": 1172
+}  # fmt: skip
+"""The paper's tasks, and all their items."""
+TEXT = ("WikiText-2", "test", 2048)
+"""Text, split and tokens in a window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +57,18 @@ def is_model(path: str, point: PublishedPoint) -> bool:
     return path == point.hf_id or name in (Path(point.hf_id).name.lower(), point.model.lower())
 
 
-def measures_ppl_alike(run: ComparedRun) -> bool:
-    """Whether the run's perplexity is WikiText-2's over all windows of 2048."""
-    settings = run.settings
-    return (
-        settings.get("evaluate.text") == "wikitext2"
-        and settings.get("evaluate.seqlen") == SEQLEN
-        and settings.get("evaluate.text_tokens") is None
-        and run.perplexity() is not None
-    )
+def ppl_as_published(run: ComparedRun, pruned: bool = True) -> Value | None:
+    """The run's perplexity on WikiText-2's test text in all its windows of 2048."""
+    for protocol, score in (run.pruned if pruned else run.dense).texts.items():
+        if (score.text, score.split, score.seqlen) == TEXT and score.is_whole:
+            return run.perplexity(pruned, protocol)
+    return None
 
 
-def measures_accuracy_alike(run: ComparedRun) -> bool:
-    """Whether the run's accuracy is the mean of all items of the paper's five tasks."""
-    return (
-        {task.task for task in run.tasks()} == FIVE_TASKS
-        and run.pruned.evaluation is not None
-        and run.settings.get("evaluate.limit") is None
-    )
+def accuracy_as_published(run: ComparedRun, pruned: bool = True) -> Value | None:
+    """The run's accuracy over all items of the paper's five tasks, where that is what it shows."""
+    is_alike = {task.task: task.items for task in run.tasks(pruned)} == FIVE_TASKS
+    return run.accuracy(pruned) if is_alike else None
 
 
 @cache

@@ -1,30 +1,51 @@
 """A run's folder as plain values: how it stands, where it ended and what was measured there."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.errors import ConfigError
 from pipeline.files import Json, read_json
-from pipeline.measure.record import Latency, Memory, Record, TaskScore
+from pipeline.measure.record import Latency, Memory, Record, TaskScore, TextScore, tasks_protocol
 from pipeline.pruning.records import StepRecord, read_steps
 from pipeline.pruning.shape import ModelShape
 from pipeline.pruning.state import PruningState
 from pipeline.report.data import finite, mean_accuracy
 from pipeline.settings.flat import flat
+from pipeline.store.run_folder import kept_files
 
 DONE = "done"
-FOLDER_TEXTS = ("wikitext2",)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What is known of one model: the dense one or the pruned one."""
 
-    evaluation: Record | None = None
+    evaluations: tuple[Record, ...] = ()
+    """Each of other settings; the last one first."""
     probe: Record | None = None
+
+    @property
+    def texts(self) -> dict[str, TextScore]:
+        """Perplexities by how they were measured, those of evaluations first."""
+        scores = [score for record in self._records for score in record.texts]
+        return _by_protocol((score.protocol, score) for score in scores if finite(score.ppl))
+
+    @property
+    def tasks(self) -> dict[str, tuple[TaskScore, ...]]:
+        """Scores by how they were measured; those of the probe only where nothing else has any."""
+        evaluated = [record.tasks for record in self.evaluations if record.tasks]
+        if not evaluated and self.probe and self.probe.tasks:
+            evaluated = [self.probe.tasks]
+        return _by_protocol((tasks_protocol(tasks), tasks) for tasks in evaluated)
+
+    @property
+    def _records(self) -> list[Record]:
+        return [*self.evaluations, *([self.probe] if self.probe else [])]
 
     @property
     def latency(self) -> Latency | None:
@@ -40,6 +61,14 @@ class Measured:
     def device(self) -> str | None:
         """Where the probe was measured."""
         return self.probe.made_by.get("device") if self.probe else None
+
+
+def _by_protocol(measured: Iterable[tuple[str, T]]) -> dict[str, T]:
+    """The first of each protocol."""
+    found: dict[str, T] = {}
+    for protocol, value in measured:
+        found.setdefault(protocol, value)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +99,8 @@ class ComparedRun:
     params: int | None = None
     dense: Measured = field(default_factory=Measured)
     pruned: Measured = field(default_factory=Measured)
+    preferred: tuple[str, ...] = ()
+    """Ways to measure that are shown where there are several: see ``alike``."""
 
     @property
     def is_done(self) -> bool:
@@ -97,49 +128,51 @@ class ComparedRun:
         return self.pruned.device or self.dense.device
 
     def accuracy(self, pruned: bool = True) -> Value | None:
-        """Mean accuracy in percent: of the evaluation, or of the probe without one."""
-        source, record = self._record_with_tasks(pruned)
-        if record is None or (mean := mean_accuracy(record.tasks)) is None:
+        """Mean accuracy in percent: of an evaluation, or of the probe without one."""
+        protocol, tasks = self._chosen((self.pruned if pruned else self.dense).tasks)
+        if tasks is None or (mean := mean_accuracy(tasks)) is None:
             return None
-        stderr = None if mean[1] is None else mean[1] * 100
-        return Value(mean[0] * 100, stderr, _tasks_text(record.tasks, source))
+        return Value(mean[0] * 100, None if mean[1] is None else mean[1] * 100, protocol)
 
     def tasks(self, pruned: bool = True) -> tuple[TaskScore, ...]:
         """The scores that ``accuracy`` is the mean of."""
-        record = self._record_with_tasks(pruned)[1]
-        return record.tasks if record else ()
+        return self._chosen((self.pruned if pruned else self.dense).tasks)[1] or ()
 
-    def perplexity(self, pruned: bool = True) -> Value | None:
-        """On held-out text: of the evaluation, or of the probe without one."""
-        side = self.pruned if pruned else self.dense
-        is_evaluated = self.settings.get("evaluate.text") is not None and self.dense.evaluation
-        section, record = ("evaluate", side.evaluation) if is_evaluated else ("probe", side.probe)
-        if record is None or (ppl := finite(record.ppl)) is None:
+    def perplexity(self, pruned: bool = True, protocol: str | None = None) -> Value | None:
+        """On text that decided nothing; where ``protocol`` is given, measured in that way."""
+        scores = (self.pruned if pruned else self.dense).texts
+        if protocol is None:
+            protocol, _ = self._chosen(scores)
+        score = scores.get(protocol)
+        if score is None or score.ppl is None:
             return None
-        return Value(ppl, None, self._text(section))
+        return Value(score.ppl, None, protocol)
 
-    def _record_with_tasks(self, pruned: bool) -> tuple[str, Record | None]:
-        side = self.pruned if pruned else self.dense
-        if any(each.evaluation and each.evaluation.tasks for each in (self.dense, self.pruned)):
-            return "evaluation", side.evaluation
-        return "probe", side.probe
-
-    def _text(self, section: str) -> str:
-        text = str(self.settings.get(f"{section}.text"))
-        name = "WikiText-2" if text in FOLDER_TEXTS else Path(text).name
-        length = self.settings.get(f"{section}.seqlen")
-        tokens = self.settings.get(f"{section}.text_tokens")
-        most = f", {tokens:,} tokens at most" if tokens else ""
-        return f"{name}, windows of {length}{most}"
+    def _chosen(self, measured: Mapping[str, T]) -> tuple[str, T | None]:
+        """What was measured in the preferred way; else the last that was measured."""
+        preferred = next((each for each in self.preferred if each in measured), None)
+        protocol = preferred or next(iter(measured), "")
+        return protocol, measured.get(protocol)
 
 
-def _tasks_text(tasks: Sequence[TaskScore], source: str) -> str:
-    items = [task.items for task in tasks]
-    if len(tasks) == 1:
-        return f"{tasks[0].task}, {items[0]:,} items, {source}"
-    span = f"{items[0]:,}" if len(set(items)) == 1 else f"{min(items):,} to {max(items):,}"
-    names = ", ".join(task.task for task in tasks)
-    return f"mean of {names}, {span} items each, {source}"
+def main_protocol(runs: Sequence[ComparedRun], protocols: Iterable[str]) -> str | None:
+    """The way in which most values were measured, the preferred one of equals; None of nothing."""
+    counted = Counter(protocols)
+    places = {protocol: -place for place, protocol in enumerate(runs[0].preferred)} if runs else {}
+    return max(counted, key=lambda each: (counted[each], places.get(each, -1)), default=None)
+
+
+def alike(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
+    """The runs with a preference for how most of them were measured; the larger one of equals."""
+    done = [run.pruned for run in runs if run.is_done]
+    amounts: dict[str, int] = {}
+    counted: Counter[str] = Counter()
+    for side in done:
+        amounts |= {protocol: score.tokens for protocol, score in side.texts.items()}
+        amounts |= {way: sum(task.items for task in tasks) for way, tasks in side.tasks.items()}
+        counted.update([*side.texts, *side.tasks])
+    ordered = sorted(counted, key=lambda protocol: (-counted[protocol], -amounts[protocol]))
+    return [replace(run, preferred=tuple(ordered)) for run in runs]
 
 
 def read_run(folder: Path) -> ComparedRun:
@@ -147,7 +180,9 @@ def read_run(folder: Path) -> ComparedRun:
     owner = _read(folder / "run.json")
     if not isinstance(owner.get("config"), dict):
         raise ConfigError([f"{folder}: is no run's folder, it has no run.json"])
-    summary, evaluation = _read(folder / "summary.json"), _read(folder / "evaluation.json")
+    summary = _read(folder / "summary.json")
+    written = kept_files(folder, "evaluation.json") or [folder / "evaluation.json"]
+    evaluations = [_read(path) for path in written]
     measured = summary.get("measured") or {}
     error = summary.get("error")
     run = ComparedRun(
@@ -159,8 +194,8 @@ def read_run(folder: Path) -> ComparedRun:
         removed_percent=summary.get("ratio_percent") or None,
         total_params=summary.get("total_params"),
         params=summary.get("params"),
-        dense=Measured(_record(evaluation.get("dense")), _record(measured.get("dense"))),
-        pruned=Measured(_record(evaluation.get("pruned")), _record(measured.get("pruned"))),
+        dense=_measured("dense", evaluations, measured),
+        pruned=_measured("pruned", evaluations, measured),
     )
     return _with_pruning(run, folder, summary.get("shape"))
 
@@ -202,6 +237,11 @@ def _configuration(folder: Path) -> dict[str, Json]:
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _measured(side: str, evaluations: Iterable[Json], summary: Json) -> Measured:
+    records = [_record(each.get(side)) for each in evaluations]
+    return Measured(tuple(filter(None, records)), _record(summary.get(side)))
 
 
 def _record(data: Json) -> Record | None:

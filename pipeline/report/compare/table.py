@@ -13,9 +13,9 @@ from pipeline.report.compare.groups import Group, differing_keys, groups
 from pipeline.report.compare.published import (
     Published,
     PublishedPoint,
+    accuracy_as_published,
     is_model,
-    measures_accuracy_alike,
-    measures_ppl_alike,
+    ppl_as_published,
 )
 from pipeline.report.compare.quantities import (
     ACCURACY,
@@ -30,7 +30,7 @@ from pipeline.report.compare.quantities import (
     percent_of_dense,
     value_text,
 )
-from pipeline.report.compare.records import ComparedRun, Measured
+from pipeline.report.compare.records import ComparedRun, Measured, Value, main_protocol
 from pipeline.report.dense_and_pruned import BYTES_PER_MB
 from pipeline.report.wording import NOTHING, number, signed
 
@@ -42,15 +42,6 @@ SHOWN: tuple[tuple[str, Quantity, int], ...] = (
     ("KV (B/token)", CACHE, 0),
 )
 SPEEDS = {PREFILL_MS.title: PREFILL, DECODE_MS.title: DECODE}
-COLUMNS = (
-    "Setting",
-    "Removed",
-    "Accuracy",
-    "Points",
-    *(name for name, *_ in SHOWN),
-    "Device",
-    "State",
-)
 NEAR_PERCENT = 1.0
 """A published ratio and ours within so many points are set side by side."""
 
@@ -77,32 +68,72 @@ class TableRow:
     """dense, done or unfinished."""
 
 
+def columns(runs: Sequence[ComparedRun]) -> list[str]:
+    """Names of the cells of ``rows``."""
+    texts = [f"Perplexity: {protocol}" for protocol in _other_texts(runs)]
+    perplexity, *others = [name for name, *_ in SHOWN]
+    measures = [perplexity, *texts, *others]
+    return ["Setting", "Removed", "Accuracy", "Points", *measures, "Device", "State"]
+
+
+def captions(runs: Sequence[ComparedRun]) -> list[str]:
+    """What accuracy and perplexity were measured on; a cell says where it is something else."""
+    shown = [(quantity.title, _protocol(quantity, runs)) for quantity in (ACCURACY, PERPLEXITY)]
+    return [f"{title}: {protocol}." for title, protocol in shown if protocol]
+
+
+def _protocol(quantity: Quantity, runs: Sequence[ComparedRun]) -> str | None:
+    """How most of the values of a quantity were measured; None without any."""
+    values = [value for run in runs if run.is_done and (value := quantity.of(run, True))]
+    return main_protocol(runs, (value.protocol for value in values))
+
+
+def _other_texts(runs: Sequence[ComparedRun]) -> list[str]:
+    """How perplexities were measured that have columns of their own."""
+    found = dict.fromkeys(p for run in runs if run.is_done for p in run.pruned.texts)
+    return [protocol for protocol in found if protocol != _protocol(PERPLEXITY, runs)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """How the values of a table were measured."""
+
+    other_texts: tuple[str, ...]
+    """Each has a column of its own."""
+    accuracy: str | None
+    """Most of the accuracies."""
+    perplexity: str | None
+
+
 def rows(runs: Sequence[ComparedRun]) -> list[TableRow]:
     """The dense models, then every run, group by group."""
-    table = [*_dense_rows(runs)]
+    shown = _Shown(
+        tuple(_other_texts(runs)), _protocol(ACCURACY, runs), _protocol(PERPLEXITY, runs)
+    )
+    table = [*_dense_rows(runs, shown)]
     for place, group in enumerate(groups(runs)):
-        table += [_run_row(place, group, run) for run in group.runs]
+        table += [_run_row(place, group, run, shown) for run in group.runs]
     return table
 
 
-def _dense_rows(runs: Sequence[ComparedRun]) -> Iterator[TableRow]:
+def _dense_rows(runs: Sequence[ComparedRun], shown: _Shown) -> Iterator[TableRow]:
     """Each dense model once for every way in which it was measured."""
     seen = set()
     for run in runs:
         cells = (
             CellText(f"dense {run.model_name}", f"  dense {run.model_name}"),
             CellText("0 %", 0.0),
-            *_quality(run, pruned=False),
-            *_measures(run, pruned=False),
+            *_quality(run, shown, pruned=False),
+            *_measures(run, shown, pruned=False),
             CellText(run.dense.device or NOTHING, run.dense.device or ""),
             CellText("dense", "dense"),
         )
-        if run.is_done and cells not in seen and (run.dense.probe or run.dense.evaluation):
+        if run.is_done and cells not in seen and (run.dense.probe or run.dense.evaluations):
             seen.add(cells)
             yield TableRow(cells, "dense")
 
 
-def _run_row(place: int, group: Group, run: ComparedRun) -> TableRow:
+def _run_row(place: int, group: Group, run: ComparedRun, shown: _Shown) -> TableRow:
     removed = run.removed_percent
     target = f"target {run.target_percent:g} %" if run.target_percent else ""
     so_far = "" if run.is_done else " so far"
@@ -115,8 +146,8 @@ def _run_row(place: int, group: Group, run: ComparedRun) -> TableRow:
                 "" if removed is None else removed,
                 target,
             ),
-            *_quality(run, pruned=True),
-            *_measures(run, pruned=True),
+            *_quality(run, shown, pruned=True),
+            *_measures(run, shown, pruned=True),
             CellText(run.device or NOTHING, run.device or ""),
             state,
         ),
@@ -124,9 +155,10 @@ def _run_row(place: int, group: Group, run: ComparedRun) -> TableRow:
     )
 
 
-def _quality(run: ComparedRun, *, pruned: bool) -> Iterator[CellText]:
+def _quality(run: ComparedRun, shown: _Shown, *, pruned: bool) -> Iterator[CellText]:
     accuracy, dense = ACCURACY.of(run, pruned), ACCURACY.of(run, False)
-    yield CellText(value_text(accuracy, "%"), accuracy.value if accuracy else "")
+    text = value_text(accuracy, "%")
+    yield CellText(text, accuracy.value if accuracy else "", _other(accuracy, shown.accuracy))
     if pruned and accuracy and dense and accuracy.protocol == dense.protocol:
         points = accuracy.value - dense.value
         yield CellText(signed(points), points)
@@ -134,50 +166,66 @@ def _quality(run: ComparedRun, *, pruned: bool) -> Iterator[CellText]:
         yield CellText("" if not pruned else NOTHING, "")
 
 
-def _measures(run: ComparedRun, *, pruned: bool) -> Iterator[CellText]:
+def _other(value: Value | None, shown: str | None) -> str:
+    """How a value was measured, where most others were measured otherwise."""
+    return value.protocol if value and value.protocol != shown else ""
+
+
+def _measures(run: ComparedRun, shown: _Shown, *, pruned: bool) -> Iterator[CellText]:
     for _, quantity, digits in SHOWN:
         value = quantity.of(run, pruned)
         relative = SPEEDS.get(quantity.title, quantity)
         percent = percent_of_dense(relative, run) if pruned and relative.has_percent else None
         prefix = "speed " if relative is not quantity else ""
         detail = f"{prefix}{percent.value:.0f} %" if percent else ""
-        shown = number(value.value if value else None, digits)
-        yield CellText(shown, value.value if value else "", detail)
+        if quantity is PERPLEXITY:
+            detail = _other(value, shown.perplexity)
+        text = number(value.value if value else None, digits)
+        yield CellText(text, value.value if value else "", detail)
+        if quantity is PERPLEXITY:
+            yield from _other_perplexities(run, shown, pruned)
+
+
+def _other_perplexities(run: ComparedRun, shown: _Shown, pruned: bool) -> Iterator[CellText]:
+    for protocol in shown.other_texts:
+        value = run.perplexity(pruned, protocol)
+        yield CellText(number(value.value if value else None), value.value if value else "")
 
 
 def runs_table(name: str, runs: Sequence[ComparedRun]) -> Table:
     """Every run, for a terminal."""
-    table = Table(title=Text(name), title_justify="left")
-    shown = rows(runs)
-    columns = [place for place in range(len(COLUMNS)) if _says_something(shown, place)]
-    for place in columns:
-        is_text = COLUMNS[place] in ("Setting", "Device", "State")
+    caption = Text("\n".join(captions(runs)))
+    table = Table(title=Text(name), title_justify="left", caption=caption, caption_justify="left")
+    shown, names = rows(runs), columns(runs)
+    says = [place for place in range(len(names)) if _says_something(shown, place, names[place])]
+    for place in says:
+        is_text = names[place] in ("Setting", "Device", "State")
         table.add_column(
-            COLUMNS[place],
+            Text(names[place].replace(": ", ":\n").replace(", ", ",\n")),
             justify="left" if is_text else "right",
             no_wrap=not is_text,
             overflow="fold",
         )
     for row in shown:
         style = {"dense": "bold", "unfinished": "yellow"}.get(row.kind, "")
-        table.add_row(*(_terminal_text(row, place) for place in columns), style=style)
+        table.add_row(*(_terminal_text(row.cells[i], names[i]) for i in says), style=style)
     return table
 
 
-def _says_something(table: Sequence[TableRow], place: int) -> bool:
+def _says_something(table: Sequence[TableRow], place: int, column: str) -> bool:
     """Whether a column says anything; one device for all is not worth a column."""
     texts = {row.cells[place].text for row in table}
-    if COLUMNS[place] == "Device":
+    if column == "Device":
         return len(texts - {NOTHING}) > 1
-    return COLUMNS[place] == "State" or bool(texts - {NOTHING, ""})
+    return column == "State" or bool(texts - {NOTHING, ""})
 
 
-def _terminal_text(row: TableRow, place: int) -> Text:
-    cell = row.cells[place]
-    if COLUMNS[place] == "State" and cell.detail:
+def _terminal_text(cell: CellText, column: str) -> Text:
+    if column == "State" and cell.detail:
         return Text(f"{cell.text}: {cell.detail}")
-    if COLUMNS[place].startswith(("Prefill", "Decode")) and cell.detail:
-        return Text(f"{cell.text} ({cell.detail.removeprefix('speed ')})")
+    if column.startswith(("Accuracy", "Perplexity", "Prefill", "Decode")) and cell.detail:
+        gap = " " if cell.detail.startswith("speed ") else "\n"
+        return Text(f"{cell.text}{gap}({cell.detail.removeprefix('speed ')})")
     return Text(cell.text)
 
 
@@ -202,8 +250,7 @@ def published_rows(runs: Sequence[ComparedRun], published: Published) -> list[Pu
 def protocols_differ(runs: Sequence[ComparedRun]) -> bool:
     """Whether a finished run measured something else than the paper."""
     return any(
-        run.is_done and not (measures_ppl_alike(run) and measures_accuracy_alike(run))
-        for run in runs
+        run.is_done and not (ppl_as_published(run) and accuracy_as_published(run)) for run in runs
     )
 
 
@@ -215,8 +262,7 @@ def _published_cells(point: PublishedPoint, runs: Sequence[ComparedRun]) -> tupl
     ppl = accuracy = None
     if ours:
         removed = f"{ours.removed_percent or 0:.1f} %" if pruned else "0 %"
-        ppl = ours.perplexity(pruned) if measures_ppl_alike(ours) else None
-        accuracy = ours.accuracy(pruned) if measures_accuracy_alike(ours) else None
+        ppl, accuracy = ppl_as_published(ours, pruned), accuracy_as_published(ours, pruned)
     return (
         point.model,
         f"{point.method} {shares}".strip(),
@@ -288,6 +334,10 @@ def _csv_record(group: Group, run: ComparedRun, keys: Sequence[str]) -> dict[str
         percent = percent_of_dense(quantity, run)
         record[f"{name}_percent_of_dense"] = percent.value if percent else None
     record |= {f"accuracy_{t.task}_percent": t.accuracy * 100 for t in run.tasks()}
+    for protocol in run.pruned.texts:
+        for prefix, pruned in (("", True), ("dense_", False)):
+            value = run.perplexity(pruned, protocol)
+            record[f"{prefix}perplexity ({protocol})"] = value and value.value
     record |= {key: _plain(run.settings.get(key)) for key in keys}
     record["folder"] = run.folder
     return record

@@ -5,8 +5,9 @@ from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.groups import differing_keys, value_text
 from pipeline.report.compare.records import ComparedRun
 from pipeline.report.compare.table import (
-    COLUMNS,
     PUBLISHED_COLUMNS,
+    captions,
+    columns,
     protocols_differ,
     published_rows,
     rows,
@@ -22,7 +23,8 @@ def comparison_page(comparison: Comparison) -> str:
         "comparison.html.j2",
         comparison=comparison,
         sections=shown(figures_of_comparison(comparison)),
-        columns=COLUMNS,
+        columns=columns(comparison.runs),
+        captions=captions(comparison.runs),
         rows=rows(comparison.runs),
         keys=keys,
         settings=[(run, _values(run, keys)) for run in comparison.runs],

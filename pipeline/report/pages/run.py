@@ -57,7 +57,14 @@ def _step_columns(report: RunReport) -> list[str]:
     columns = ["Step", "Dimension", "What went", score[0].upper() + score[1:], "Removed",
                "Parameters"]  # fmt: skip
     if report.records:
-        columns += ["Held-out perplexity", "Accuracy", "Prefill (ms)", "Decode (ms)"]
+        columns += [
+            f"{name} ({protocol})" if protocol else name
+            for name, protocol in (
+                ("Perplexity", report.probed_text),
+                ("Accuracy", report.probed_tasks),
+            )
+        ]
+        columns += ["Prefill (ms)", "Decode (ms)"]
     return columns
 
 

@@ -18,6 +18,7 @@ from pipeline.report.drawing.shapes import (
     rectangle,
     shortened,
     text_width,
+    wrapped,
 )
 from pipeline.report.drawing.svg import svg_file
 
@@ -83,7 +84,7 @@ def _section(section: Section, figures: list[Figure]) -> Block:
     shapes = list(heading)
     for row in _rows(section, figures):
         two_lines = any(_caption_width(figure) > width for figure, _, width in row)
-        most_notes = max(len(_notes(figure)) for figure, _, _ in row)
+        most_notes = max(len(_notes(figure, width)) for figure, _, width in row)
         for figure, left, width in row:
             parts = _captioned(figure, width, section.picture_height, two_lines, most_notes)
             shapes.append(Group(tuple(parts), place=(left, down)))
@@ -143,8 +144,9 @@ def _rows(section: Section, figures: list[Figure]) -> Iterator[list[tuple[Figure
         yield placed
 
 
-def _notes(figure: Figure) -> list[str]:
-    return [note for note in figure.notes if note]
+def _notes(figure: Figure, width: float) -> list[str]:
+    """The figure's small print in lines."""
+    return [line for note in figure.notes for line in wrapped(note, width)]
 
 
 def _captioned(
@@ -157,9 +159,9 @@ def _captioned(
         yield from _caption(figure, width, two_lines)
     inside = height - top - NOTE * most_notes - 8
     yield Group(draw(figure, width, inside).shapes, place=(0.0, top))
-    for row, note in enumerate(_notes(figure)):
+    for row, line in enumerate(_notes(figure, width)):
         y = top + inside + 10 + NOTE * row
-        yield Text(0, y, shortened(note, width), colours.MUTED)
+        yield Text(0, y, shortened(line, width), colours.MUTED)
 
 
 def _caption_width(figure: Figure) -> float:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -10,8 +11,8 @@ from pipeline.measure.accuracy import TaskSet
 from pipeline.measure.latency import measure_latency
 from pipeline.measure.memory import measure_memory
 from pipeline.measure.protocol import DataSources, MeasurementProtocol
-from pipeline.measure.record import Record
-from pipeline.measure.text import text_rows, text_windows
+from pipeline.measure.record import Record, TextScore
+from pipeline.measure.text import Text, text_windows
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.variants import Variant
 from pipeline.scoring.one_pass import perplexity
@@ -33,56 +34,94 @@ class Measurements:
     ) -> None:
         self.config, self.inputs = config, inputs
         self.protocol, self._sources = protocol, sources
+        self._seconds = 0.0
 
     def of(self, variant: Variant) -> Record:
-        """The record of ``variant``."""
-        made_of = self._identity(variant)
-        path = self.inputs.records / f"{key_of(made_of)}.json"
-        try:
-            return Record.from_json(read_json(path)["record"])
-        except FileNotFoundError:
-            record = self._measure(self.inputs.live.at(variant))
-        publish(path, encode({"identity": made_of, "record": record.to_json()}))
-        self.inputs.listener.on_measured(record.seconds)
-        return record
+        """The record of ``variant``; only what nobody measured before is measured."""
+        before = self._seconds
+        parts = [self._of_part(part, variant) for part in self._parts]
+        if self._seconds > before:
+            self.inputs.listener.on_measured(self._seconds - before)
+        return Record.joined(variant.state.params, self.inputs.made_by, parts)
 
-    def _measure(self, model: PrunableModel) -> Record:
+    def _of_part(self, part: "_Part", variant: Variant) -> Record:
+        made_of = self._identity(part, variant)
+        path = self.inputs.records / f"{key_of(made_of)}.json"
+        if not path.exists():
+            record = part.measured(
+                self.inputs.live.at(variant), variant.state.params, self.inputs.made_by
+            )
+            self._seconds += record.seconds
+            publish(path, encode({"identity": made_of, "record": record.to_json()}))
+        return part.named(Record.from_json(read_json(path)["record"]))
+
+    def _identity(self, part: "_Part", variant: Variant) -> Mapping[str, Any]:
+        """What decides a record: the model, what is measured, and what it is computed with."""
+        device_name = self.inputs.made_by["device"]
+        return identity.of_record(self.config, variant, part.identity, device_name)
+
+    @cached_property
+    def _parts(self) -> "list[_Part]":
+        return [_Part(part, self._sources, self.inputs) for part in self.protocol.parts()]
+
+
+class _Part:
+    """A protocol that measures one thing; what it reads is read once for all variants."""
+
+    def __init__(self, protocol: MeasurementProtocol, sources: DataSources, inputs: Inputs) -> None:
+        self.protocol, self._sources, self._source = protocol, sources, inputs.source
+        self.identity = protocol.identity(sources, inputs.source, inputs.digest)
+
+    def measured(self, model: PrunableModel, params: int, made_by: Mapping[str, Any]) -> Record:
+        """The record of a model that is in memory."""
         started = time.monotonic()
-        ppl = perplexity(model, self._windows) if self._windows else None
-        tasks = self._tasks.evaluate(model, self._tokenizer) if self._tasks else ()
+        texts = tuple(
+            TextScore(
+                text.name,
+                text.title,
+                text.split,
+                tokens=windows.ids.numel(),
+                is_whole=text.is_whole(windows.ids.numel()),
+                seqlen=text.seqlen,
+                ppl=perplexity(model, windows),
+            )
+            for text, windows in self._windows
+        )
+        tasks = self._tasks.evaluate(model, self._source.tokenizer) if self._tasks else ()
         latency, memory = None, None
         if self.protocol.latency:
             latency, peak_bytes = measure_latency(model, self.protocol.latency)
             memory = measure_memory(model, peak_bytes)
         return Record(
-            params=sum(parameter.numel() for parameter in model.model.parameters()),
-            ppl=ppl,
-            tasks=tuple(tasks),
+            params=params,
+            texts=texts,
+            tasks=tasks,
             latency=latency,
             memory=memory,
             seconds=time.monotonic() - started,
-            made_by=self.inputs.made_by,
+            made_by=made_by,
         )
 
-    def _identity(self, variant: Variant) -> Mapping[str, Any]:
-        """What decides a record: the model, what is measured, and what it is computed with."""
-        device_name = self.inputs.made_by["device"]
-        return identity.of_record(self.config, variant, self._protocol_identity, device_name)
+    def named(self, record: Record) -> Record:
+        """With names as they are asked for: another run may have called the same text otherwise."""
+        texts = tuple(
+            replace(score, name=text.name, text=text.title, split=text.split)
+            for text, score in zip(self.protocol.texts, record.texts, strict=True)
+        )
+        return replace(record, texts=texts)
 
     @cached_property
-    def _protocol_identity(self) -> dict[str, Any]:
-        return self.protocol.identity(self._sources, self.inputs.source, self.inputs.digest)
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        return self.inputs.source.tokenizer
-
-    @cached_property
-    def _windows(self) -> Windows | None:
-        if self.protocol.text is None:
-            return None
-        rows = text_rows(self.protocol.text, self._sources.data_dir)
-        return text_windows(self._tokenizer, rows, self.protocol.seqlen, self.protocol.text_tokens)
+    def _windows(self) -> list[tuple[Text, Windows]]:
+        data_dir = self._sources.data_dir
+        return [
+            (
+                text,
+                text_windows(
+                    self._source.tokenizer, text.rows(data_dir), text.seqlen, text.most_tokens
+                ),
+            )
+            for text in self.protocol.texts
+        ]
 
     @cached_property
     def _tasks(self) -> TaskSet | None:

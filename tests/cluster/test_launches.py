@@ -1,17 +1,16 @@
-"""Runs on a real SLURM end as if they had run in one process, whatever happens to their jobs."""
+"""What is launched on a real SLURM ends as if it had run in one process."""
 
 import json
 import os
 import signal
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from cluster_support import Place, wait_for
+from cluster_support import Place, assert_same_steps, wait_for
 
-pytestmark = pytest.mark.xdist_group("slurm")  # one SLURM serves all of them
+pytestmark = pytest.mark.xdist_group("slurm: launches")  # one SLURM serves all of them
 
 
 def test_a_chain_of_jobs_gives_what_one_process_gives(
@@ -41,54 +40,6 @@ def test_a_chain_of_jobs_gives_what_one_process_gives(
     assert made["packages"]["torch"]
     assert len(made["code"]["revision"]) == 40
     assert "nothing to submit" in place.launch("score.enabled=true", *evaluated)
-
-
-def preempt(place: Place) -> None:
-    everything = ["-N2", "--exclusive", "-t1", "-o/dev/null", "--wrap=sleep 2"]
-    place.cluster.run("sbatch", "-phigh", *everything)
-    wait_for(lambda: place.stages["prune"]["state"] == "requeued")
-
-
-def test_a_job_that_is_warned_of_preemption_goes_on(place: Place, undisturbed: Place) -> None:
-    place.launch()
-    wait_for(lambda: place.steps() > 3)
-    job = place.job("prune")
-    preempt(place)
-    assert place.steps() > 3
-    place.finish()
-    assert (place.job("prune"), place.stages["prune"]["restarts"]) == (job, 1)
-    assert place.results() == undisturbed.results()
-    assert "stopped between two steps by SIGUSR2" in place.multipruner("logs", str(place.run))
-
-
-def test_without_accounting_and_warning_a_preempted_job_goes_on(
-    bare_place: Place, undisturbed: Place
-) -> None:
-    bare_place.launch("cluster.partition=abrupt")
-    wait_for(lambda: bare_place.steps() > 3)
-    preempt(bare_place)
-    bare_place.finish()
-    assert bare_place.stages["prune"]["restarts"] == 1
-    assert bare_place.results() == undisturbed.results()
-    assert "SIGUSR2" not in bare_place.multipruner("logs", str(bare_place.run))
-
-
-def test_without_accounting_a_killed_job_is_seen(bare_place: Place, evaluated: list[str]) -> None:
-    bare_place.launch(*evaluated)
-    wait_for(lambda: bare_place.steps() > 1)
-    for pid in bare_place.processes():
-        os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: bare_place.state == "failed")
-    wait_for(lambda: bare_place.stages["evaluate"]["state"] == "cancelled", 10)
-
-
-def test_a_job_that_an_administrator_requeues_goes_on(place: Place, undisturbed: Place) -> None:
-    place.launch()
-    wait_for(lambda: place.steps() > 3)
-    place.cluster.run("scontrol", "requeue", place.job("prune"))
-    place.finish()
-    assert place.stages["prune"]["restarts"] == 1
-    assert place.results() == undisturbed.results()
 
 
 def test_a_failing_stage_cancels_what_needs_it_and_says_its_own_error(
@@ -122,23 +73,6 @@ def test_a_retry_submits_what_failed_and_what_needed_it(
     assert place.results() == undisturbed.results()
 
 
-def test_before_the_time_limit_a_job_is_requeued_and_goes_on(
-    place: Place, undisturbed: Place
-) -> None:
-    place.launch("cluster.timeout_min=1", "cluster.warn_s=15")
-    wait_for(lambda: place.steps() > 3)
-    (pid,) = place.processes()
-    os.kill(pid, signal.SIGSTOP)  # a long step; SLURM warns within 45 s
-    started = datetime.fromisoformat(place.stages["prune"]["started"])
-    time.sleep(max(0.0, 46 - (datetime.now(UTC) - started).total_seconds()))
-    with suppress(ProcessLookupError):  # SLURM may have woken it, too
-        os.kill(pid, signal.SIGCONT)
-    wait_for(lambda: place.stages["prune"]["restarts"] == 1)
-    assert "stopped between two steps by SIGUSR2" in place.multipruner("logs", str(place.run))
-    place.finish()
-    assert place.results() == undisturbed.results()
-
-
 def with_rank(place: Place) -> dict[int, int]:
     """The processes of a job, by their rank."""
     found = {}
@@ -149,32 +83,11 @@ def with_rank(place: Place) -> dict[int, int]:
     return found
 
 
-def assert_same_steps(place: Place, other: Place) -> None:
-    """What several processes decide: the last bits of the losses may differ."""
-    lines, others = (
-        [json.loads(line) for line in (p.run / "steps.jsonl").read_text().splitlines()]
-        for p in (place, other)
-    )
-    for one, two in zip(lines, others, strict=True):
-        for key in ("unit", "layer", "width_after"):
-            assert one[key] == two[key]
-        assert one["importance"] == pytest.approx(two["importance"], rel=1e-6)
-
-
 def test_the_tasks_of_a_job_share_the_candidates(place: Place, undisturbed: Place) -> None:
     place.launch("cluster.stages.prune.tasks_per_node=2")
     wait_for(lambda: place.steps() > 3)
     assert sorted(with_rank(place)) == [0, 1]
     place.finish()
-    assert_same_steps(place, undisturbed)
-
-
-def test_the_tasks_of_a_requeued_job_go_on_from_its_steps(place: Place, undisturbed: Place) -> None:
-    place.launch("cluster.stages.prune.nodes=2")
-    wait_for(lambda: place.steps() > 3)
-    place.cluster.run("scontrol", "requeue", place.job("prune"))
-    place.finish()
-    assert place.stages["prune"]["restarts"] == 1
     assert_same_steps(place, undisturbed)
 
 
@@ -184,39 +97,6 @@ def test_a_dead_rank_ends_the_job(place: Place) -> None:
     os.kill(with_rank(place)[1], signal.SIGKILL)
     wait_for(lambda: place.state == "failed", 60)
     wait_for(lambda: not place.processes(), 10)
-
-
-def test_requeues_are_bounded(place: Place) -> None:
-    place.launch("cluster.max_requeues=0")
-    wait_for(lambda: place.steps() > 1)
-    place.cluster.run("scontrol", "requeue", place.job("prune"))
-    wait_for(lambda: place.state == "failed")
-    assert "cluster.max_requeues is 0" in place.stages["prune"]["reason"]
-    assert place.stages["prune"]["restarts"] == 1
-
-
-def test_a_killed_slurmd_takes_no_step_with_it(place: Place, undisturbed: Place) -> None:
-    place.launch("cluster.parameters.exclude=n2")
-    wait_for(lambda: place.steps() > 3)
-    os.kill(place.cluster.pid_of("slurmd-n1"), signal.SIGKILL)
-    time.sleep(1)
-    place.cluster.up()
-    place.finish()
-    assert place.results() == undisturbed.results()
-
-
-def test_a_restarted_slurmctld_takes_no_step_with_it(place: Place, undisturbed: Place) -> None:
-    place.launch()
-    wait_for(lambda: place.steps() > 3)
-    os.kill(place.cluster.pid_of("slurmctld"), signal.SIGKILL)
-    (pid,) = place.processes()
-    os.kill(pid, signal.SIGSTOP)  # squeue takes its time to find nobody there
-    meanwhile = place.state
-    os.kill(pid, signal.SIGCONT)
-    place.cluster.up()
-    assert meanwhile == "running"
-    place.finish()
-    assert place.results() == undisturbed.results()
 
 
 def test_what_runs_of_a_sweep_share_is_one_job(place: Place) -> None:
