@@ -691,6 +691,10 @@ def _of_arguments(label: str, arguments: list[Argument]) -> tuple[str, Spoil]:
     return label, lambda _rng, _place: arguments
 
 
+WHOLE = Case("nothing", "nothing is spoiled", lambda _: [*TEXT, *MEASURED])
+"""What must not be refused."""
+
+
 def cases(count: int, seed: int, only: str | None = None) -> Iterator[Case]:
     """Generated cases, the same for the same seed; no two alike while there are others."""
     rng = random.Random(seed)  # noqa: S311 - no secret
@@ -753,8 +757,9 @@ def _in_child(case: Case, place: Path, out: Path) -> None:
             place.parent.chmod(0o777)
             os.setgid(NOBODY)
             os.setuid(NOBODY)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
+        for number in (1, 2):
+            os.dup2(descriptor, number)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w") for number in (1, 2))
         before = state_of(place)
         own = {argument.partition("=")[0].lstrip("+~") for argument in arguments}
         base = [a for a in ARGUMENTS if a.partition("=")[0] not in own]
@@ -837,6 +842,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         base = make_base(Path(scratch) / "base")
         Path(scratch).chmod(0o755)  # for those that are run as somebody else
+        assert run(WHOLE, base).outcome == "silent"
         for case in cases(given.count, given.seed, given.only):
             began = time.monotonic()
             ending = run(case, base)

@@ -19,6 +19,7 @@ KINDS = {
     stat.S_IFBLK: "a device",
 }
 """What may be where a file is expected; to read a pipe would wait for ever."""
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 MAY_HOLD_SURROGATES = re.compile(r"\\u[dD][89a-fA-F]")
 """UTF-8 has none; JSON can write them with a backslash."""
@@ -53,11 +54,10 @@ def why_unwritable(path: str | Path) -> str | None:
         try:
             folder.lstat()
             kind = stat.S_IFMT(folder.stat().st_mode)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            if not folder.is_symlink():
-                continue  # its parent may be there
-            return f"cannot be made: {folder} {_not_reached(folder, error)}"
         except (OSError, ValueError) as error:
+            is_absent = isinstance(error, OSError) and error.errno in ABSENT
+            if is_absent and not folder.is_symlink():
+                continue  # its parent may be there
             return f"cannot be made: {folder} {_not_reached(folder, error)}"
         return _why_unwritable_folder(folder, kind)
     raise AssertionError("there is no /")

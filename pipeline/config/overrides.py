@@ -97,6 +97,10 @@ FLAGS_WITH_VALUE: dict[str, tuple[str, ...]] = {
 """Flags of Hydra's, and the values that each may have; any, where there are none."""
 PARTS_OF_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 FLAGS_WITH_OPTION = {"--info": PARTS_OF_INFO, "-i": PARTS_OF_INFO}
+NOT_HERE = {
+    "--shell-completion", "-sc", "--experimental-rerun", "--config-path", "-cp", "--package", "-p",
+}  # fmt: skip
+"""Flags of Hydra's that have a value, and no use here."""
 PLAIN_FLAGS = {"-m", "--multirun", "-r", "--run", "-h", "--help", "--hydra-help", "--version",
                "--resolve"}  # fmt: skip
 
@@ -108,6 +112,8 @@ def _flag(argument: str, rest: list[str]) -> tuple[list[str], str | None]:
         return [argument], None
     allowed = FLAGS_WITH_VALUE.get(flag, FLAGS_WITH_OPTION.get(flag))
     if allowed is None:
+        if flag in NOT_HERE and not equals and rest:
+            rest.pop(0)
         known = ", ".join(f for f in sorted({*PLAIN_FLAGS, *FLAGS_WITH_VALUE, *FLAGS_WITH_OPTION}))
         return [], f"{argument or '-'}: no such flag here; allowed: {known}"
     taken = [argument]
