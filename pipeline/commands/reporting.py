@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.screen import as_line
 
 KEPT = "everything up to the last step is kept; to go on, type the same again:"
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
@@ -21,7 +22,7 @@ def report_errors(
     try:
         work()
     except ConfigError as error:
-        print(heading, *error.problems, sep="\n  ", file=sys.stderr)
+        print(heading, *map(as_line, error.problems), sep="\n  ", file=sys.stderr)
         return error.exit_status
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -17,15 +17,14 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 def _run(parsed: Namespace) -> None:
-    from rich.console import Console
-
     from pipeline.jobs import following
+    from pipeline.screen import screen
 
     runs = run_folders(parsed.run) or runs_here()
     if parsed.json:
         _print_json(runs)
         return
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console = screen() if sys.stdout.isatty() else screen(width=200)
     if parsed.follow:
         following.follow(runs, console)
     elif runs:

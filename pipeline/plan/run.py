@@ -16,7 +16,7 @@ from pipeline.files import read_json
 from pipeline.models.source import ModelSource
 from pipeline.plan.plan import Plan, plan, planning_of, source_of
 from pipeline.pruning.state import PruningState
-from pipeline.settings.core import Config
+from pipeline.settings.core import Config, ModelConfig
 from pipeline.store.results import Store
 from pipeline.store.run_folder import RunFolder
 
@@ -98,10 +98,12 @@ def _reach_of(path: Path) -> dict[str, float]:
 def settings_of(path: Path) -> dict[str, Any]:
     """The configuration that a run's folder holds."""
     values: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
+    # folders of earlier versions have keys that mean nothing any more
+    known = {"model": ModelConfig.model_fields}
     if executor := find_executor(values["cluster"]["name"]):
-        # folders of earlier versions have keys that mean nothing to it
-        keys = executor.section.model_fields
-        values["cluster"] = {k: v for k, v in values["cluster"].items() if k in keys}
+        known["cluster"] = executor.section.model_fields
+    for section, keys in known.items():
+        values[section] = {k: v for k, v in values[section].items() if k in keys}
     return dict(values)
 
 

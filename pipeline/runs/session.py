@@ -49,7 +49,7 @@ def run_all(run: Run, display: Display, console: Console, leader: Leader | None 
     summary, report = _until_whole(run, display, attempt)
     console.print(dense_and_pruned_table(report))
     for name in ("", PICTURE, PAGE):
-        console.print(f"{'see' if name else 'done'}: {folder.path / name}", highlight=False)
+        console.print(f"{'see' if name else 'done'}: {folder.path / name}")
     return summary
 
 

@@ -46,13 +46,18 @@ class RunFolder:
             owner = read_json(self.path / "run.json")
         except FileNotFoundError:
             return
-        except (ValueError, NotADirectoryError):
-            owner = {}
-        if not isinstance(owner, dict):
-            owner = {}
+        except (ValueError, OSError):
+            owner = None
+        if not isinstance(owner, dict) or not isinstance(owner.get("config"), dict):
+            raise ConfigError(
+                [
+                    f"run.dir: {self.path} holds a run.json that cannot be read, so nobody knows "
+                    "whose folder it is; choose another run.name or run.dir, or take it away"
+                ]
+            )
         if owner.get("key") == key:
             return
-        theirs = flat(owner.get("config", {}))
+        theirs = flat(owner["config"])
         ours = flat(config.model_dump(mode="json"))
         differ = [
             f"{key} is {theirs.get(key)!r} there and {value!r} here"
