@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from rich.console import Console
 from support_inputs import (
     REPOSITORY,
     configured,
@@ -28,6 +27,7 @@ from pipeline.jobs.status import LIVE, StageStatus, of_run, run_state
 from pipeline.jobs.submit import survey
 from pipeline.plan.preflight import check
 from pipeline.plan.run import Run, launched_from
+from pipeline.screen import screen
 
 PATIENCE_S = 180
 TEXT = "It was a dark and stormy night. " * 20
@@ -52,6 +52,12 @@ def job_processes(folder: Path) -> list[int]:
         if mark in command and command.split(b"\0")[0].endswith(b"python"):
             found.append(int(path.parent.name))
     return found
+
+
+def told_by_cancel(run: Path) -> list[str]:
+    told: list[str] = []
+    cancel(run, told.append)
+    return told
 
 
 def has_been_signalled(pid: int) -> bool:
@@ -126,12 +132,12 @@ class Bench:
     def launch(self, *overrides: str) -> Launch:
         """As ``launch.py`` does it, in this process."""
         run = self.prepared(*overrides)
-        launching.carry_out([run], Console())
+        launching.carry_out([run], screen())
         return Launch(run.folder.path.absolute())
 
     def retry(self, run: Launch) -> None:
         with launched_from(run.path):
-            launching.launch([Run.open(run.path)], Console())
+            launching.launch([Run.open(run.path)], screen())
 
     def steps(self) -> int:
         """Steps on disk, of all trajectories."""
@@ -177,7 +183,7 @@ def undisturbed(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
         patch.chdir(folder)
         config = configured(*inputs)
         run = Run.prepare(config, check(config))
-        launching.carry_out([run], Console())
+        launching.carry_out([run], screen())
     return Launch(folder / run.folder.path)
 
 
@@ -257,14 +263,14 @@ class JobSuite(ExecutorSuite):
         evaluated = (f"evaluate.text={bench.text}", "evaluate.seqlen=32")
         run = bench.launch(*evaluated)
         with bench.held() as pid:
-            assert all(line.endswith("cancelled") for line in list(cancel(run.path)))
+            assert all(line.endswith("cancelled") for line in told_by_cancel(run.path))
             wait_for(lambda: has_been_signalled(pid))
         wait_for(lambda: not bench.processes())
         wait_for(lambda: run.state == "cancelled")
         states = {name: status.state for name, status in run.stages.items()}
         assert states == {"calibrate": "done", "prune": "cancelled", "evaluate": "cancelled"}
         assert run.stages["prune"].reason == "by multipruner cancel"
-        assert list(cancel(run.path)) == ["nothing of this run alone is pending or running"]
+        assert told_by_cancel(run.path) == ["nothing of this run alone is pending or running"]
         steps = bench.steps()
         assert bench.launch(*evaluated) == run
         run.finish()

@@ -13,8 +13,7 @@ def _run(parsed: Namespace) -> None:
     from pipeline.jobs.cancelling import cancel
 
     for run in run_folders(parsed.run):
-        for line in cancel(run):
-            print(line)
+        cancel(run, print)
 
 
 COMMAND = Command("cancel", "end a run's jobs, those included that wait", _arguments, _run)

@@ -30,21 +30,18 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 def _run_command(parsed: Namespace) -> None:
-    from rich.console import Console
-
     from pipeline.report.compare.table import runs_table
     from pipeline.report.output import write_comparison
+    from pipeline.screen import screen
 
     comparison, folder = gather(parsed.target, parsed.out)
     written = write_comparison(comparison, folder)
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console = screen() if sys.stdout.isatty() else screen(width=200)
     console.print(runs_table(comparison.name, comparison.runs))
     for answer in comparison.answers:
-        console.print(
-            f"{answer.question}: {answer.text}", soft_wrap=True, markup=False, emoji=False
-        )
+        console.print(f"{answer.question}: {answer.text}", soft_wrap=True)
     for path in written:
-        console.print(f"see: {path}", soft_wrap=True, highlight=False, markup=False, emoji=False)
+        console.print(f"see: {path}", soft_wrap=True)
 
 
 def gather(targets: Sequence[str], out: Path | None) -> tuple[Comparison, Path]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from pipeline.errors import ConfigError, DamagedError, PipelineError
+from pipeline.screen import as_line
 
 MENDED = "launching its run again makes it again; all there is: multipruner check [--repair]"
 KEPT = "everything up to the last step is kept; to go on, type the same again:"
@@ -25,7 +26,7 @@ def report_errors(
     try:
         work()
     except ConfigError as error:
-        print(heading, *error.problems, sep="\n  ", file=sys.stderr)
+        print(heading, *map(as_line, error.problems), sep="\n  ", file=sys.stderr)
         return error.exit_status
     except DamagedError as error:
         print(f"error: {error}; {MENDED}", file=sys.stderr)

@@ -39,14 +39,13 @@ def _readable(runs: Sequence[Path]) -> tuple[list[Path], list[DamagedError]]:
 
 
 def _show(parsed: Namespace, runs: Sequence[Path]) -> None:
-    from rich.console import Console
-
     from pipeline.jobs import following
+    from pipeline.screen import screen
 
     if parsed.json:
         _print_json(runs)
         return
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console = screen() if sys.stdout.isatty() else screen(width=200)
     if parsed.follow:
         following.follow(runs, console)
     elif runs:

@@ -135,8 +135,12 @@ class Executor(ABC, Generic[C, R]):
         """How jobs of this executor stand; the scheduler is asked once."""
 
     @abstractmethod
-    def cancel(self, submission: Submission, index: int) -> None:
-        """End a job, pending or running. Raises ``ClusterError`` where that does not work."""
+    def cancel(self, submission: Submission, index: int) -> bool:
+        """End a job, pending or running; whether it could be reached from here.
+
+        Whatever becomes of this, a job that was to be cancelled ends by itself: at its start, or
+        between two steps. Raises ``ClusterError`` where the scheduler does not answer.
+        """
 
     def log(self, submission: Submission, index: int) -> Path | None:
         """The file with what a job prints; None before there is one."""

@@ -6,6 +6,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import Field
@@ -20,11 +21,14 @@ from pipeline.executors.base import (
 )
 from pipeline.executors.submission import Attempt, Submission
 from pipeline.settings.cluster import ClusterSection, Resources
+from pipeline.store.leases import beats, last_holder
 from pipeline.store.processes import Process
 
 NO_LIMIT_MIN = 60 * 24 * 365
 KILL_AFTER_S = 60
 """Seconds before the time limit at which the process is asked to stop."""
+STARTED_WITHIN_S = 120.0
+"""How long a process of another machine may take to come up before it counts as dead."""
 
 
 class LocalResources(Resources):
@@ -98,20 +102,34 @@ class Local(Executor[LocalSection, LocalResources]):
         """Whether the processes live."""
         return {attempt: _status(attempt) for attempt in attempts}
 
-    def cancel(self, submission: Submission, index: int) -> None:  # noqa: ARG002
-        """Ask the process to stop."""
-        process = submission.process
-        if process is not None and process.is_dead is False:
-            os.kill(process.pid, signal.SIGTERM)
+    def cancel(self, submission: Submission, index: int) -> bool:
+        """Ask the process to stop, or whoever starts it."""
+        process = last_holder(submission.life(index)) or submission.process
+        return process is not None and process.send(signal.SIGTERM)
 
 
 def _status(attempt: Attempt) -> JobStatus:
-    process = attempt.submission.process
+    """Whether the job's own process lives: submitit's, which starts it, may die before it."""
+    submission, life = attempt.submission, attempt.submission.life(attempt.index)
+    own = last_holder(life)
+    process = own or submission.process
     if process is None:
         return JobStatus("lost", "it was never started")
-    if process.is_dead is not True:
-        return JobStatus("running" if attempt.submission.starts(attempt.index) else "waiting")
-    return JobStatus("ended", "the process ended without a word (killed?)")
+    is_dead = process.is_dead
+    if is_dead is None and own:
+        is_dead = not beats(life)
+    elif is_dead is None:
+        age = datetime.now(UTC) - submission.submitted_at
+        is_dead = age.total_seconds() > STARTED_WITHIN_S
+    if is_dead:
+        return JobStatus("ended", _silence(process))
+    return JobStatus("running" if own else "waiting")
+
+
+def _silence(process: Process) -> str:
+    if process.is_dead is None:
+        return f"nothing is heard any more of process {process.pid} on {process.host} (a reboot?)"
+    return "the process ended without a word (killed?)"
 
 
 @contextmanager

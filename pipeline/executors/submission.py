@@ -7,6 +7,7 @@ has
   never recorded is found again, and an id that was given to another job is noticed;
 - ``job.json``: the id, recorded by whoever knows it first;
 - ``TASK.start.N.json`` and ``TASK.end.N.json``: what the job itself reports at its Nth restart;
+- ``TASK``: the lease that the job's process holds as long as it lives;
 - ``TASK.cancelled.json``: the user's wish that it ends.
 
 Every stage has a list of attempts, each of which names a submission and a task of it.
@@ -16,7 +17,8 @@ import getpass
 import os
 import platform
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -36,6 +38,7 @@ from pipeline.files import (
     sealed,
     understood,
 )
+from pipeline.store.leases import awaited_lease
 from pipeline.store.processes import Process
 
 
@@ -162,6 +165,10 @@ class Submission:
         job_id = self.job_id
         return f"{job_id}_{index}" if job_id and self.tasks > 1 else job_id
 
+    def life(self, index: int) -> Path:
+        """The folder that the process of one of its jobs has under a lease while it lives."""
+        return self.folder / str(index)
+
     def cancel(self, index: int) -> None:
         """Note that one of its jobs is not to go on."""
         noted = {"by": getpass.getuser(), "time": now()}
@@ -212,6 +219,20 @@ class Attempt:
     def check(self) -> None:
         """Raise ``DamagedError`` where something that was noted of it is damaged."""
         self.submission.check(self.index)
+
+
+@contextmanager
+def only_submitter(store: Path, note: Callable[[str], None]) -> Iterator[None]:
+    """Wait until nobody else submits to a store, and keep others from it; who does is noted."""
+    waited_for: set[str] = set()
+
+    def note_once(holder: str) -> None:
+        if not waited_for:
+            note(f"waiting: {holder} is submitting")
+        waited_for.add(holder)
+
+    with awaited_lease(store / "submissions", note_once):
+        yield
 
 
 def want(stage_folder: Path, run: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.files import content_of
 from pipeline.jobs.status import LIVE, StageStatus, of_runs
@@ -29,9 +30,8 @@ def table_of(runs: Sequence[Path]) -> tuple[Table, bool]:
     return table, moves
 
 
-def _cells(run: Path, status: StageStatus) -> list[str]:
-    colour = COLOURS.get(status.state)
-    state = f"[{colour}]{status.state}[/{colour}]" if colour else status.state
+def _cells(run: Path, status: StageStatus) -> list[str | Text]:
+    state = Text(status.state, style=COLOURS.get(status.state, ""))
     shown = [status.job_id, status.node, status.restarts]
     cells = ["-" if value is None else str(value) for value in shown]
     progress = f"{steps(run)} steps" if is_main(status.stage) else ""

@@ -10,6 +10,7 @@ import platform
 import signal
 import stat
 import sys
+import time
 import traceback
 from functools import partial
 from pathlib import Path
@@ -23,12 +24,17 @@ from pipeline.executors.base import Executor
 from pipeline.executors.submission import Submission, Task, now, runs_that_want
 from pipeline.files import mended
 from pipeline.runs.interruption import STOP_SIGNALS, Interrupted, Interruption
+from pipeline.store.leases import lease
 from pipeline.store.processes import NO_JOB
 from pipeline.store.summary import Work
 
 if TYPE_CHECKING:
     from pipeline.distributed.ranks import Leader
     from pipeline.plan.run import Run
+
+CANCELLED = "cancelled by multipruner cancel"
+LOOK_EVERY_S = 1.0
+"""Seconds between two looks at what others want of the job."""
 
 
 class ThisJob:
@@ -41,10 +47,18 @@ class ThisJob:
         self.job = executor.current_job(os.environ) or NO_JOB
         self.index, self.restart = self.job.index, self.job.restart
         self.work = Work()
+        self.next_look = 0.0
         self.interruption = Interruption.watch(submission.intent["patience_s"], self._leave_at_once)
 
     def run(self) -> int:
-        """Run the stages; the exit status."""
+        """Run the stages, and hold the job's lease meanwhile; the exit status."""
+        with lease(self.submission.life(self.index)) as guard:
+            if guard is None:
+                print("error: another process is this job already; it ends", file=sys.stderr)
+                return 1
+            return self._run()
+
+    def _run(self) -> int:
         try:
             self._start()
             self._compute(self.submission.task(self.index))
@@ -71,7 +85,7 @@ class ThisJob:
         report = {"time": now(), "node": self.job.node or platform.node(), **machine()}
         submission.record_start(self.index, self.restart, report)
         if submission.is_cancelled(self.index):
-            raise StageError("cancelled by multipruner cancel")
+            raise StageError(CANCELLED)
         if self.restart > most:
             raise StageError(
                 f"the job was requeued {self.restart} times and cluster.max_requeues is {most}; "
@@ -108,6 +122,10 @@ class ThisJob:
         if self.leader:
             self.leader.check()
         self.interruption.check()
+        if time.monotonic() >= self.next_look:
+            self.next_look = time.monotonic() + LOOK_EVERY_S
+            if self.submission.is_cancelled(self.index):  # from where no signal reaches
+                raise Interrupted(CANCELLED)
 
     def _leave_at_once(self) -> None:
         """The stage does not come to a step's end in time: what is on disk is enough."""
@@ -116,7 +134,7 @@ class ThisJob:
 
     def _leave(self, why: str) -> int:
         if self.submission.is_cancelled(self.index):
-            return self._end("stopped", "cancelled by multipruner cancel")
+            return self._end("stopped", CANCELLED)
         if not self.job.id:
             return self._end("failed", "stopped at the time limit or by a signal; launch again")
         most = self.submission.intent["max_requeues"]

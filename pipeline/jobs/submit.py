@@ -6,15 +6,21 @@ import shlex
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import ClusterError
 from pipeline.executors import executor_named
 from pipeline.executors.base import Job, WorkItem
-from pipeline.executors.submission import Submission, Task, attempts, record_attempt, want
+from pipeline.executors.submission import (
+    Submission,
+    Task,
+    attempts,
+    only_submitter,
+    record_attempt,
+    want,
+)
 from pipeline.files import mended, replace, sealed
 from pipeline.jobs.snapshot import snapshot
 from pipeline.jobs.status import LIVE, StagePlace, StageStatus, of_places
@@ -22,7 +28,6 @@ from pipeline.plan.run import Run
 from pipeline.runs.interruption import STOP_SIGNALS
 from pipeline.settings.cluster import Resources
 from pipeline.stages.base import PlannedStage
-from pipeline.store.leases import awaited_lease
 from pipeline.store.processes import Process
 from pipeline.store.provenance import CODE_VARIABLE, code
 
@@ -104,7 +109,7 @@ def submit(runs: Sequence[Run], note: Callable[[str], None]) -> list[Submission]
 def _submit(runs: Sequence[Run], note: Callable[[str], None]) -> list[Submission]:
     store = runs[0].store
     executor = executor_named(runs[0].config.cluster.name)
-    with _only_submitter(store.root, note):
+    with only_submitter(store.root, note):
         for run in runs:
             run.claim()
             for stage in run.plan.stages:
@@ -136,20 +141,6 @@ def _submit(runs: Sequence[Run], note: Callable[[str], None]) -> list[Submission
                 for item in job:
                     placed[item.key] = submission.job_id_of(index) or ""
         return submissions
-
-
-@contextmanager
-def _only_submitter(root: Path, note: Callable[[str], None]) -> Iterator[None]:
-    """Wait until nobody else submits to this store."""
-    waited_for: set[str] = set()
-
-    def note_once(holder: str) -> None:
-        if not waited_for:
-            note(f"waiting: {holder} is submitting")
-        waited_for.add(holder)
-
-    with awaited_lease(root / "submissions", note_once):
-        yield
 
 
 def _submit_together(

@@ -2,11 +2,10 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
 
 from pipeline.models.blocks import Block, Context
 from pipeline.models.families import family_of
@@ -14,6 +13,9 @@ from pipeline.models.families.base import Family
 from pipeline.models.offload import Place, move_all_but, offloaded, put_in_order
 from pipeline.pruning.shape import BLOCK_KINDS, LayerShape, ModelShape
 from pipeline.pruning.state import PruningState
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class PrunableModel:
     the first included. ``output_hidden_states`` gives nothing: it looks for the family's layers.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: "PreTrainedModel") -> None:
         self.model = model.eval().requires_grad_(False)
         self.family = family_of(model.config.model_type)
         self._decoder: nn.Module = model.get_submodule(self.family.decoder)
@@ -56,7 +58,7 @@ class PrunableModel:
         return device
 
     @property
-    def text_config(self) -> PretrainedConfig:
+    def text_config(self) -> "PretrainedConfig":
         """The Hugging Face configuration that the decoder reads: as many layers as are called."""
         config: PretrainedConfig = self.family.text(self.model.config)
         return config
@@ -194,7 +196,7 @@ class _Recorder(nn.Module):
         return hidden_states
 
 
-def shape_from_config(config: PretrainedConfig) -> ModelShape:
+def shape_from_config(config: "PretrainedConfig") -> ModelShape:
     """Parameter counts of the dense model from its configuration alone: no weights, no memory."""
     from transformers import AutoModelForCausalLM
 
@@ -204,7 +206,7 @@ def shape_from_config(config: PretrainedConfig) -> ModelShape:
     return _shape_of(model, family, _blocks_of(model, family))
 
 
-def _blocks_of(model: PreTrainedModel, family: Family) -> list[Block]:
+def _blocks_of(model: "PreTrainedModel", family: Family) -> list[Block]:
     layers = model.get_submodule(family.decoder).get_submodule(family.layers)
     described = zip(layers.children(), family.describe(model.config), strict=True)
     return [
@@ -215,7 +217,7 @@ def _blocks_of(model: PreTrainedModel, family: Family) -> list[Block]:
     ]
 
 
-def _shape_of(model: PreTrainedModel, family: Family, blocks: list[Block]) -> ModelShape:
+def _shape_of(model: "PreTrainedModel", family: Family, blocks: list[Block]) -> ModelShape:
     shapes = {(block.kind, block.layer): block.shape() for block in blocks}
     layers = range(len(family.describe(model.config)))
     return ModelShape(

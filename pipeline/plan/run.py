@@ -18,7 +18,7 @@ from pipeline.files import content_of, read_object, read_sealed, understood
 from pipeline.models.source import ModelSource
 from pipeline.plan.plan import Plan, plan, planning_of, source_of
 from pipeline.pruning.state import PruningState
-from pipeline.settings.core import Config
+from pipeline.settings.core import Config, ModelConfig
 from pipeline.store.folders import LAUNCH, launch_of
 from pipeline.store.results import Store
 from pipeline.store.run_folder import CONFIG, RunFolder
@@ -103,10 +103,12 @@ def settings_of(path: Path) -> dict[str, Any]:
     launched = read_sealed(path / LAUNCH, LAUNCH) or {}
     values: Any = launched.get("config") or written_settings(path)
     executor = understood(path / CONFIG, lambda: find_executor(values["cluster"]["name"]))
+    # folders of earlier versions have keys that mean nothing any more
+    known = {"model": ModelConfig.model_fields}
     if executor:
-        # folders of earlier versions have keys that mean nothing to it
-        keys = executor.section.model_fields
-        values["cluster"] = {k: v for k, v in values["cluster"].items() if k in keys}
+        known["cluster"] = executor.section.model_fields
+    for section, keys in known.items():
+        values[section] = {k: v for k, v in values[section].items() if k in keys}
     return dict(values)
 
 

@@ -28,7 +28,7 @@ class StageRunner:
     """Runs the stages of a run that are not finished, and sums up what came of them.
 
     With ``only``, of the stages that are not finished no others are run. ``leader`` has the ranks
-    that share the scoring.
+    that share the scoring; ``before`` is what this process has computed of the run already.
     """
 
     def __init__(
@@ -38,9 +38,10 @@ class StageRunner:
         tracker: Tracker,
         only: Collection[str] | None = None,
         leader: Leader | None = None,
+        before: Work | None = None,
     ) -> None:
         self.plan, self.config, self.only = run.plan, run.config, only
-        self.leader = leader
+        self.leader, self.before = leader, before or Work()
         self.store, self.folder, self.display = run.store, run.folder, display
         self.source = run.source
         self.shape = run.source.shape
@@ -61,8 +62,9 @@ class StageRunner:
             error = caught
             raise
         finally:
-            summary = self._summary(error, time.monotonic() - started)
+            summary = self._summary(error, time.monotonic() - started).plus([self.before])
             if not isinstance(error, LeaseLostError):  # else the run's folder is another process's
+                self.folder.restore()
                 self.listener.write_steps()
                 summary.write(self.folder.path)
         return summary
@@ -75,13 +77,14 @@ class StageRunner:
             self.listener.on_note(f"what was probed before is shown: {kept[0]}")
 
     def work(self) -> Work:
-        """What was computed here of the stages that this process is to run."""
+        """What this process has computed of the stages that it is to run."""
         own = self.stages if self.only is None else self.only
-        return Work(
+        work = Work(
             stages={name: entry for name, entry in self.stages.items() if name in own},
             steps_computed=self.listener.steps_computed,
             states_measured=self.listener.states_measured,
         )
+        return work.plus(self.before)
 
     def _finish(self, stage: PlannedStage) -> None:
         self.listener.stage = stage

@@ -1,8 +1,8 @@
 """A run in this process: tracked while it goes on, drawn when it is done."""
 
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TypeVar
 
 from rich.console import Console
 
@@ -27,22 +27,30 @@ from pipeline.tracking.wandb_session import WandbRun
 from pipeline.tracking.wandb_tracker import WandbTracker
 
 PICTURE, PAGE = "report.png", "report.html"
-TRACKER_WAIT_S = 30.0
 CANDIDATE_COLUMNS = ("step", "unit", "layer", "width_after", "ppl")
+T = TypeVar("T")
 OnWork = Callable[[Work], None]
 """Is given what this process computed, whether or not it came to its end."""
 
 
 def run_all(run: Run, display: Display, console: Console, leader: Leader | None = None) -> Summary:
     """Run a plan, then draw and track what came of it. Raises what a stage raises."""
-    folder = run.folder
-    with _tracking(run, run.plan.by_name, display) as (tracker, _):
-        runner = StageRunner(run, display, tracker, leader=leader)
-        summary = runner.run()
-        report = _conclude(run, runner, summary, tracker)
+    folder, work = run.folder, Work()
+
+    def attempt() -> tuple[Summary, RunReport]:
+        nonlocal work
+        with _tracking(run, run.plan.by_name, display) as tracker:
+            runner = StageRunner(run, display, tracker, leader=leader, before=work)
+            try:
+                summary = runner.run()
+            finally:
+                work = runner.work()
+            return summary, _conclude(run, runner, summary, tracker)
+
+    summary, report = _until_whole(run, display, attempt)
     console.print(dense_and_pruned_table(report))
     for name in ("", PICTURE, PAGE):
-        console.print(f"{'see' if name else 'done'}: {folder.path / name}", highlight=False)
+        console.print(f"{'see' if name else 'done'}: {folder.path / name}")
     return summary
 
 
@@ -67,13 +75,18 @@ def run_part(
 
     mended(run.folder.check_files, display.warning)
     tells_steps = any(run.plan.by_name[name].stage.tells_steps for name in only)
-    with _tracking(run, only, display, wanted=tells_steps) as (tracker, tracks):
-        runner = StageRunner(run, display, tracker, only, leader)
-        summary = _run_among_others(run, runner, keep)
-        is_complete = run.is_complete
-        if is_complete and tracks:
-            _conclude(run, runner, summary, tracker)
-    if is_complete and not tracks:
+
+    def attempt() -> bool:
+        with _tracking(run, only, display) if tells_steps else nullcontext(Trackers(())) as tracker:
+            runner = StageRunner(run, display, tracker, only, leader, work)
+            summary = _run_among_others(run, runner, keep)
+            is_complete = run.is_complete
+            if is_complete and tells_steps:
+                _conclude(run, runner, summary, tracker)
+        return is_complete
+
+    is_complete = _until_whole(run, display, attempt)
+    if is_complete and not tells_steps:
         conclude(run, display, work, only)
 
 
@@ -85,10 +98,14 @@ def conclude(
     ``before`` and ``only`` are what this process has computed of it, and which stages.
     """
     mended(run.folder.check_files, display.warning)
-    with _tracking(run, only or run.plan.by_name, display) as (tracker, _):
-        runner = StageRunner(run, display, tracker, frozenset())
-        summary = _run_among_others(run, runner, lambda _: None, [before] if before else [])
-        _conclude(run, runner, summary, tracker)
+
+    def attempt() -> None:
+        with _tracking(run, only or run.plan.by_name, display) as tracker:
+            runner = StageRunner(run, display, tracker, frozenset(), before=before)
+            summary = _run_among_others(run, runner, lambda _: None)
+            _conclude(run, runner, summary, tracker)
+
+    _until_whole(run, display, attempt)
 
 
 def needs_conclusion(run: Run) -> bool:
@@ -101,9 +118,25 @@ def needs_conclusion(run: Run) -> bool:
     )
 
 
-def _run_among_others(
-    run: Run, runner: StageRunner, on_work: OnWork, before: Sequence[Work] = ()
-) -> Summary:
+def _until_whole(run: Run, display: Display, attempt: Callable[[], T]) -> T:
+    """What ``attempt`` gives; it is made again where somebody deleted the run's folder meanwhile.
+
+    What was computed is in the store, so another attempt only writes the folder again, whole.
+    """
+    while True:
+        run.folder.watch()
+        try:
+            result = attempt()
+        except FileNotFoundError:
+            if not run.folder.was_deleted:
+                raise
+        else:
+            if not run.folder.was_deleted:
+                return result
+        display.warning(f"{run.folder.path} was deleted while its run went on; it is written again")
+
+
+def _run_among_others(run: Run, runner: StageRunner, on_work: OnWork) -> Summary:
     """Run the runner's stages; the summary has what other jobs of the run did, too."""
     try:
         summary, status = runner.run(), "done" if run.is_complete else "running"
@@ -112,35 +145,35 @@ def _run_among_others(
     except BaseException as error:
         on_work(runner.work())
         status = "interrupted" if isinstance(error, Interrupted) else "failed"
-        _write_whole(run, Summary.read(run.folder.path), before, status)
+        if written := Summary.read(run.folder.path):
+            _write_whole(run, written, status)
         raise
     on_work(runner.work())
-    return _write_whole(run, summary, before, status)
+    return _write_whole(run, summary, status)
 
 
-def _write_whole(run: Run, summary: Summary | None, before: Sequence[Work], status: str) -> Summary:
-    assert summary is not None, "the runner has written it"
-    whole = summary.plus([*work_of_jobs(run, summary.stages), *before]).with_status(status)
+def _write_whole(run: Run, summary: Summary, status: str) -> Summary:
+    whole = summary.plus(work_of_jobs(run, summary.stages)).with_status(status)
     whole.write(run.folder.path)
     return whole
 
 
 @contextmanager
-def _tracking(
-    run: Run, stages: Collection[str], display: Display, *, wanted: bool = True
-) -> Iterator[tuple[Tracker, bool]]:
-    """The run's trackers, where they are wanted and no other process has them; and whether so.
+def _tracking(run: Run, stages: Collection[str], display: Display) -> Iterator[Tracker]:
+    """The run's trackers, after waiting for another process that has them.
 
     ``stages`` are those of this process.
     """
-    end = time.monotonic() + (TRACKER_WAIT_S if wanted else 0.0)
-    folder = run.folder.path / "tracking"
-    with awaited_lease(folder, lambda _: None, lambda: time.monotonic() >= end) as guard:
-        tracks = wanted and guard is not None
-        tracker = open_tracker(run, stages, display.note) if tracks else Trackers(())
+    folder = run.folder.path
+
+    def tell(holder: str) -> None:
+        display.note(f"waiting: {holder} tracks {folder}")
+
+    with awaited_lease(folder / "tracking", tell):
+        tracker = open_tracker(run, stages, display.note)
         failed = True
         try:
-            yield tracker, tracks
+            yield tracker
             failed = False
         except Interrupted:
             tracker.preempting()

@@ -16,7 +16,7 @@ from pipeline.measure.record import Record
 from pipeline.pruning.records import read_steps
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
-from pipeline.settings.section import Section
+from pipeline.settings.section import Section, SomeText
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
 from pipeline.stages.evaluate import data_sources
 
@@ -31,7 +31,7 @@ class ProbeConfig(Section):
 
     every: int = Field(ge=0)
     """Measure the dense model, every so many steps, and the last one; 0 measures nothing."""
-    text: str | None = None
+    text: SomeText | None = None
     """Held-out text for perplexity: a file, wikitext2 or c4 (from evaluate.data_dir or the hub);
     null leaves perplexity out."""
     text_tokens: int = Field(8192, ge=2)

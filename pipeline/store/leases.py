@@ -14,7 +14,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import DamagedError, LeaseLostError
@@ -42,15 +42,19 @@ def lease(folder: Path) -> Iterator[Guard | None]:
         yield None
         return
     number = 0 if latest is None else latest + 1
-    mine = leases / f"{number:06d}.json"
-    if not publish(mine, encode(Process.here().to_json())):
+    mine, holder = leases / f"{number:06d}.json", Process.here()
+    if not publish(mine, encode(holder.to_json())):
         yield None
         return
 
+    def is_mine() -> bool:
+        return _read_holder(mine) == holder  # after a deletion others begin at 0 again
+
     def guard() -> None:
-        if _latest(leases) != number:
+        if _latest(leases) != number or not is_mine():
             raise LeaseLostError(
-                f"another process has taken over {folder}; this one stops without writing"
+                f"another process has taken over {folder}, or it was deleted; this one stops "
+                "without writing"
             )
 
     stop = threading.Event()
@@ -61,7 +65,9 @@ def lease(folder: Path) -> Iterator[Guard | None]:
     finally:
         stop.set()
         heart.join()
-        mine.with_suffix(".released").touch()
+        if is_mine():
+            with suppress(FileNotFoundError):
+                mine.with_suffix(".released").touch()
 
 
 @contextmanager
@@ -99,6 +105,12 @@ def beats(folder: Path) -> bool:
     return holder_of(folder) is not None
 
 
+def last_holder(folder: Path) -> Process | None:
+    """Who took the lease last, whether or not it still holds it; None before anybody did."""
+    latest = _latest(folder / "leases")
+    return None if latest is None else _read_holder(folder / "leases" / f"{latest:06d}.json")
+
+
 def _is_held(path: Path) -> bool:
     if path.with_suffix(".released").exists():
         return False
@@ -112,15 +124,23 @@ def _is_held(path: Path) -> bool:
 
 
 def _age_s(path: Path) -> float:
-    """Seconds since the last beat by the file system's own clock, which both machines see."""
-    probe = path.parent / f".clock.{platform.node()}.{os.getpid()}"
-    probe.touch()
+    """Seconds since the last beat."""
     try:
-        return probe.stat().st_mtime - path.stat().st_mtime
+        return _now(path.parent) - path.stat().st_mtime
     except FileNotFoundError:
         return DEAD_AFTER_S
-    finally:
-        probe.unlink(missing_ok=True)
+
+
+def _now(folder: Path) -> float:
+    """The time by the file system's own clock, which all machines see; else by this one's."""
+    probe = folder / f".clock.{platform.node()}.{os.getpid()}"
+    try:
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink()
+    except OSError:  # whoever only looks may not be allowed to write
+        return time.time()
+    return now
 
 
 def _beat(path: Path, stop: threading.Event) -> None:

@@ -7,6 +7,7 @@ is an earlier start of the same job.
 import json
 import os
 import platform
+import signal
 from collections.abc import Mapping, MutableMapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -99,6 +100,19 @@ class Process:
         if (self.host, self.boot_id, self.pid_namespace) != here:
             return None
         return _started(self.pid) != self.started
+
+    def send(self, number: signal.Signals) -> bool:
+        """Send a signal to the process; whether it could be reached.
+
+        One of which cannot be told from here that it lives gets none: its id may be another's.
+        """
+        if self.is_dead is not False:
+            return False
+        try:
+            os.kill(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
 
 
 def _boot_id() -> str:

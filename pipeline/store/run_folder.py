@@ -1,6 +1,7 @@
 """A run's folder: what a person looks at. All of it can be written again from the store."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -9,10 +10,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from pipeline.errors import ConfigError, DamagedError, StageError
+from pipeline.errors import ConfigError, DamagedError, LeaseLostError, StageError
 from pipeline.files import (
     content_of,
     encode,
+    publish,
     publish_sealed,
     read_object,
     read_sealed,
@@ -39,6 +41,8 @@ CANCELLED = "cancelled.json"
 MEASURED = "measured"
 """Folder of what was measured of the pruned model: STAGE/KEY/FILE, one for each setting."""
 KEY_CHARACTERS = 12
+CLAIM = ("run.json", "config.yaml", "stages.json", "launch.json")
+"""What ``RunFolder.claim`` writes, in this order."""
 
 
 class RunFolder:
@@ -46,6 +50,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._claim: dict[str, str] = {}
+        self._was_deleted = False
 
     @classmethod
     def of(cls, config: Config, key: str, model_name: str) -> "RunFolder":
@@ -68,7 +74,7 @@ class RunFolder:
             ) from None
         if owner is None or owner["key"] == key:
             return
-        theirs = flat(owner.get("config", {}))
+        theirs = flat(owner["config"])
         ours = flat(config.model_dump(mode="json"))
         differ = [
             f"{key} is {theirs.get(key)!r} there and {value!r} here"
@@ -131,6 +137,51 @@ class RunFolder:
         replace(self.path / LAUNCH, sealed(launch, LAUNCH))
         (self.path / CANCELLED).unlink(missing_ok=True)
 
+    def watch(self) -> None:
+        """Take note of what the folder was claimed with, so that a deletion is noticed from now on.
+
+        Raises ``StageError`` where it is gone already.
+        """
+        if self._claim:
+            self.restore()
+        try:
+            self._claim = {name: (self.path / name).read_text(encoding="utf-8") for name in CLAIM}
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StageError(
+                f"{error.filename} was deleted; launch the run again, its steps are kept"
+            ) from None
+        self._was_deleted = False
+
+    def restore(self) -> None:
+        """Write again what the folder was claimed with, where it was deleted.
+
+        Raises ``LeaseLostError`` where another run has it now.
+        """
+        if not self._claim:
+            return
+        try:
+            owner = (self.path / "run.json").read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            owner = None
+        if owner == self._claim["run.json"]:
+            return
+        self._was_deleted = True
+        if owner is None:
+            if publish(self.path / "run.json", self._claim["run.json"]):
+                for name in CLAIM[1:]:
+                    replace(self.path / name, self._claim[name])
+        elif json.loads(owner)["key"] != json.loads(self._claim["run.json"])["key"]:
+            raise LeaseLostError(
+                f"{self.path} was deleted and belongs to another run now; this one stops, its "
+                "steps are kept"
+            )
+
+    @property
+    def was_deleted(self) -> bool:
+        """Whether somebody has deleted the folder since ``watch``."""
+        self.restore()
+        return self._was_deleted
+
     def check_files(self) -> None:
         """Raise ``DamagedError`` where something else is in the place of a file or folder.
 
@@ -156,6 +207,7 @@ class RunFolder:
 
     def write_steps(self, steps: Sequence[StepRecord], records: Mapping[int, Record]) -> None:
         """Write ``steps.jsonl``: what was decided, joined with what was measured."""
+        self.restore()
         lines = [
             dataclasses.replace(
                 step,

@@ -57,6 +57,21 @@ class Work(_Part):
     """Steps of the run that were computed, not found on disk."""
     states_measured: int = 0
 
+    def plus(self, earlier: "Work") -> "Work":
+        """With what was computed before."""
+        return Work(
+            stages=_together(self.stages, earlier.stages),
+            steps_computed=self.steps_computed + earlier.steps_computed,
+            states_measured=self.states_measured + earlier.states_measured,
+        )
+
+
+def _together(
+    stages: Mapping[str, StageSummary], others: Mapping[str, StageSummary]
+) -> dict[str, StageSummary]:
+    joined = {n: stages[n].plus(theirs) if n in stages else theirs for n, theirs in others.items()}
+    return {**stages, **joined}
+
 
 class Audit(_Part):
     """Steps of a race that were scored exhaustively, too."""
@@ -108,10 +123,9 @@ class Summary(_Part):
     def plus(self, others: Iterable[Work]) -> "Summary":
         """With what other processes did for the run."""
         works = list(others)
-        stages = dict(self.stages)
+        stages = self.stages
         for work in works:
-            for name, theirs in work.stages.items():
-                stages[name] = stages[name].plus(theirs)
+            stages = _together(stages, work.stages)
         return self.model_copy(
             update={
                 "stages": stages,

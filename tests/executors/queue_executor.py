@@ -69,8 +69,9 @@ class QueueExecutor(Executor[QueueSection, Resources]):
         reason = f"it ended with status {status} and left no word" if status else None
         return JobStatus(state["state"], reason, state["state"].upper())
 
-    def cancel(self, submission: Submission, index: int) -> None:
+    def cancel(self, submission: Submission, index: int) -> bool:
         (submission.folder.parents[1] / "queue" / str(submission.job_id) / "cancel").touch()
+        return True
 
     def current_job(self, environment: Mapping[str, str]) -> CurrentJob | None:
         if FOLDER not in environment:

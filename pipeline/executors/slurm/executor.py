@@ -106,15 +106,16 @@ class Slurm(Executor[SlurmSection, StageResources]):
         """Ask squeue and sacct."""
         return states.statuses(attempts)
 
-    def cancel(self, submission: Submission, index: int) -> None:
+    def cancel(self, submission: Submission, index: int) -> bool:
         """Call scancel."""
         job_id = submission.job_id_of(index)
         if job_id is None or not client.cancel([job_id]):
             stages = ", ".join(submission.task(index).stages)
             raise ClusterError(
                 f"SLURM did not take the cancellation of {stages}; it ends by itself when it "
-                "starts. Type the same again when squeue works"
+                "starts, or after its present step. Type the same again when squeue works"
             )
+        return True
 
     def current_job(self, environment: Mapping[str, str]) -> CurrentJob | None:
         """From SLURM's variables."""
