@@ -61,9 +61,8 @@ def _lettered(row: Row, question: str) -> str | None:
     if problem := _not_text(row, question, "answerKey"):
         return problem
     choices = row["choices"]
-    texts, letters = (
-        (choices.get("text"), choices.get("label")) if isinstance(choices, dict) else (None, None)
-    )
+    given: Row = choices if isinstance(choices, dict) else {}
+    texts, letters = given.get("text", ()), given.get("label", ())
     if not _are_texts(texts) or not _are_texts(letters) or len(texts) != len(letters):
         return 'choices must be {"text": [...], "label": [...]}, two lists of as many texts'
     if row["answerKey"].lstrip() not in letters:

@@ -100,18 +100,19 @@ def _wrong_values(values: Mapping[str, Json], family: "Family") -> Iterator[str]
                 f"it has {key}{how}: quantised weights cannot be cut; give the model as "
                 "it was before, in float32, bfloat16 or float16"
             )
-    nested = values.get(family.text_config) if family.text_config else values
-    for key in SIZES if isinstance(nested, Mapping) else ():
+    nested: Json = values.get(family.text_config) if family.text_config else values
+    if not isinstance(nested, Mapping):
+        return
+    for key in SIZES:
         size, most = nested.get(key), MOST.get(key)
         if type(size) is int and (size < 1 or (most and size > most)):
             allowed = f"from 1 to {most}" if most else "of at least 1"
             yield f"{key} is {size}; allowed is a whole number {allowed}"
-    if isinstance(nested, Mapping):
-        if "rope_theta" in nested:
-            yield from _wrong_theta(nested["rope_theta"])
-        epsilon = nested.get("rms_norm_eps")
-        if _is_number(epsilon) and epsilon < 0:
-            yield f"rms_norm_eps is {epsilon}; allowed is a number of at least 0"
+    if "rope_theta" in nested:
+        yield from _wrong_theta(nested["rope_theta"])
+    epsilon: Json = nested.get("rms_norm_eps")
+    if _is_number(epsilon) and epsilon < 0:
+        yield f"rms_norm_eps is {epsilon}; allowed is a number of at least 0"
 
 
 def check_config(config: "PretrainedConfig", family: "Family") -> list[str]:

@@ -76,8 +76,10 @@ class TrackingConfig(Section):
 
 
 def _is_plan(value: Json) -> bool | str:
-    if isinstance(value, bool) or value == "json":
+    if isinstance(value, bool):
         return value
+    if value == "json":
+        return "json"
     raise ValueError("allowed is true, false or json")
 
 
