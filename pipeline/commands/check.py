@@ -30,11 +30,12 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 def _run(parsed: Namespace) -> None:
-    from rich.console import Console
     from rich.progress import track
 
+    from pipeline.screen import screen
+
     units = [unit for folder in parsed.folder or _here() for unit in _units(folder)]
-    console = Console(stderr=True)
+    console = screen(aside=True)
     damaged = 0
     for unit in track(units, "checking", console=console, transient=True, disable=not _is_seen()):
         seen: set[Path] = set()
