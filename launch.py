@@ -62,12 +62,13 @@ def run(
     config = from_composed(raw, problems, overrides)
 
     # not before: they take seconds, and a wrong value is to be told at once
-    from pipeline.jobs.launching import carry_out, go_offline, screen
+    from pipeline.jobs.launching import carry_out, go_offline
     from pipeline.plan.preflight import check
     from pipeline.plan.run import Run
+    from pipeline.screen import screen
 
     go_offline([config])
-    carry_out([Run.prepare(config, check(config))], screen(), leader=leader)
+    carry_out([Run.prepare(config, check(config))], screen(wraps=True), leader=leader)
 
 
 def run_sweep(
@@ -77,13 +78,14 @@ def run_sweep(
     leader: "Leader | None" = None,
 ) -> None:
     """Plan all combinations as one, and run them or have them run. Raises ``PipelineError``."""
-    from pipeline.jobs.launching import carry_out, go_offline, screen
+    from pipeline.jobs.launching import carry_out, go_offline
     from pipeline.plan.sweep import Sweep, validated
+    from pipeline.screen import screen
 
     configs = validated(combinations, problems)
     go_offline(configs)
     sweep = Sweep.of(configs, [each.overrides for each in combinations], command)
-    carry_out(sweep.runs, screen(), sweep, leader)
+    carry_out(sweep.runs, screen(wraps=True), sweep, leader)
 
 
 if __name__ == "__main__":

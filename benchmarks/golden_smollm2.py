@@ -45,7 +45,7 @@ def main() -> int:
     device = resolve_device("auto")
     torch.backends.cuda.matmul.allow_tf32 = False
     started = time.monotonic()
-    source = locate(str(arguments.gguf.parent), arguments.gguf.name, None, trust_remote_code=False)
+    source = locate(str(arguments.gguf.parent), arguments.gguf.name, None)
     model = load(source, "float32", device, "sdpa")
     for parameter in model.model.parameters():
         parameter.data = parameter.data.half().float()

@@ -294,7 +294,7 @@ def _load(arguments: argparse.Namespace, device: str) -> PrunableModel:
     if arguments.model == "smollm2":
         source = locate(str(arguments.gguf.parent), arguments.gguf.name, None, False)
     else:
-        source = locate(str(BUILTIN), None, None, trust_remote_code=False)
+        source = locate(str(BUILTIN), None, None)
     return load(source, arguments.dtype, device, "sdpa")
 
 

@@ -162,17 +162,16 @@ def launch(*overrides: str) -> Run:
     from the last step. With ``sweep.name=NAME`` the run joins that sweep. Nothing is printed:
     warnings are in the run's summary.
     """
-    from rich.console import Console
-
     from pipeline.config.compose import compose_overrides
     from pipeline.jobs.launching import carry_out, go_offline
     from pipeline.plan.sweep import Sweep as PlannedSweep
+    from pipeline.screen import screen
 
     config = compose_overrides(overrides)
     if config.plan:
         raise ConfigError(["plan: a plan is printed; type: python launch.py plan=true ..."])
     go_offline([config])
-    console = Console(quiet=True)
+    console = screen(is_quiet=True)
     if config.sweep.name:
         command = f"multipruner.open_sweep({config.sweep.name!r})"
         sweep = PlannedSweep.of([config], [overrides], command)

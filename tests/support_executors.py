@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from rich.console import Console
 from support_inputs import (
     REPOSITORY,
     configured,
@@ -28,6 +27,7 @@ from pipeline.jobs.status import LIVE, StageStatus, of_run, run_state
 from pipeline.jobs.submit import survey
 from pipeline.plan.preflight import check
 from pipeline.plan.run import Run, launched_from
+from pipeline.screen import screen
 
 PATIENCE_S = 180
 TEXT = "It was a dark and stormy night. " * 20
@@ -132,12 +132,12 @@ class Bench:
     def launch(self, *overrides: str) -> Launch:
         """As ``launch.py`` does it, in this process."""
         run = self.prepared(*overrides)
-        launching.carry_out([run], Console())
+        launching.carry_out([run], screen())
         return Launch(run.folder.path.absolute())
 
     def retry(self, run: Launch) -> None:
         with launched_from(run.path):
-            launching.launch([Run.open(run.path)], Console())
+            launching.launch([Run.open(run.path)], screen())
 
     def steps(self) -> int:
         """Steps on disk, of all trajectories."""
@@ -183,7 +183,7 @@ def undisturbed(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
         patch.chdir(folder)
         config = configured(*inputs)
         run = Run.prepare(config, check(config))
-        launching.carry_out([run], Console())
+        launching.carry_out([run], screen())
     return Launch(folder / run.folder.path)
 
 

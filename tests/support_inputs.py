@@ -71,7 +71,7 @@ def problems_of(work: Callable[[], object]) -> list[str]:
 def files_under(*folders: Path) -> dict[Path, tuple[int, int]]:
     """Every file and folder there, with the time of its last change and its size."""
     found = (path for folder in folders for path in (folder, *folder.rglob("*")))
-    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in found}
+    return {path: (path.lstat().st_mtime_ns, path.lstat().st_size) for path in found}
 
 
 def save_model(folder: Path, **sizes: Any) -> Path:

@@ -1,6 +1,7 @@
 """What launch.py does with what goes wrong: the exit status, what it says, what it leaves."""
 
 import errno
+import importlib.util
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -27,6 +29,7 @@ from support_inputs import (
 )
 
 import launch
+from pipeline.errors import ConfigError
 from pipeline.stages.shared import calibration
 
 LAUNCH = REPOSITORY / "launch.py"
@@ -216,6 +219,79 @@ def test_a_wrong_sweep_writes_nothing(main: Callable[..., Outcome], place: Path)
     assert files_under(place) == before
 
 
+def test_a_sweep_of_too_many_combinations_is_counted_and_not_composed(
+    main: Callable[..., Outcome], place: Path
+) -> None:
+    before = files_under(place)
+    values = ("prune.target_ratio=range(1,99)", "prune.mlp_group_size=range(1,1000)")
+    done = main("-m", *ARGUMENTS, *values)
+    assert done.status == 2
+    assert done.text.splitlines()[1] == (
+        "  sweep.most: these are 97,902 combinations, and allowed are 500; sweep fewer values, or "
+        "plan all of them with sweep.most=97902"
+    )
+    assert files_under(place) == before
+    done = main("-m", *ARGUMENTS, "prune.target_ratio=20,21", "sweep.most=1")
+    assert "these are 2 combinations, and allowed are 1; " in done.text
+    assert main("-m", *ARGUMENTS, "run.dir=null", "plan=true", "sweep.most=1").status == 0
+
+
+def test_a_sweep_names_what_it_varies_with_brackets_and_all(
+    main: Callable[..., Outcome], place: Path
+) -> None:
+    orders = "prune.order=[blocks,mlp_channels,heads],[mlp_channels,blocks,heads]"
+    done = main("-m", *ARGUMENTS, "run.dir=null", orders, "evaluate=none")
+    assert done.status == 0
+    assert "1 of 2: prune.order=[" in done.text
+
+
+def test_a_run_in_a_folder_of_any_name_ends_with_that_name(
+    place: Path, run: Callable[..., Outcome]
+) -> None:
+    assert_done(run('run.dir="x[/y]"'), "x[/y]")
+    assert_done(run("run.dir='z[red]:smile:'"), "z[red]:smile:")
+
+
+def test_flags_may_stand_behind_overrides(main: Callable[..., Outcome]) -> None:
+    done = main("prune.target_ratio=15", "--cfg", "job")
+    assert done.status == 0
+    assert "target_ratio: 15" in done.text
+
+
+def test_a_problem_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse() -> None:
+        raise ConfigError(["run.dir: a\nb\x1b[31m does not exist", "x: " + "long " * 999])
+
+    assert launch.report_errors(refuse, "python launch.py AGAIN") == 2
+    _, first, second = capsys.readouterr().err.splitlines()
+    assert first == "  run.dir: a\\nb\\x1b[31m does not exist"
+    assert len(second) < 1000
+
+
+# ---- generated bad inputs
+
+
+@pytest.fixture(scope="module")
+def bad_inputs() -> ModuleType:
+    path = REPOSITORY / "benchmarks" / "bad_inputs.py"
+    spec = importlib.util.spec_from_file_location("bad_inputs", path)
+    assert spec
+    assert spec.loader
+    module = sys.modules["bad_inputs"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_generated_bad_inputs_are_refused_in_a_line_each_and_leave_nothing(
+    bad_inputs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    base = bad_inputs.make_base(tmp_path / "base")
+    endings = {case: bad_inputs.run(case, base) for case in bad_inputs.cases(12, seed=7)}
+    wrong = {case: ending for case, ending in endings.items() if ending.outcome != "refused"}
+    assert not wrong
+
+
 # ---- a run folder that belongs to another run
 
 
@@ -260,7 +336,7 @@ def test_a_run_folder_with_a_broken_owner_file_is_refused(
     (place / "run" / "run.json").write_text(content)
     done = run()
     assert done.status == 2
-    assert "run.dir: run belongs to another configuration" in done.text
+    assert "run/run.json is damaged: " in done.text
 
 
 # ---- a run that cannot be finished

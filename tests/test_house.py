@@ -160,6 +160,23 @@ def test_nothing_is_compared_with_the_name_of_an_executor_or_a_stage(kind: str) 
     assert not wrong
 
 
+def test_text_of_users_is_never_read_as_markup() -> None:
+    """Every console is made in one place, without markup; nothing asks for it elsewhere."""
+    wrong = [
+        f"{module.path.relative_to(ROOT)}: {ast.unparse(node)}"
+        for module in modules().values()
+        for node in ast.walk(ast.parse(module.path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and (
+            (ast.unparse(node.func) == "Console" and module.room != "screen")
+            or ast.unparse(node.func).endswith("from_markup")
+            or "markup=True" in ast.unparse(node)
+        )
+    ]
+    wrong += [name for name, module in modules().items() if "rich.markup" in module.imports]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_every_room_says_in_one_sentence_what_it_is_for() -> None:
     for module in modules().values():
         if module.path.name == "__init__.py" and module.name.count(".") == 1:

@@ -29,24 +29,23 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 def _run(parsed: Namespace) -> None:
-    from rich.console import Console
-
     from pipeline.plan.run import launched_from
     from pipeline.runs.display import Quiet, Terminal
     from pipeline.runs.exports import planned_exports
     from pipeline.runs.session import run_part
+    from pipeline.screen import screen
 
     out = parsed.out.absolute() if parsed.out else None
     path = run_folder(parsed.run).absolute()
     wanted = _wanted(parsed.to.split(","), out, parsed.settings)
-    console = Console(soft_wrap=True)
+    console = screen(wraps=True)
     with launched_from(path):
         run = _with_exports(path, wanted)
         exports = list(planned_exports(run))
         display = Terminal(console, 100.0) if console.is_terminal else Quiet(console)
         run_part(run, [planned.name for planned, _ in exports], display, lambda _: None)
     for _, folder in exports:
-        console.print(f"model: {folder}", highlight=False, markup=False)
+        console.print(f"model: {folder}")
 
 
 def _wanted(names: list[str], out: Path | None, settings: list[str]) -> dict[str, Any]:

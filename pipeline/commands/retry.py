@@ -11,12 +11,11 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 def _run(parsed: Namespace) -> None:
-    from rich.console import Console
-
     from pipeline.executors import executor_named
     from pipeline.jobs import launching
     from pipeline.plan.run import config_of, launched_from
     from pipeline.plan.sweep import reopened
+    from pipeline.screen import screen
 
     paths = [path.absolute() for path in run_folders([parsed.run])]
     with launched_from(paths[0]):
@@ -24,7 +23,7 @@ def _run(parsed: Namespace) -> None:
         if executor_named(configs[0].cluster.name).is_here:
             raise PipelineError("this runs in its own process: type its command again")
         launching.go_offline(configs)
-        launching.launch(reopened(paths), Console(soft_wrap=True))
+        launching.launch(reopened(paths), screen(wraps=True))
 
 
 COMMAND = Command("retry", "submit what failed, and what depended on it", _arguments, _run)

@@ -1,6 +1,6 @@
 """The section ``cluster``: the keys of the executor that is chosen, and no others."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from pipeline.files import Json
 from pipeline.settings.cluster import ClusterSection, StagesResources
 from pipeline.stages import stages
 
+Messages = Callable[[Iterable[Any], Json], list[str]]
 NONE_CHOSEN = ClusterSection(name="")
 """Stands for a section that cannot be read, so that problems elsewhere come to light, too."""
 
@@ -40,24 +41,24 @@ def _with_stages(section: type[ClusterSection]) -> type[ClusterSection]:
     return create_model(section.__name__, __base__=section, __doc__=section.__doc__, **changed)
 
 
-def cluster_section(given: Json, message: Callable[[Any], str]) -> tuple[ClusterSection, list[str]]:
+def cluster_section(given: Json, messages: Messages) -> tuple[ClusterSection, list[str]]:
     """The section as the chosen executor understands it, and everything that is wrong with it.
 
-    ``message`` puts one of pydantic's errors into words.
+    ``messages`` puts pydantic's errors about a value into words.
     """
     if not isinstance(given, Mapping) or "name" not in given:
         missing = {"type": "missing", "loc": ("cluster", "name"), "input": given}
-        return NONE_CHOSEN, [message(missing)]
+        return NONE_CHOSEN, messages([missing], {"cluster": given})
     executor = find_executor(str(given["name"]))
     if executor is None:
-        return NONE_CHOSEN, [*map(message, _no_such_executor(given["name"]))]
+        return NONE_CHOSEN, messages(_no_such_executor(given["name"]), {"cluster": given})
     meaningless = _meaningless(given, executor.section)
     problems = [_of_others(meaningless, executor)] if meaningless else []
     own = {key: value for key, value in given.items() if key not in meaningless}
     try:
         return _with_stages(executor.section).model_validate(own), problems
     except ValidationError as error:
-        return NONE_CHOSEN, [*problems, *map(message, _details(error))]
+        return NONE_CHOSEN, [*problems, *messages(_details(error), {"cluster": own})]
 
 
 def _no_such_executor(name: Json) -> list[Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.config.overrides import CONF, ROOT, SEARCH_PATH, check
+from pipeline.config.overrides import CONF, ROOT, SEARCH_PATH, check, flags_first
 from pipeline.config.schema import is_known, validate
 from pipeline.errors import ConfigError
 from pipeline.files import Json
@@ -40,6 +40,7 @@ def compose_command(arguments: list[str], problems: list[str]) -> tuple[list[Com
     from hydra.errors import HydraException
     from hydra.types import RunMode
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     composed: list[Combination] = []
     modes: list[RunMode | None] = []
@@ -60,18 +61,23 @@ def compose_command(arguments: list[str], problems: list[str]) -> tuple[list[Com
         rest = [argument for argument in arguments if argument not in MULTIRUN]
         if any(argument.startswith(("sweep=", "+sweep=")) for argument in rest):
             flags = ["--multirun"]  # a chosen sweep is one without the flag, too
-        of_hydra = [f"hydra.sweep.dir={scratch}", "hydra/launcher=plan", SEARCH_PATH]
+        of_hydra = [
+            f"hydra.sweep.dir={scratch}",
+            "hydra/launcher=plan",
+            "hydra/sweeper=plan",
+            SEARCH_PATH,
+        ]
 
         def compose(overrides: list[str]) -> None:
             composed.clear()
             modes.clear()
-            sys.argv[1:] = [*flags, *overrides, *of_hydra]
+            sys.argv[1:] = [*flags, *flags_first(overrides), *of_hydra]
             compose_all(task)()
 
         try:
             _with_absent_keys(rest, compose)
-        except HydraException as error:
-            raise ConfigError([*problems, str(error)]) from error
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError([*problems, _in_a_line(error)]) from error
     return composed, RunMode.MULTIRUN in modes
 
 
@@ -83,6 +89,7 @@ def compose_overrides(overrides: Sequence[str]) -> Config:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     checked = check(overrides)
     GlobalHydra.instance().clear()
@@ -92,8 +99,20 @@ def compose_overrides(overrides: Sequence[str]) -> Config:
                 checked.arguments, lambda given: compose("config", [*given, SEARCH_PATH])
             )
             return from_composed(raw, checked.problems, overrides)
-    except HydraException as error:
-        raise ConfigError([*checked.problems, str(error)]) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError([*checked.problems, _in_a_line(error)]) from error
+
+
+def _in_a_line(error: Exception) -> str:
+    """What Hydra or OmegaConf says, after the key that it is about where it names one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    keys = [line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")]
+    said = " ".join(line for line in lines if not line.startswith(("full_key:", "object_type=")))
+    if re.match(r"[\w.]+: ", said):
+        return said
+    quoted = re.search(r"'([\w./@]+)(?:=[^']*)?'", said)
+    key = keys[0] if keys and keys[0] else quoted[1] if quoted else "command line"
+    return f"{key}: {said}"
 
 
 def _with_absent_keys(overrides: list[str], compose: Callable[[list[str]], T]) -> T:

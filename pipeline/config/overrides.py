@@ -3,12 +3,14 @@
 Hydra stops at the first of them. Here each becomes a problem of its own, and what is right goes on.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from pipeline.config.schema import is_known, unknown_key
+from pipeline.given import folder_problem
 from pipeline.settings.secrets import without_secrets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,11 +36,9 @@ def check(arguments: Sequence[str]) -> CheckedOverrides:
     while rest:
         argument = rest.pop(0)
         if argument.startswith("-"):
-            good.append(argument)
-            takes = argument in FLAGS_WITH_VALUE
-            may_take = argument in FLAGS_WITH_OPTION and rest and "=" not in rest[0]
-            if rest and (takes or may_take):
-                good.append(rest.pop(0))
+            flag, wrong = _flag(argument, rest)
+            good += [] if wrong else flag
+            problems += [wrong] if wrong else []
             continue
         wrong = _problem(argument, groups)
         if wrong is None:
@@ -46,6 +46,20 @@ def check(arguments: Sequence[str]) -> CheckedOverrides:
         else:
             problems.append(without_secrets(wrong))
     return CheckedOverrides(good, problems)
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """Checked arguments with the flags before the overrides: Hydra takes them apart only so."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument.startswith("-"):
+            flags += _flag(argument, rest)[0]
+        else:
+            overrides.append(argument)
+    return [*flags, *overrides]
 
 
 ADDING_UP = ("export",)
@@ -59,34 +73,70 @@ def _problem(argument: str, groups: dict[str, list[str]]) -> str | None:
 
     try:
         override = OverridesParser.create().parse_override(argument)
-    except HydraException:
+    except (HydraException, ValueError, RecursionError):  # of long numbers, of deep nesting
         name = argument.partition("=")[0]
         return (
             f"{name}: cannot be read as KEY=VALUE: quote a value with special characters twice: "
             f"'{name}=\"VALUE\"'"
         )
     key = override.key_or_group
-    if key.partition(".")[0] == "hydra" or key.startswith("hydra/"):
-        return None
+    if re.split("[./@]", key)[0] == "hydra":
+        refusal = f"launch.py sets Hydra up itself; allowed of it is only {OF_HYDRA}KEY=VALUES"
+        return None if key.startswith(OF_HYDRA) else f"{key}: {refusal}"
     if key not in groups:
         return None if is_known(key) else unknown_key(key, groups)
-    if override.is_delete():
-        return None
-    swept = override.is_sweep_override()
-    choices = list(override.sweep_string_iterator()) if swept else [override.value()]
-    for choice in choices:
-        several = choice if isinstance(choice, list) and key in ADDING_UP else [choice]
-        for option in several:
-            if option not in groups[key]:
-                return _unknown_option(key, str(option), groups[key])
-    return None
+    swept = override.is_discrete_sweep()
+    choices = override.sweep_string_iterator() if swept else [override.value()]
+    options = (option for choice in choices for option in _options(key, choice))
+    wrong = (_unknown_option(key, str(o), groups[key]) for o in options if o not in groups[key])
+    return None if override.is_delete() else next(wrong, None)
 
 
-FLAGS_WITH_VALUE = {
-    "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--cfg", "-c",
-    "--package", "-p", "--experimental-rerun",
+def _options(group: str, choice: object) -> Iterable[object]:
+    return choice if isinstance(choice, list) and group in ADDING_UP else [choice]
+
+
+OF_HYDRA = "hydra.sweeper.params."
+"""Hydra's own keys that a user may set: what varies, as the files of ``sweeps/`` have it."""
+ANY: tuple[str, ...] = ()
+FLAGS_WITH_VALUE: dict[str, tuple[str, ...]] = {
+    "--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all"),
+    "--config-dir": ANY, "-cd": ANY, "--config-name": ANY, "-cn": ANY,
 }  # fmt: skip
-FLAGS_WITH_OPTION = {"--info", "-i"}
+"""Flags of Hydra's, and the values that each may have; any, where there are none."""
+PARTS_OF_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+FLAGS_WITH_OPTION = {"--info": PARTS_OF_INFO, "-i": PARTS_OF_INFO}
+NOT_HERE = {
+    "--shell-completion", "-sc", "--experimental-rerun", "--config-path", "-cp", "--package", "-p",
+}  # fmt: skip
+"""Flags of Hydra's that have a value, and no use here."""
+PLAIN_FLAGS = {"-m", "--multirun", "-r", "--run", "-h", "--help", "--hydra-help", "--version",
+               "--resolve"}  # fmt: skip
+
+
+def _flag(argument: str, rest: list[str]) -> tuple[list[str], str | None]:
+    """A flag with its value, taken from ``rest`` or its own end; and what is wrong with it."""
+    flag, equals, value = argument.partition("=")
+    if flag in PLAIN_FLAGS and not equals:
+        return [argument], None
+    allowed = FLAGS_WITH_VALUE.get(flag, FLAGS_WITH_OPTION.get(flag))
+    if allowed is None:
+        if flag in NOT_HERE and not equals and rest:
+            rest.pop(0)
+        known = ", ".join(f for f in sorted({*PLAIN_FLAGS, *FLAGS_WITH_VALUE, *FLAGS_WITH_OPTION}))
+        return [], f"{argument or '-'}: no such flag here; allowed: {known}"
+    taken = [argument]
+    if not equals and rest and (flag in FLAGS_WITH_VALUE or "=" not in rest[0]):
+        value = rest.pop(0)
+        taken.append(value)
+    choice = f": one of {', '.join(allowed)}" if allowed else ""
+    if not value and flag in FLAGS_WITH_VALUE:
+        return [], f"{flag}: needs a value{choice}"
+    if value and allowed and value not in allowed:
+        return [], f"{flag}: {value!r} is not there{choice}"
+    if flag in ("--config-dir", "-cd") and (problem := folder_problem(value)):
+        return [], f"{flag}: {value} {problem}"
+    return taken, None
 
 
 def _groups() -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 Everything that can be said about a value alone is checked here.
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
 from functools import cache
@@ -17,7 +18,7 @@ from pipeline.files import Json
 from pipeline.methods import methods
 from pipeline.settings.cluster import ClusterSection
 from pipeline.settings.core import DEFAULT_METHOD, Config, PruneConfig
-from pipeline.settings.messages import message
+from pipeline.settings.messages import messages
 from pipeline.settings.secrets import secret_problems, without_secrets
 from pipeline.settings.section import Section
 from pipeline.stages import stages
@@ -109,8 +110,12 @@ def validate(composed: Mapping[str, Json], typed: Collection[str] = ()) -> Confi
     One that an option set for every method (``+paper``, ``model``) is left out.
     """
     raw, problems = _for_method(composed, typed)
-    problems += [*secret_problems(raw), *_between_keys(raw), *_mixed_where_it_cannot_be(raw)]
-    cluster, wrong = cluster_section(raw.get("cluster"), _message)
+    problems += [
+        *secret_problems(raw),
+        *_between_keys(raw),
+        *_mixed_where_it_cannot_be(raw),
+    ]
+    cluster, wrong = cluster_section(raw.get("cluster"), _messages)
     problems += wrong
     method = _method_of(raw)
     known = method if method in methods() else DEFAULT_METHOD
@@ -120,9 +125,11 @@ def validate(composed: Mapping[str, Json], typed: Collection[str] = ()) -> Confi
         details = error.errors()
         if method != known:  # its keys are not known either
             details = [detail for detail in details if detail["loc"][0] != PruneConfig.key]
-        problems += [_message(detail) for detail in details]
+        problems += _messages(details, raw)
     if method != known:
         problems.append(f"prune.method: {method!r} is not there; allowed: {', '.join(methods())}")
+    no_text = dict(_no_text(raw))
+    problems = [*no_text.values(), *(p for p in problems if p.partition(": ")[0] not in no_text)]
     if problems:
         raise ConfigError([without_secrets(problem) for problem in problems])
     return config
@@ -144,6 +151,21 @@ def _for_method(
         if key in others and f"prune.{key}" in typed
     ]
     return {**raw, PruneConfig.key: kept}, wrong
+
+
+def _no_text(value: Json, key: str = "") -> Iterator[tuple[str, str]]:
+    """Keys and problems of values with what no file, path or page can hold."""
+    if isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from _no_text(entry, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _no_text(entry, key)
+    elif isinstance(value, str) and NO_TEXT.search(value):
+        yield key, f"{key}: {value!r} is no text: it holds a NUL or bytes that are not UTF-8"
+
+
+NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 
 
 def _method_of(raw: Mapping[str, Json]) -> str:
@@ -178,5 +200,5 @@ def _mixed_where_it_cannot_be(raw: Mapping[str, Json]) -> Iterator[str]:
             )
 
 
-def _message(detail: Any) -> str:
-    return message(detail, unknown_key)
+def _messages(details: Iterable[Any], given: Json) -> list[str]:
+    return messages(details, given, unknown_key)

@@ -1,6 +1,5 @@
 """Calibration text as the published reference draws it: which rows, and how they become windows."""
 
-import json
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pipeline.data.rows import json_lines, read_text
+from pipeline.data.rows import json_lines, text_of
 from pipeline.errors import ConfigError, StageError
-from pipeline.files import Json
+from pipeline.given import read_json, read_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,6 +44,9 @@ HUB_DATASETS = {
 }
 
 
+NAME_IT = "; name the field as calibration.field"
+
+
 def local_rows(path: Path, field: str, split: Callable[[str], list[str]]) -> list[str]:
     """Rows of a local file: each object's ``field`` in a .jsonl, else what ``split`` makes of it.
 
@@ -52,7 +54,7 @@ def local_rows(path: Path, field: str, split: Callable[[str], list[str]]) -> lis
     """
     try:
         if path.suffix == ".jsonl":
-            return [_text(place, row, field) for place, row in json_lines(path)]
+            return [text_of(place, row, field, NAME_IT) for place, row in json_lines(path)]
         return split(read_text(path))
     except ConfigError as error:
         raise ConfigError([f"calibration.path: {problem}" for problem in error.problems]) from error
@@ -72,19 +74,6 @@ def wikitext_rows(text: str) -> list[str]:
 def ptb_rows(text: str) -> list[str]:
     """One sentence a line."""
     return [line.strip() for line in text.split("\n") if line.strip()]
-
-
-def _text(place: str, row: Json, field: str) -> str:
-    text = row.get(field) if isinstance(row, dict) else None
-    if not isinstance(text, str):
-        fields = f"it has {', '.join(row)}" if isinstance(row, dict) else "it is no object"
-        raise ConfigError(
-            [
-                f"{place} has no text in the field {field!r} ({fields}); name the field as "
-                "calibration.field"
-            ]
-        )
-    return text
 
 
 def dataset_rows(dataset: str, path: Path | None, field: str | None) -> list[str]:
@@ -174,9 +163,9 @@ def read_tokens(path: Path, vocab_size: int) -> dict[str, Tensor]:
     Raises ``ConfigError`` that names everything that is wrong with the file.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise ConfigError([f"calibration.path: {path} is not a JSON file: {error}"]) from error
+        data = read_json(path)
+    except ConfigError as error:
+        raise ConfigError([f"calibration.path: {problem}" for problem in error.problems]) from error
     problems: list[str] = []
     tensors = {}
     for key in ("block", "width"):

@@ -1,55 +1,63 @@
-"""Text files and .jsonl files, read with errors that name file and line."""
+""".jsonl files, read with errors that name file and line."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.files import Json
-
-
-def read_text(path: Path) -> str:
-    """The text of a file. Raises ``ConfigError`` where it cannot be read or is not UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError([f"{path} is not UTF-8 text (byte {error.start})"]) from error
-    except OSError as error:
-        raise ConfigError([f"{path} cannot be read: {error.strerror}"]) from error
+from pipeline.given import parse, read_text
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, Json]]:
     """Lines of a .jsonl file that are not blank: the place of each, for messages, and its value.
 
-    Raises ``ConfigError`` as ``read_text`` does, and for a line that is not JSON.
+    Raises ``ConfigError`` as ``pipeline.given.read_text`` does, and for a line that is not JSON.
     """
     for number, line in enumerate(read_text(path).split("\n"), 1):
         place = f"{path}, line {number}"
         if line.strip():
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ConfigError([f"{place} is not JSON: {error}"]) from error
-            yield place, value
+            yield place, parse(line, place)
 
 
-def read_rows(path: Path, fields: Sequence[str], most: int | None) -> list[dict[str, Any]]:
+Check = Callable[[Mapping[str, Json]], str | None]
+"""What is wrong with a row, in words; None where nothing is."""
+
+
+def read_rows(
+    path: Path, fields: Sequence[str], most: int | None, check: Check = lambda _: None
+) -> list[dict[str, Any]]:
     """The first ``most`` rows (None: all) of a .jsonl file, reduced to ``fields``.
 
-    Raises ``ConfigError`` that names the line which is no JSON object or lacks a field, and where
-    there is no row at all.
+    Raises ``ConfigError`` that names the line which is no JSON object, lacks a field or does not
+    pass ``check``, and where there is no row at all.
     """
-    rows = [_row(place, row, fields) for place, row in islice(json_lines(path), most)]
+    rows = [_row(place, row, fields, check) for place, row in islice(json_lines(path), most)]
     if not rows:
         raise ConfigError([f"{path} has no rows"])
     return rows
 
 
-def _row(place: str, row: Json, fields: Sequence[str]) -> dict[str, Any]:
+def text_of(place: str, row: Json, field: str, advice: str = "") -> str:
+    """The text that a row has in a field. Raises ``ConfigError`` where it has none there."""
+    text = row.get(field) if isinstance(row, dict) else None
+    if not isinstance(text, str):
+        raise ConfigError([f"{place} has no text in the field {field!r} ({_keys(row)}){advice}"])
+    return text
+
+
+def _keys(row: Json) -> str:
+    if not isinstance(row, dict):
+        return "it is no object"
+    return f"it has {', '.join(row)}" if row else "it is empty"
+
+
+def _row(place: str, row: Json, fields: Sequence[str], check: Check) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise ConfigError([f"{place} is not a JSON object"])
     if lacking := [field for field in fields if field not in row]:
-        raise ConfigError([f"{place} lacks {', '.join(lacking)} (it has {', '.join(row)})"])
+        raise ConfigError([f"{place} lacks {', '.join(lacking)} ({_keys(row)})"])
+    if problem := check(row):
+        raise ConfigError([f"{place}: {problem}"])
     return {field: row[field] for field in fields}

@@ -7,7 +7,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
+from pipeline.files import content_of
 from pipeline.jobs.status import LIVE, StageStatus, of_runs
 from pipeline.stages import is_main
 
@@ -28,9 +30,8 @@ def table_of(runs: Sequence[Path]) -> tuple[Table, bool]:
     return table, moves
 
 
-def _cells(run: Path, status: StageStatus) -> list[str]:
-    colour = COLOURS.get(status.state)
-    state = f"[{colour}]{status.state}[/{colour}]" if colour else status.state
+def _cells(run: Path, status: StageStatus) -> list[str | Text]:
+    state = Text(status.state, style=COLOURS.get(status.state, ""))
     shown = [status.job_id, status.node, status.restarts]
     cells = ["-" if value is None else str(value) for value in shown]
     progress = f"{steps(run)} steps" if is_main(status.stage) else ""
@@ -39,10 +40,8 @@ def _cells(run: Path, status: StageStatus) -> list[str]:
 
 def steps(run: Path) -> int:
     """Steps that the run has on disk."""
-    try:
-        return len((run / "steps.jsonl").read_bytes().splitlines())
-    except FileNotFoundError:
-        return 0
+    content = content_of(run / "steps.jsonl")
+    return len(content.splitlines()) if content else 0
 
 
 def follow(runs: Sequence[Path], console: Console) -> None:

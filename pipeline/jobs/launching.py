@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pipeline.errors import StageError
 from pipeline.executors import executor_named
+from pipeline.files import mended
 from pipeline.jobs.following import follow
 from pipeline.jobs.status import of_runs, run_state
 from pipeline.jobs.submit import Work, completed, submit, survey
@@ -51,7 +52,7 @@ def run_here(run: Run, console: Console, leader: "Leader | None" = None) -> None
     """Run a run in this process."""
     from pipeline.runs.session import run_all
 
-    run.claim()
+    mended(run.claim, Quiet(console).warning)
     target = run.config.prune.target_ratio
     display = Terminal(console, target) if console.is_terminal else Quiet(console)
     run_all(run, display, console, leader)
@@ -66,21 +67,16 @@ def go_offline(configs: Iterable[Config]) -> None:
                 setattr(module, "HF_HUB_OFFLINE", True)  # noqa: B010 - read whenever it is asked for
 
 
-def screen() -> Console:
-    """Where to print."""
-    return Console(soft_wrap=True)
-
-
 def launch(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) -> None:
     """Submit what is missing, and follow it where ``wait`` says so. ``sweep`` has the runs."""
     from pipeline.runs.session import conclude, needs_conclusion
 
     if sweep:
-        sweep.claim()
+        mended(sweep.claim, Quiet(console).warning)
     executor = executor_named(runs[0].config.cluster.name)
     for warning in executor.warnings(runs[0].store.root):
-        console.print(f"warning: {warning}", markup=False, highlight=False)
-    submissions = submit(runs, lambda text: console.print(text, markup=False, highlight=False))
+        console.print(f"warning: {warning}")
+    submissions = submit(runs, console.print)
     for run in runs:
         if needs_conclusion(run):  # other runs had all of its stages
             conclude(run, Quiet(console))
@@ -91,8 +87,8 @@ def launch(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) ->
             f"{s.stage} {s.state}{f' (job {s.job_id})' if s.job_id and s.state != 'done' else ''}"
             for s in states
         )
-        console.print(f"{run.folder.path}: {shown}", markup=False, highlight=False)
-    console.print(f"{jobs} jobs submitted" if jobs else "nothing to submit", highlight=False)
+        console.print(f"{run.folder.path}: {shown}")
+    console.print(f"{jobs} jobs submitted" if jobs else "nothing to submit")
     name = shlex.quote(str(sweep.folder if sweep else runs[0].folder.path))
     if runs[0].config.wait:
         follow(paths, console)
@@ -104,7 +100,7 @@ def launch(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) ->
         f"next: multipruner status {name}",
         f"      multipruner compare {name}" if sweep else f"      multipruner logs {name} -f",
         f"      multipruner cancel {name}",
-        sep="\n", markup=False, highlight=False,
+        sep="\n",
     )  # fmt: skip
 
 
@@ -112,11 +108,15 @@ def show(runs: Sequence[Run], console: Console) -> None:
     """Print what would run, what is done, what it asks for and costs. Nothing is written."""
     work = completed(survey(runs))
     forecast = Forecast.of(runs)
+    for damage in forecast.damaged.values():
+        Quiet(console).warning(f"{damage}; it will be decided again")
+    for item in work:
+        if item.status.damage:
+            Quiet(console).warning(f"{item.status.damage}; {item.stage.name} will be done again")
     if runs[0].config.plan == "json":
         console.print(
-            json.dumps({"stages": [_entry(item) for item in work], **forecast.to_json()}, indent=1),
-            markup=False, highlight=False,
-        )  # fmt: skip
+            json.dumps({"stages": [_entry(item) for item in work], **forecast.to_json()}, indent=1)
+        )
         return
     table = Table(box=None, header_style="bold")
     for heading in ("run", "stage", "plan", "needs", "asks for"):
@@ -138,7 +138,7 @@ def show(runs: Sequence[Run], console: Console) -> None:
     done = sum(item.status.state == "done" for item in work)
     console.print(
         f"{len(work)} stages: {new} new, {shared} shared, {done} done; nothing was submitted",
-        forecast.in_words(), sep="\n", highlight=False,
+        forecast.in_words(), sep="\n",
     )  # fmt: skip
 
 

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pipeline.data.rows import read_rows
 from pipeline.errors import ConfigError, StageError
+from pipeline.files import is_file
+from pipeline.given import file_problem
 from pipeline.measure.record import TaskScore
+from pipeline.measure.rows import rows_of_lm_eval, rows_of_user
 from pipeline.models.prunable import PrunableModel
 
 if TYPE_CHECKING:
@@ -94,27 +96,83 @@ def missing_data(
 def _file_problems(name: str, path: Path) -> list[str]:
     if name in TASKS:
         return [f"{name}: is a task of lm-eval; give the task of {path} another name"]
-    return [] if path.is_file() else [f"{name}: the file {path} does not exist"]
+    problem = file_problem(path)
+    return [f"{name}: the file {path} {problem}"] if problem else []
 
 
 def _data_problems(name: str, data_dir: Path) -> list[str]:
     files = local_files(name, data_dir)
-    if len(files) == 1:
-        return []
     expected = data_dir / name / f"{TASKS[name].split}.jsonl"
-    if not files:
-        return [f"{name}: the file {expected} does not exist"]
+    if len(files) < 2:  # noqa: PLR2004 - which of two is meant, nobody can tell
+        path = files[0] if files else expected
+        problem = file_problem(path)
+        return [f"{name}: the file {path} {problem}"] if problem else []
     return [
         f"{name}: there are {', '.join(path.name for path in files)} in {expected.parent}; name "
         f"the one to take {expected.name}"
     ]
 
 
+def wrong_rows(
+    names: Sequence[str],
+    data_dir: Path | None,
+    limit: int | None,
+    files: Mapping[str, Path] = NO_FILES,
+) -> list[str]:
+    """What is wrong in the local files that ``missing_data`` finds nothing wrong with, in words.
+
+    Reads the rows that would be measured, and neither lm-eval nor a tokenizer.
+    """
+    problems = []
+    for name in names:
+        try:
+            if name in files:
+                rows_of_user(files[name], limit)
+            elif data_dir is not None:
+                (path,) = local_files(name, data_dir)
+                rows_of_lm_eval(path, name, TASKS[name].fields, limit)
+        except ConfigError as error:
+            problems += [f"{name}: {problem}" for problem in error.problems]
+    return problems
+
+
+def too_long_choices(
+    tokenizer: "PreTrainedTokenizerBase",
+    files: Mapping[str, Path],
+    limit: int | None,
+    context_length: int | None,
+) -> list[str]:
+    """Choices of the user's own tasks that no context has room for, in words."""
+    problems = []
+    for name, path in files.items():
+        for choice in (c for row in rows_of_user(path, limit) for c in row["choices"]):
+            if context_length is None or len(choice.encode()) < context_length:  # a token is a byte
+                continue
+            tokens = len(tokenizer(choice, add_special_tokens=False)["input_ids"])
+            if tokens > context_length:
+                problems.append(
+                    f"{name}: {path} has a choice of {tokens} tokens, and the model's context has "
+                    f"{context_length}"
+                )
+                break
+    return problems
+
+
+def no_first_token(tokenizer: "PreTrainedTokenizerBase") -> str | None:
+    """Why lm-eval could not put a sequence to the model, in words; None where it could."""
+    if tokenizer.eos_token or tokenizer.bos_token:
+        return None
+    return (
+        "the tokenizer names neither a beginning- nor an end-of-sequence token, one of which "
+        "lm-eval puts before a text"
+    )
+
+
 def local_files(name: str, data_dir: Path) -> list[Path]:
     """The file of the whole split, or else those of parts of it."""
     folder, split = data_dir / name, TASKS[name].split
     whole = folder / f"{split}.jsonl"
-    return [whole] if whole.is_file() else sorted(folder.glob(f"{split}_*.jsonl"))
+    return [whole] if is_file(whole) else sorted(folder.glob(f"{split}_*.jsonl"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +248,7 @@ def _task_of_lm_eval(name: str, data_dir: Path | None, limit: int | None) -> "Ta
         rows = partial(_hub_rows, manager.task_index[name].cfg, TASKS[name].split, limit)
     else:
         (path,) = local_files(name, data_dir)
-        rows = partial(_local_rows, path, TASKS[name].fields, limit)
+        rows = partial(_local_rows, path, name, limit)
     # A task takes other settings than its own only as a member of a group.
     group = {"group": "measured", "task": [{"task": name, **_settings_of_data(rows)}]}
     return manager.load(group)["tasks"][name]
@@ -237,34 +295,19 @@ def _hub_rows(settings: Mapping[str, Any], split: str, limit: int | None) -> "Da
     return rows if limit is None else rows.select(range(min(limit, len(rows))))
 
 
-def _local_rows(path: Path, fields: Sequence[str], limit: int | None) -> "Dataset":
+def _local_rows(path: Path, name: str, limit: int | None) -> "Dataset":
     from datasets import Dataset
 
-    return Dataset.from_list(read_rows(path, fields, limit))
+    return Dataset.from_list(rows_of_lm_eval(path, name, TASKS[name].fields, limit))
 
 
 def _own_rows(path: Path, limit: int | None) -> "Dataset":
     from datasets import Dataset
 
-    rows = read_rows(path, ("context", "choices", "label"), limit)
-    for number, row in enumerate(rows, 1):
-        if problem := _choice_problem(**row):
-            raise ConfigError([f"{path}, row {number}: {problem}"])
+    rows = rows_of_user(path, limit)
     return Dataset.from_list(
         [row | {"choices": [_spaced(row["context"], c) for c in row["choices"]]} for row in rows]
     )
-
-
-def _choice_problem(context: object, choices: object, label: object) -> str | None:
-    if not isinstance(context, str):
-        return "context must be text"
-    if not isinstance(choices, list) or len(choices) < 2:  # noqa: PLR2004 - a choice has two sides
-        return "choices must be a list of two or more texts"
-    if not all(isinstance(choice, str) and choice for choice in choices):
-        return "choices must be texts that are not empty"
-    if type(label) is not int or not 0 <= label < len(choices):
-        return f"label must be the place of the right choice, from 0 to {len(choices) - 1}"
-    return None
 
 
 def _spaced(context: str, choice: str) -> str:
@@ -294,12 +337,9 @@ def _language_model(
 @contextmanager
 def _padding_token(tokenizer: "PreTrainedTokenizerBase") -> Iterator[None]:
     """Lend the tokenizer a padding token: lm-eval would give it one for good, even a new one."""
+    if problem := no_first_token(tokenizer):
+        raise StageError(f"tasks cannot be measured: {problem}")
     lent = tokenizer.eos_token or tokenizer.bos_token
-    if lent is None:
-        raise StageError(
-            "tasks cannot be measured: the tokenizer names neither a beginning- nor an "
-            "end-of-sequence token, one of which lm-eval puts before a text"
-        )
     own = tokenizer.pad_token
     tokenizer.pad_token = own or lent
     try:

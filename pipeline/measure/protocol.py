@@ -5,7 +5,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.measure.accuracy import local_files, missing_data
+from pipeline.errors import ConfigError
+from pipeline.measure.accuracy import (
+    local_files,
+    missing_data,
+    no_first_token,
+    too_long_choices,
+    wrong_rows,
+)
 from pipeline.measure.latency import LatencySettings
 from pipeline.measure.text import Text
 from pipeline.models.digests import Digest, tokenizer_digest
@@ -60,6 +67,38 @@ class MeasurementProtocol:
         for text in self.texts:
             problems += [f"{section}.text: {problem}" for problem in text.missing(sources.data_dir)]
         return problems
+
+    def wrong(self, sources: DataSources, section: str) -> list[str]:
+        """What is wrong in local files that are all there, in words that name the key."""
+        rows = wrong_rows(self.tasks, sources.data_dir, self.items, sources.task_files)
+        problems = [f"{section}.tasks: {problem}" for problem in rows]
+        for text in self.texts:
+            if text.file(sources.data_dir):
+                try:
+                    text.rows(sources.data_dir)
+                except ConfigError as error:
+                    problems += [f"{section}.text: {problem}" for problem in error.problems]
+        return problems
+
+    def unfit(self, sources: DataSources, model: ModelSource, section: str) -> list[str]:
+        """What of local texts and tasks does not fit the model, in words that name the key.
+
+        Reads what ``wrong`` finds nothing wrong with. Raises ``ConfigError`` where there is no
+        tokenizer that can be read.
+        """
+        if not self.reads_text:
+            return []
+        tokenizer, problems = model.tokenizer, []
+        for text in self.texts:
+            if text.file(sources.data_dir):
+                rows = text.rows(sources.data_dir)
+                wrong = text.problem(tokenizer, rows, model.vocabulary_size)
+                problems += [f"{section}.text: {text.source}: {wrong}"] if wrong else []
+        own = {name: path for name, path in sources.task_files.items() if name in self.tasks}
+        choices = too_long_choices(tokenizer, own, self.items, model.context_length)
+        first = no_first_token(tokenizer) if self.tasks else None
+        of_tasks = [*([first] if first else []), *choices]
+        return problems + [f"{section}.tasks: {problem}" for problem in of_tasks]
 
     def identity(self, sources: DataSources, model: ModelSource, digest: Digest) -> dict[str, Any]:
         """What decides the numbers: settings; texts, tasks and tokenizer by their content."""

@@ -1,6 +1,7 @@
 """Windows of a held-out text, for ``pipeline.scoring.one_pass.perplexity``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,8 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipeline.data.datasets import HUB_DATASETS, ROW_SEPARATOR, dataset_rows
-from pipeline.data.rows import read_rows, read_text
+from pipeline.data.rows import read_rows
 from pipeline.errors import ConfigError
+from pipeline.files import Json
+from pipeline.given import file_problem, read_text
 from pipeline.scoring.perplexity import Windows
 
 if TYPE_CHECKING:
@@ -79,11 +82,12 @@ class Text:
     def missing(self, data_dir: Path | None) -> list[str]:
         """What keeps ``rows`` from finding it, in words; empty where nothing does."""
         path = self.file(data_dir)
-        if path is None or path.is_file():
+        problem = path and file_problem(path)
+        if not problem:
             return []
         known = self.source in KNOWN
         hint = "" if known else f"; give a .txt or .jsonl file, or {' or '.join(KNOWN)}"
-        return [f"{self.source}: the file {path} does not exist{hint}"]
+        return [f"{self.source}: the file {path} {problem}{hint}"]
 
     def rows(self, data_dir: Path | None) -> list[str]:
         """Its rows: of a known text as the hub has them, from ``data_dir`` or the hub.
@@ -98,8 +102,40 @@ class Text:
         if self.source in KNOWN or path is None:
             return dataset_rows(self.source, path, None)[: KNOWN[self.source].most_rows]
         if path.suffix == ".jsonl":
-            return [str(row["text"]) for row in read_rows(path, ["text"], None)]
+            return [row["text"] for row in read_rows(path, ["text"], None, _text_problem)]
         return [read_text(path)]
+
+    def problem(
+        self, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], vocabulary_size: int
+    ) -> str | None:
+        """What keeps its rows from giving windows of ids that the model has; None if nothing.
+
+        The beginning of a text usually is enough to tell; a long text is not tokenised for it.
+        """
+        if len(tokenizer) <= vocabulary_size:
+            beginning = ROW_SEPARATOR.join(rows)[: self.seqlen * CHARACTERS_OF_A_TOKEN]
+            with suppress(ConfigError):
+                text_windows(tokenizer, [beginning], self.seqlen, self.most_tokens)
+                return None
+        try:
+            windows = text_windows(tokenizer, rows, self.seqlen, self.most_tokens)
+        except ConfigError as error:
+            return str(error)
+        highest = int(windows.ids.max())
+        if highest < vocabulary_size:
+            return None
+        return (
+            f"the tokenizer gives the id {highest}, which is not in the model's vocabulary of "
+            f"{vocabulary_size}: they do not belong together"
+        )
+
+
+CHARACTERS_OF_A_TOKEN = 16
+"""More than the tokens of a usual text have."""
+
+
+def _text_problem(row: Mapping[str, Json]) -> str | None:
+    return None if isinstance(row["text"], str) else "its field 'text' is no text"
 
 
 def text_windows(

@@ -1,17 +1,17 @@
 """Loading weights, and the one model in memory."""
 
 import functools
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from pipeline.errors import StageError
+from pipeline.errors import ConfigError, StageError
+from pipeline.models.checks import one_line, other_head
 from pipeline.models.prunable import PrunableModel
+from pipeline.models.quiet import quiet_transformers
 from pipeline.models.source import ModelSource, fetch
 from pipeline.models.variants import Lineage, Variant, dense_lineage
 from pipeline.pruning.state import PruningState
@@ -37,29 +37,25 @@ def load(
     ``offload`` keeps them; with "disk" CPU memory is free of the blocks after that. On a CPU "cpu"
     changes nothing. Raises ``StageError`` where it cannot be loaded.
     """
-    from transformers import AutoModelForCausalLM
-
     fetch(source)
     try:
-        with _quiet_transformers():
-            model, info = AutoModelForCausalLM.from_pretrained(
-                source.folder,
-                dtype=DTYPES[dtype],
-                attn_implementation=attn_implementation,
-                use_safetensors=None if source.gguf_file else True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **source.keywords,
+        with _without_gguf_bar():
+            model, problems = _read(
+                source, dtype=DTYPES[dtype], attn_implementation=attn_implementation
             )
-        _check_loaded(source, info)
+        _demand_none(source, problems)
         return _placed(model, device, offload)
     except torch.OutOfMemoryError as error:
         raise StageError(
             f"the model does not fit on {device} in {dtype}; use model.dtype=bfloat16 or float16, "
             "model.offload=cpu, a larger device, or model.device=cpu"
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise StageError(f"the model in {source.folder} cannot be loaded: {error}") from error
+    except StageError:
+        raise
+    except Exception as error:  # as below
+        raise StageError(
+            f"the model in {source.folder} cannot be loaded: {one_line(error)}"
+        ) from error
 
 
 def _placed(model: "PreTrainedModel", device: str, offload: Offload) -> PrunableModel:
@@ -70,8 +66,47 @@ def _placed(model: "PreTrainedModel", device: str, offload: Offload) -> Prunable
     return prunable
 
 
-def _check_loaded(source: ModelSource, info: Mapping[str, Any]) -> None:
-    """Raise ``StageError`` for weights that the files lack: transformers makes up random ones."""
+def incomplete(source: ModelSource) -> list[str]:
+    """What keeps the weights in a local folder from being the model that its configuration says.
+
+    Reads the headers of the files, as loading does, and no weights. Raises ``ConfigError`` where
+    the model could not be loaded.
+    """
+    if source.gguf_file or source.hub_commit:
+        return []
+    try:
+        model, problems = _read(source, device_map="meta")
+        tied = model._tied_weights_keys if source.ties_embeddings else None
+        if not problems and tied and (name := other_head(source.folder, tied)):
+            problems = [
+                f"its configuration says tie_word_embeddings, and {name} in its files is another "
+                "than the embeddings: set it to false, or leave that weight out of the files"
+            ]
+    except Exception as error:  # whatever a wrong value leads transformers to
+        raise ConfigError(
+            [f"model.path: the model in {source.folder} cannot be loaded: {one_line(error)}"]
+        ) from error
+    return [f"model.path: {_not_whole(source, problems)}"] if problems else []
+
+
+def _read(source: ModelSource, **how: Any) -> tuple["PreTrainedModel", list[str]]:
+    """The model as transformers loads it, and what of it the files lack: that is random."""
+    from transformers import AutoModelForCausalLM
+
+    with quiet_transformers():
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source.folder,
+            use_safetensors=None if source.gguf_file else True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **how,
+            **source.keywords,
+        )
+    return model, list(_lacking(info))
+
+
+def _lacking(info: Mapping[str, Any]) -> Iterator[str]:
+    """What transformers would make up or leave out, in words."""
     wrong = {
         "are missing from its files": sorted(info["missing_keys"]),
         "have another shape than its configuration says": sorted(
@@ -79,13 +114,19 @@ def _check_loaded(source: ModelSource, info: Mapping[str, Any]) -> None:
         ),
         "are in its files and not in its architecture": sorted(info["unexpected_keys"]),
     }
-    problems = [
-        f"{len(names)} weights {problem}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"  # noqa: PLR2004
-        for problem, names in wrong.items()
-        if names
-    ]
+    for problem, names in wrong.items():
+        if names:
+            shown = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"  # noqa: PLR2004
+            yield f"{len(names)} weights {problem}: {shown}"
+
+
+def _demand_none(source: ModelSource, problems: Sequence[str]) -> None:
     if problems:
-        raise StageError(f"the model in {source.folder} is not whole: {'; '.join(problems)}")
+        raise StageError(_not_whole(source, problems))
+
+
+def _not_whole(source: ModelSource, problems: Sequence[str]) -> str:
+    return f"the model in {source.folder} is not whole: {'; '.join(problems)}"
 
 
 def resolve_device(device: str) -> str:
@@ -151,23 +192,13 @@ class LiveModel:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Without transformers' own progress bars and its notes on GGUF: ours say what goes on."""
+def _without_gguf_bar() -> Iterator[None]:
+    """Without transformers' progress bar of GGUF, which has no switch: ours says what goes on."""
     from transformers import modeling_gguf_pytorch_utils
-    from transformers.utils import logging as transformers_logging
 
-    gguf_bar = modeling_gguf_pytorch_utils.tqdm
-    modeling_gguf_pytorch_utils.tqdm = functools.partial(gguf_bar, disable=True)
-    bars = transformers_logging.is_progress_bar_enabled()
-    level = transformers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity(logging.ERROR)
+    bar = modeling_gguf_pytorch_utils.tqdm
+    modeling_gguf_pytorch_utils.tqdm = functools.partial(bar, disable=True)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        modeling_gguf_pytorch_utils.tqdm = gguf_bar
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
+        modeling_gguf_pytorch_utils.tqdm = bar

@@ -1,16 +1,19 @@
 """Where a model's files are, and whether they are what they say. Reads no weights."""
 
 import importlib.metadata
-import json
+import re
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError
-from pipeline.files import is_file, is_folder
+from pipeline.files import is_file
+from pipeline.given import file_problem, folder_problem, read_object
+from pipeline.models.checks import check_config, check_folder, one_line
 from pipeline.models.families import family_of
 from pipeline.models.families.base import Family, LayerDescription
+from pipeline.models.quiet import quiet_transformers
 from pipeline.pruning.shape import ModelShape
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 PACKAGE_SCHEME = "pypi:"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 HUB_METADATA = ("*.json", "tokenizer*", "*.txt", "*.jinja")
 
 
@@ -32,7 +36,6 @@ class ModelSource:
     gguf_file: str | None
     hub_commit: str | None
     """``repository@commit`` of a hub model, whose weights may still have to be downloaded."""
-    trust_remote_code: bool
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), tuple(getattr(self, field.name) for field in fields(self))
@@ -60,11 +63,12 @@ class ModelSource:
 
         try:
             if not self.gguf_file:
-                make_known(_read_object(self.config_file)["model_type"])
-            return AutoConfig.from_pretrained(self.folder, **self.keywords)
+                make_known(read_object(self.config_file)["model_type"])
+            with quiet_transformers():
+                return AutoConfig.from_pretrained(self.folder, **self.keywords)
         except Exception as error:  # transformers raises whatever a wrong value leads to
             raise ConfigError(
-                [f"model.path: {self.config_file} is no readable configuration: {_line(error)}"]
+                [f"model.path: {self.config_file} is no readable configuration: {one_line(error)}"]
             ) from error
 
     @property
@@ -74,9 +78,9 @@ class ModelSource:
 
     @property
     def keywords(self) -> dict[str, Any]:
-        """What every ``from_pretrained`` of this model takes."""
+        """What every ``from_pretrained`` of this model takes. Code of its own never runs."""
         gguf = {"gguf_file": self.gguf_file} if self.gguf_file else {}
-        return {**gguf, "trust_remote_code": self.trust_remote_code}
+        return {**gguf, "trust_remote_code": False}
 
     @property
     def weight_files(self) -> list[Path]:
@@ -123,12 +127,13 @@ class ModelSource:
         from pipeline.models.prunable import shape_from_config
 
         try:
-            return shape_from_config(self.config)
+            with quiet_transformers():
+                return shape_from_config(self.config)
         except ConfigError:
             raise
         except Exception as error:  # as above: whatever a wrong value leads to
             raise ConfigError(
-                [f"model.path: no model can be made as {self.config_file} says: {_line(error)}"]
+                [f"model.path: no model can be made as {self.config_file} says: {one_line(error)}"]
             ) from error
 
     @property
@@ -141,16 +146,22 @@ class ModelSource:
         """Most tokens that a sequence may have; None where the configuration does not say."""
         return self.family.context_length(self.config)
 
+    @property
+    def ties_embeddings(self) -> bool:
+        """Whether the head is the embeddings, as the configuration says."""
+        return bool(getattr(self.family.text(self.config), "tie_word_embeddings", False))
+
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The tokenizer. Raises ``ConfigError`` where there is none that can be read."""
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder, **self.keywords)
-        except (OSError, ValueError, KeyError) as error:
+            with quiet_transformers():
+                tokenizer = AutoTokenizer.from_pretrained(self.folder, **self.keywords)
+        except Exception as error:  # as above
             raise ConfigError(
-                [f"model.path: the tokenizer in {self.folder} cannot be read: {_line(error)}"]
+                [f"model.path: the tokenizer in {self.folder} cannot be read: {one_line(error)}"]
             ) from error
         if (
             self.gguf_file
@@ -160,9 +171,7 @@ class ModelSource:
         return tokenizer
 
 
-def locate(
-    path: str, gguf_file: str | None, revision: str | None, trust_remote_code: bool
-) -> ModelSource:
+def locate(path: str, gguf_file: str | None, revision: str | None) -> ModelSource:
     """Find a model's files and check them: a folder, ``pypi:package==version``, or a hub id.
 
     Of a hub model only configuration and tokenizer are downloaded here. Raises ``ConfigError``.
@@ -170,7 +179,7 @@ def locate(
     commit = None
     if path.startswith(PACKAGE_SCHEME):
         folder = _package_folder(path.removeprefix(PACKAGE_SCHEME), gguf_file)
-    elif is_folder(path):
+    elif not (problem := folder_problem(path)):
         folder = Path(path)
     elif is_file(path):
         raise ConfigError(
@@ -179,15 +188,20 @@ def locate(
                 "model.gguf_file"
             ]
         )
-    elif path.count("/") == 1 and not path.startswith(("/", ".", "~")):
+    elif problem == "does not exist" and HUB_ID.fullmatch(path):
         folder, commit = _hub_snapshot(path, revision)
     else:
-        raise ConfigError([f"model.path: the folder {path} does not exist"])
+        raise ConfigError([f"model.path: the folder {path} {problem}"])
     if revision is not None and commit is None:
         raise ConfigError(["model.revision: only a hub model has revisions; leave it out"])
-    source = ModelSource(folder, gguf_file, commit, trust_remote_code)
-    _check_files(source)
-    family_of(source.config.model_type)
+    source = ModelSource(folder, gguf_file, commit)
+    if gguf_file:
+        _check_gguf(folder / gguf_file)
+    else:
+        check_folder(folder, has_weights=commit is None)
+    family = family_of(source.config.model_type)
+    if problems := check_config(source.config, family):
+        raise ConfigError([f"model.path: {source.config_file}: {problem}" for problem in problems])
     return source
 
 
@@ -213,7 +227,7 @@ def _download(repository: str, revision: str | None, patterns: list[str]) -> Pat
         raise ConfigError(
             [
                 f"model.path: {repository} is no folder here, and the hub does not give it: "
-                f"{_line(error)}. "
+                f"{one_line(error)}. "
                 "Check the name; a gated model needs HF_TOKEN; without internet give a local folder"
             ]
         ) from error
@@ -221,6 +235,13 @@ def _download(repository: str, revision: str | None, patterns: list[str]) -> Pat
 
 def _package_folder(requirement: str, gguf_file: str | None) -> Path:
     name, _, version = requirement.partition("==")
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise ConfigError(
+            [
+                f"model.path: {PACKAGE_SCHEME}{requirement} names no Python package; allowed is "
+                f"{PACKAGE_SCHEME}PACKAGE==VERSION"
+            ]
+        )
     how = f"install it with: pip install --no-deps {requirement}"
     try:
         distribution = importlib.metadata.distribution(name)
@@ -244,67 +265,12 @@ def _package_folder(requirement: str, gguf_file: str | None) -> Path:
     return candidates[0].parent
 
 
-def _check_files(source: ModelSource) -> None:
-    """Each file is there and opens as what its name says."""
-    if source.gguf_file:
-        _check_gguf(source.folder / source.gguf_file)
-        return
-    if not is_file(source.folder / "config.json"):
-        raise ConfigError(
-            [
-                f"model.path: {source.folder} has no config.json; a GGUF file is named by "
-                "model.gguf_file"
-            ]
-        )
-    config = _read_object(source.folder / "config.json")
-    if not isinstance(config.get("model_type"), str):
-        raise ConfigError([f"model.path: {source.folder / 'config.json'} names no model_type"])
-    family_of(config["model_type"])  # before transformers, which knows other ones
-    if not source.hub_commit:
-        _check_safetensors(source)
-
-
 def _check_gguf(path: Path) -> None:
-    if not is_file(path):
-        raise ConfigError([f"model.gguf_file: {path} does not exist"])
+    if problem := file_problem(path):
+        raise ConfigError([f"model.gguf_file: {path} {problem}"])
     with path.open("rb") as stream:
         if stream.read(4) != b"GGUF":
             raise ConfigError([f"model.gguf_file: {path} is not a GGUF file"])
-
-
-def _check_safetensors(source: ModelSource) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    if not source.weight_files:
-        raise ConfigError(
-            [
-                f"model.path: {source.folder} has no *.safetensors file; weights are loaded from "
-                "safetensors or GGUF only"
-            ]
-        )
-    for path in source.weight_files:
-        try:
-            with safe_open(path, "pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise ConfigError(
-                [f"model.path: {path} is not a whole safetensors file: {_line(error)}"]
-            ) from error
-    index = source.folder / "model.safetensors.index.json"
-    if is_file(index):
-        listed = set(_read_object(index).get("weight_map", {}).values())
-        if lacking := sorted(listed - {path.name for path in source.weight_files}):
-            raise ConfigError([f"model.path: {source.folder} lacks {', '.join(lacking)}"])
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise ConfigError([f"model.path: {path} is not a JSON file: {_line(error)}"]) from error
-    if not isinstance(data, dict):
-        raise ConfigError([f"model.path: {path} is not a JSON object"])
-    return data
 
 
 def _gguf_field(path: Path, key: str) -> Any:
@@ -321,8 +287,3 @@ def _split_digits(tokenizer: Any) -> None:
     backend = tokenizer.backend_tokenizer
     digits = pre_tokenizers.Digits(individual_digits=True)
     backend.pre_tokenizer = pre_tokenizers.Sequence([digits, backend.pre_tokenizer])
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

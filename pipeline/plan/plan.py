@@ -40,7 +40,7 @@ class Plan:
 
 def source_of(model: ModelConfig) -> ModelSource:
     """Find a model. Raises ``ConfigError``."""
-    return locate(model.path, model.gguf_file, model.revision, model.trust_remote_code)
+    return locate(model.path, model.gguf_file, model.revision)
 
 
 def planning_of(config: Config, source: ModelSource, store: Store) -> Planning:

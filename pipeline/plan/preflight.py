@@ -4,13 +4,16 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 from pipeline.errors import ConfigError
 from pipeline.executors import executor_named
-from pipeline.files import is_file, is_folder, read_json
+from pipeline.files import is_folder
+from pipeline.given import file_problem, folder_problem, read_object, why_unwritable
 from pipeline.methods import method_of
+from pipeline.models.loading import incomplete
 from pipeline.models.source import ModelSource
 from pipeline.plan.plan import source_of
 from pipeline.plan.prefetching import missing as not_in_cache
@@ -22,6 +25,9 @@ from pipeline.stages.probe import ProbeConfig, probe_protocol
 from pipeline.stages.shared.calibration import prepare, require_tokenizer
 from pipeline.stages.shared.phases import needs_windows
 from pipeline.store.folders import RUNS
+
+if TYPE_CHECKING:
+    from pipeline.measure.protocol import MeasurementProtocol
 
 
 def check(config: Config) -> ModelSource:
@@ -43,33 +49,36 @@ class Preflight:
         """Find the model and check the configuration. Raises ``ConfigError`` with all problems."""
         is_pruned = prunes(config)
         reads_text = is_pruned and needs_windows(config)
+        measured = (config.of(ProbeConfig), config.of(EvaluateConfig))
+        measured_problems = self._once("measured", lambda: _measured_files(config), *measured)
         problems = [
             *_collected(lambda: _folders(config)),
             *_collected(lambda: executor_named(config.cluster.name).problems(config)),
-            *self._once(
-                "measured",
-                lambda: _measured_files(config),
-                config.of(ProbeConfig),
-                config.of(EvaluateConfig),
-            ),
+            *measured_problems,
         ]
         file_problems = _calibration_file(config) if reads_text else []
         problems += file_problems
         problems += _collected(lambda: self._find(config.model))
         if source := self._sources.get(config.model.model_dump_json()):
             read = (config.model, config.of(CalibrationConfig))
+            weights_problems = self._once("weights", lambda: incomplete(source), config.model)
+            problems += weights_problems
             problems += _collected(lambda: _measurements(config, source))
+            if source.tokenizer_files and not measured_problems:
+                problems += self._once(
+                    "unfit", lambda: _unfit(config, source), config.model, *measured
+                )
             if config.cluster.is_offline:
                 problems += self._once(
-                    "cache", lambda: not_in_cache(config, source),
-                    *read, config.of(ProbeConfig), config.of(EvaluateConfig),
-                )  # fmt: skip
-            about_model = _method if is_pruned else _pruning_config
-            problems += _collected(lambda: about_model(config, source))
+                    "cache", lambda: not_in_cache(config, source), *read, *measured
+                )
+            if not weights_problems:  # else its shape is not known
+                about_model = _method if is_pruned else _pruning_config
+                problems += _collected(lambda: about_model(config, source))
             if reads_text and not file_problems:
                 problems += self._once("windows", lambda: _windows(config, source), *read)
         if problems or source is None:
-            raise ConfigError(problems)
+            raise ConfigError(list(dict.fromkeys(problems)))
         return source
 
     def _find(self, model: ModelConfig) -> list[str]:
@@ -96,6 +105,7 @@ def _collected(part: Callable[[], list[str]]) -> list[str]:
 
 def _folders(config: Config) -> list[str]:
     problems = []
+    model = config.model.path
     for key, value in (
         ("store.dir", config.store.dir),
         ("run.dir", config.run.dir or str(RUNS)),
@@ -103,17 +113,19 @@ def _folders(config: Config) -> list[str]:
         folder = Path(value).absolute()
         if not executor_named(config.cluster.name).is_here:
             problems += _open_to_all(key, folder)
-        try:
-            while not folder.exists():
-                folder = folder.parent
-        except OSError as error:
-            problems.append(f"{key}: {value} cannot be made: {error.strerror}")
-            continue
-        if not folder.is_dir():
-            problems.append(f"{key}: {value} cannot be made: {folder} is a file")
-        elif not os.access(folder, os.W_OK | os.X_OK):
-            problems.append(f"{key}: {value} cannot be written: no permission in {folder}")
+        if problem := why_unwritable(folder):
+            problems.append(f"{key}: {value} {problem}")
+        elif is_folder(model) and _is_inside(folder, model):
+            problems.append(
+                f"{key}: {value} is inside the model's folder {model}; choose a folder elsewhere, "
+                "so that the model stays as it is"
+            )
     return problems
+
+
+def _is_inside(folder: Path, other: str) -> bool:
+    real = os.path.realpath(other)
+    return os.path.commonpath([real, os.path.realpath(folder)]) == real
 
 
 def _open_to_all(key: str, folder: Path) -> list[str]:
@@ -128,23 +140,37 @@ def _open_to_all(key: str, folder: Path) -> list[str]:
 
 def _calibration_file(config: Config) -> list[str]:
     path = config.of(CalibrationConfig).path
-    if path is None or is_file(path):
-        return []
-    what = "is a folder, not a file" if is_folder(path) else "does not exist"
-    return [f"calibration.path: {path} {what}"]
+    problem = file_problem(path) if path is not None else None
+    return [f"calibration.path: {path} {problem}"] if problem else []
 
 
 def _measured_files(config: Config) -> list[str]:
     """Every local file that probe and evaluate read is there, and every task is known."""
     evaluate, sources = config.of(EvaluateConfig), data_sources(config)
-    problems = evaluation_protocol(config).missing(sources, "evaluate")
-    if config.of(ProbeConfig).every:
-        problems += probe_protocol(config).missing(sources, "probe")
+    if evaluate.data_dir and (problem := folder_problem(evaluate.data_dir)):
+        return [f"evaluate.data_dir: {evaluate.data_dir} {problem}"]
+    problems = []
+    for section, protocol in _protocols(config).items():
+        problems += protocol.missing(sources, section) or protocol.wrong(sources, section)
     given = evaluate.pruning_config
-    if given is not None and not is_file(given):
-        problems.append(f"evaluate.pruning_config: {given} does not exist")
+    if given is not None and (problem := file_problem(given)):
+        problems.append(f"evaluate.pruning_config: {given} {problem}")
     if given is not None and not evaluate.enabled:
         problems.append("evaluate.pruning_config: nothing is evaluated; add evaluate=commonsense")
+    return problems
+
+
+def _protocols(config: Config) -> "dict[str, MeasurementProtocol]":
+    """What is measured, by the section that says so."""
+    protocols = {"evaluate": evaluation_protocol(config)}
+    return protocols | ({"probe": probe_protocol(config)} if config.of(ProbeConfig).every else {})
+
+
+def _unfit(config: Config, source: ModelSource) -> list[str]:
+    """Local texts give the windows asked for, and tasks can be put to the model."""
+    sources, problems = data_sources(config), []
+    for section, protocol in _protocols(config).items():
+        problems += protocol.unfit(sources, source, section)
     return problems
 
 
@@ -177,13 +203,15 @@ def _measurements(config: Config, source: ModelSource) -> list[str]:
 
 
 def _pruning_config(config: Config, source: ModelSource) -> list[str]:
-    path = Path(config.of(EvaluateConfig).pruning_config or "")
-    if is_file(path):
-        try:
-            given = read_json(path)
-        except ValueError as error:
-            return [f"evaluate.pruning_config: {path} is not a JSON file: {error}"]
-        PruningState.from_pruning_config(source.shape, given)
+    path = config.of(EvaluateConfig).pruning_config or ""
+    if file_problem(path):
+        return []  # told already
+    shape = source.shape
+    try:
+        PruningState.from_pruning_config(shape, read_object(path))
+    except ConfigError as error:
+        named = [p if p.startswith(path) else f"{path}: {p}" for p in error.problems]
+        return [f"evaluate.pruning_config: {problem}" for problem in named]
     return []
 
 

@@ -13,12 +13,12 @@ from rich.console import Console
 from pipeline import files
 from pipeline.config.compose import Combination, from_composed
 from pipeline.errors import ConfigError, LeaseLostError, PipelineError, StageError
-from pipeline.files import Json, encode
+from pipeline.files import Json, encode, mended
 from pipeline.plan.plan import Plan, plan, planning_of
 from pipeline.plan.preflight import Preflight
 from pipeline.plan.run import Run, settled
 from pipeline.pruning.phases import Phase
-from pipeline.settings.core import Config, SweepConfig
+from pipeline.settings.core import Config
 from pipeline.stages.probe import probe_recipe
 from pipeline.stages.prune import decisions_recipe
 from pipeline.stages.shared.phases import phases_of
@@ -100,7 +100,10 @@ class Sweep:
         preflight = Preflight()
         sources = _all([partial(preflight.check, config) for config in configs], overrides)
         name = configs[0].sweep.name or _name(overrides, sources[0].name)
-        named = [config.model_copy(update={"sweep": SweepConfig(name=name)}) for config in configs]
+        named = [
+            config.model_copy(update={"sweep": config.sweep.model_copy(update={"name": name})})
+            for config in configs
+        ]
         store = Store(configs[0].store_dir)
         alone = [
             plan(planning_of(settled(config, source), source, store))
@@ -153,7 +156,7 @@ def run_here(sweep: Sweep, run_one: Callable[[Run], None], console: Console) -> 
 
     Raises ``StageError`` at the end where one failed.
     """
-    sweep.claim()
+    mended(sweep.claim, lambda text: console.print(f"warning: {text}", markup=False))
     errors: dict[Path, str] = {}
     given = [sweep.overrides[run.folder.path] for run in sweep.runs]
     for number, (run, label) in enumerate(zip(sweep.runs, labels(given), strict=True), 1):
@@ -164,7 +167,7 @@ def run_here(sweep: Sweep, run_one: Callable[[Run], None], console: Console) -> 
             raise
         except PipelineError as error:
             errors[run.folder.path] = str(error)
-            console.print(f"error: {error}", markup=False, highlight=False)
+            console.print(f"error: {error}")
         except Exception as error:  # noqa: BLE001 - a defect in one run is no reason to lose others
             errors[run.folder.path] = f"{type(error).__name__}: {error}"
             traceback.print_exc()
@@ -175,7 +178,7 @@ def run_here(sweep: Sweep, run_one: Callable[[Run], None], console: Console) -> 
         f"{summary['done']} of {len(sweep.runs)} runs done, "
         f"{summary['candidates_scored']:,} candidates scored: {sweep.folder / 'summary.json'}",
         f"next: multipruner compare {sweep.folder}",
-        sep="\n", markup=False, highlight=False,
+        sep="\n",
     )  # fmt: skip
     if errors:
         raise StageError(

@@ -172,8 +172,13 @@ def _read_indices(
     return tuple(value)
 
 
+MOST_DIGITS = 6
+"""Of a layer's number."""
+
+
 def _is_index(key: Any) -> bool:
-    return str(key).isdecimal() and str(int(key)) == str(key)
+    text = str(key)
+    return len(text) <= MOST_DIGITS and text.isdecimal() and str(int(text)) == text
 
 
 def _read_widths(

@@ -1,6 +1,5 @@
 """The dense model beside the pruned one, in a terminal."""
 
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -12,7 +11,7 @@ CHANGE_STYLES = {True: "cyan", False: "yellow", None: ""}
 
 def dense_and_pruned_table(report: RunReport) -> Table:
     """Dense, pruned and the change, for everything that was measured."""
-    table = Table(title=escape(report.name), title_justify="left")
+    table = Table(title=Text(report.name), title_justify="left")
     table.add_column(Text(report.model_name), overflow="fold")
     for heading in ("dense", "pruned", "change"):
         table.add_column(heading, justify="right", no_wrap=True)

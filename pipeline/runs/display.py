@@ -5,6 +5,7 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from pipeline.pruning.records import StepRecord
 from pipeline.stages import is_main
@@ -45,7 +46,7 @@ class Quiet:
     def note(self, text: str) -> None: ...  # noqa: D102
 
     def warning(self, text: str) -> None:  # noqa: D102
-        self.console.print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True)
+        self.console.print(f"warning: {text}", soft_wrap=True)
 
 
 class JobLog:
@@ -96,7 +97,7 @@ class Terminal(Quiet):
         self.last_gain = 0.0
         self.noted: str | None = None
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
@@ -115,12 +116,12 @@ class Terminal(Quiet):
     def stage_ended(self, name: str, status: str, seconds: float) -> None:  # noqa: D102
         self.bar.stop()
         took = f" in {seconds:.0f} s" if status == "new" else ""
-        self.console.print(f"[bold]{name}[/bold] {status}{took}")
+        self.console.print(Text.assemble((name, "bold"), f" {status}{took}"))
 
     def step(self, step: StepRecord, computed: bool) -> None:  # noqa: D102
         self.last_gain, self.ratio = step.ratio_percent - self.ratio, step.ratio_percent
         self.bar.update(self.task, completed=min(self.ratio, self.target_ratio))
-        self.console.print(step_line(step) + ("" if computed else "  (found)"), highlight=False)
+        self.console.print(step_line(step) + ("" if computed else "  (found)"))
 
     def scored(self, share: float) -> None:  # noqa: D102
         self.bar.advance(self.task, share * self.last_gain)
@@ -128,7 +129,7 @@ class Terminal(Quiet):
     def note(self, text: str) -> None:  # noqa: D102
         if text != self.noted:
             self.noted = text
-            self.console.print(text, markup=False)
+            self.console.print(text)
 
 
 def step_line(step: StepRecord) -> str:

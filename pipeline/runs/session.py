@@ -8,6 +8,7 @@ from rich.console import Console
 
 from pipeline.distributed.ranks import Leader
 from pipeline.errors import LeaseLostError
+from pipeline.files import mended
 from pipeline.plan.run import Run
 from pipeline.report.data import RunReport
 from pipeline.report.output import write_report
@@ -50,9 +51,9 @@ def run_all(run: Run, display: Display, console: Console, leader: Leader | None 
     summary, report = _until_whole(run, display, attempt)
     console.print(dense_and_pruned_table(report))
     for name in ("", PICTURE, PAGE):
-        console.print(f"{'see' if name else 'done'}: {folder.path / name}", highlight=False)
+        console.print(f"{'see' if name else 'done'}: {folder.path / name}")
     for _, exported in planned_exports(run):
-        console.print(f"model: {exported}", highlight=False)
+        console.print(f"model: {exported}")
     return summary
 
 
@@ -75,6 +76,7 @@ def run_part(
         work = computed
         on_work(computed)
 
+    mended(run.folder.check_files, display.warning)
     tells_steps = any(run.plan.by_name[name].stage.tells_steps for name in only)
 
     def attempt() -> bool:
@@ -98,6 +100,7 @@ def conclude(
 
     ``before`` and ``only`` are what this process has computed of it, and which stages.
     """
+    mended(run.folder.check_files, display.warning)
 
     def attempt() -> None:
         with _tracking(run, only or run.plan.by_name, display) as tracker:

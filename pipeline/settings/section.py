@@ -1,10 +1,11 @@
 """The base of every section of the configuration."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pipeline.files import Json
 
@@ -57,3 +58,24 @@ class Section(BaseModel):
 
 
 S = TypeVar("S", bound=Section)
+
+
+def matching(pattern: str, allowed: str) -> AfterValidator:
+    """For text that has to match a pattern; ``allowed`` says in words what does."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"allowed is {allowed}")
+        return text
+
+    return AfterValidator(check)
+
+
+SomeText = Annotated[str, Field(min_length=1)]
+"""Text where an empty one would mean nothing; null leaves it out."""
+LIKE_A_FOLDER = matching(
+    "[A-Za-z0-9][A-Za-z0-9._-]*", "letters, digits, '.', '_' and '-', a letter or digit first"
+)
+"""For names that folders, files or columns are called by."""
+Name = Annotated[str, Field(max_length=120), LIKE_A_FOLDER]
+"""The name of a folder."""

@@ -9,7 +9,7 @@ from pydantic import Field
 from pipeline.files import Json
 from pipeline.models.digests import tokenizer_digest
 from pipeline.settings.core import Config
-from pipeline.settings.section import Section
+from pipeline.settings.section import Section, SomeText
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
 from pipeline.stages.evaluate import prunes
 from pipeline.stages.shared.phases import needs_windows
@@ -25,9 +25,9 @@ class CalibrationConfig(Section):
 
     dataset: Literal["alpaca", "wikitext2", "c4", "ptb", "text", "tokens"]
     """A dataset as the reference draws it, a text file of your own, or ready token ids."""
-    path: str | None = None
+    path: SomeText | None = None
     """Local file: required for ptb, text and tokens, else taken instead of the hub."""
-    field: str | None = None
+    field: SomeText | None = None
     """Field of a .jsonl file that holds the text; null takes the dataset's own, or "text"."""
     block_samples: int = Field(256, ge=1)
     """Rows drawn for block pruning."""
@@ -75,4 +75,13 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     return write(out_dir, windows, eos_id)
 
 
-STAGE = Stage("calibrate", 0, recipe, run, section=CalibrationConfig)
+def check(folder: Path, result: Json) -> None:
+    """The windows are those of the result."""
+    from pipeline.stages.shared.calibration import Calibration
+
+    hashes = Calibration.read(folder).hashes
+    if hashes != {kind: result[kind]["sha256"] for kind in hashes}:
+        raise ValueError(hashes)
+
+
+STAGE = Stage("calibrate", 0, recipe, run, section=CalibrationConfig, check=check)

@@ -9,13 +9,13 @@ from pipeline.files import Json, encode, read_json, replace
 from pipeline.measure.record import Record, tasks_protocol
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
-from pipeline.settings.section import Execution, Section
+from pipeline.settings.section import LIKE_A_FOLDER, Execution, Section, SomeText
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
 
 if TYPE_CHECKING:
     from pipeline.measure.protocol import DataSources, MeasurementProtocol
 
-TextName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+TextName = Annotated[str, Field(max_length=64), LIKE_A_FOLDER]
 
 
 class EvaluateConfig(Section):
@@ -27,22 +27,22 @@ class EvaluateConfig(Section):
     """lm-eval tasks; accuracy is averaged over them, acc_norm where a task reports it."""
     limit: int | None = Field(None, ge=1)
     """Items of each task at most; null takes all."""
-    data_dir: str | None = None
+    data_dir: SomeText | None = None
     """Folder of local copies, TASK/SPLIT.jsonl; null takes the hub's."""
-    task_files: dict[str, str] = Field(default_factory=dict)
+    task_files: dict[str, SomeText] = Field(default_factory=dict)
     """Multiple-choice tasks of your own: .jsonl files of {"context", "choices", "label"}."""
     batch_size: Execution[int] = Field(16, ge=1)
     """Sequences that lm-eval scores together."""
-    texts: dict[TextName, str] = Field(default_factory=dict)
+    texts: dict[TextName, SomeText] = Field(default_factory=dict)
     """Texts for perplexity, each by a name of yours: a file, wikitext2 or c4; e.g.
     {wikitext2: wikitext2, mine: notes.txt}."""
-    text: str | None = None
+    text: SomeText | None = None
     """One text in the place of those in texts, in short: a file, wikitext2 or c4."""
     text_tokens: int | None = Field(None, ge=2)
     """Tokens of each text at most; null takes all."""
     seqlen: int = Field(2048, ge=2)
     """Tokens in a window of them."""
-    pruning_config: str | None = None
+    pruning_config: SomeText | None = None
     """Evaluate this pruning_config.json instead of pruning."""
 
     @property

@@ -337,3 +337,37 @@ def test_every_known_key_is_in_a_file_of_conf() -> None:
     assert keys(OmegaConf.to_container(raw("evaluate=none", "cluster=slurm"))) == {
         key for key in known_keys() if not key.startswith("cluster.stages.")
     }
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("plan=1",), "plan: 1 is wrong; allowed is true, false or json"),
+        (
+            ("cluster=slurm", "cluster.constraint='a\nb'"),
+            "cluster.constraint: 'a\\nb' is wrong; allowed is text in one line, without control "
+            "characters",
+        ),
+        (
+            ("cluster=slurm", "+cluster.parameters={nice: [1]}"),
+            "cluster.parameters.nice: [1] is wrong; allowed is text or a whole number or a number "
+            "or true or false",
+        ),
+        (
+            ("run.name=a/b",),
+            "run.name: 'a/b' is wrong; allowed is letters, digits, '.', '_' and '-', a letter or "
+            "digit first",
+        ),
+        (("run.dir=''",), "run.dir: '' is wrong; allowed is text that is not empty"),
+    ],
+)
+def test_a_wrong_value_has_one_message_in_the_words_of_its_own_key(
+    overrides: tuple[str, ...], said: str
+) -> None:
+    assert refused(*overrides) == [said]
+
+
+@pytest.mark.parametrize("value", ["a\0b", "a\udcffb"])
+def test_what_no_path_or_page_can_hold_is_no_text(value: str) -> None:
+    (said,) = refused(f"run.dir='{value}'")
+    assert said == f"run.dir: {value!r} is no text: it holds a NUL or bytes that are not UTF-8"

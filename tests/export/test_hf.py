@@ -172,7 +172,7 @@ def test_what_was_exported_can_be_pruned_and_exported_again(
     folder = exported(packed(name, 4), tmp_path / "first")
     if not packed(name, 4).is_uniform:
         (folder / modelling.FILE).write_text("raise AssertionError('was run')")
-    source = locate(str(folder), None, None, False)
+    source = locate(str(folder), None, None)
     model = load(source, "float32", "cpu", "sdpa")
     assert model.shape.total_params == source.shape.total_params
     state = random_state(PruningState.dense(model.shape), 7)

@@ -446,7 +446,7 @@ def test_a_row_that_lacks_a_field_is_named(data_dir: Path) -> None:
 def test_a_row_of_ones_own_that_is_no_question_is_named(tmp_path, change, problem) -> None:
     file = write_jsonl(tmp_path / "own.jsonl", [STORIES[0], STORIES[1] | change])
     found = problems_of(lambda: TaskSet(["own"], None, None, 4, {"own": file}))
-    assert found == [f"{file}, row 2: {problem}"]
+    assert found == [f"{file}, line 2: {problem}"]
 
 
 def test_a_tokenizer_that_cannot_start_a_sequence_is_refused(build, tokenizer, stories) -> None:

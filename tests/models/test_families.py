@@ -254,7 +254,7 @@ def test_layers_that_differ_are_loaded_from_their_files(
     uneven: PreTrainedModel, ids: Tensor, tmp_path: Path
 ) -> None:
     uneven.to(torch.float32).save_pretrained(tmp_path)
-    source = locate(str(tmp_path), None, None, trust_remote_code=False)
+    source = locate(str(tmp_path), None, None)
     model = load(source, "float32", "cpu", "sdpa")
     assert model.shape == source.shape == shape_from_config(uneven_config())
     assert_close(logits(model.model, ids), logits(uneven, ids))
@@ -265,7 +265,7 @@ def test_a_shape_is_made_once_for_a_source(
     uneven: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uneven.save_pretrained(tmp_path)
-    source = locate(str(tmp_path), None, None, trust_remote_code=False)
+    source = locate(str(tmp_path), None, None)
     made: list[PretrainedConfig] = []
 
     def counted(config: PretrainedConfig) -> ModelShape:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import datasets
 import pytest
-from rich.console import Console
 from support_hub import Hub
 from support_inputs import (
     REPOSITORY,
@@ -29,6 +28,7 @@ from pipeline.jobs.job import check_unchanged
 from pipeline.plan.preflight import check
 from pipeline.plan.run import Run
 from pipeline.plan.sweep import reopened
+from pipeline.screen import screen
 from pipeline.store.processes import Process
 
 MODEL = ("model=hf", "model.path=acme/tiny", "model.device=cpu")
@@ -91,11 +91,11 @@ def test_a_push_between_launch_and_job_changes_nothing(
     again = Run.open(run.folder.path)
     assert (again.source.revision, again.config.model.revision) == (first, first)
     assert {s.name: s.key for s in again.plan.stages} == {s.name: s.key for s in run.plan.stages}
-    launching.run_here(again, Console(quiet=True))
+    launching.run_here(again, screen(is_quiet=True))
     assert not [request for request in hub.asked if "main" in request or second in request]
 
     local = prepared(f"model.path={saved}", "run.name=local")
-    launching.run_here(local, Console(quiet=True))
+    launching.run_here(local, screen(is_quiet=True))
     here, there = (Path("outputs/runs", name, "steps.jsonl") for name in ("here", "local"))
     assert here.read_text() == there.read_text()
 
@@ -115,7 +115,7 @@ def test_a_run_that_failed_is_retried_after_a_push(
 
     monkeypatch.setattr(Local, "submit", submit)
     run = prepared("run.name=here", "cluster=local")
-    launching.carry_out([run], Console(quiet=True))
+    launching.carry_out([run], screen(is_quiet=True))
     (tmp_path / "pushed").mkdir()
     push_another(hub, saved, tmp_path / "pushed")
     assert multipruner(["retry", "here"]) == 0
@@ -212,7 +212,7 @@ def test_a_retry_is_checked_as_a_launch_is(
     submitted = []
     monkeypatch.setattr(Local, "submit", lambda *_: submitted.append(1))
     for name in ("one", "two"):
-        launching.carry_out([prepared(f"run.name={name}", "cluster=local")], Console(quiet=True))
+        launching.carry_out([prepared(f"run.name={name}", "cluster=local")], screen(is_quiet=True))
     assert len(submitted) == 1
     listed = [{"run": f"{Path.cwd()}/outputs/runs/{name}"} for name in ("one", "two")]
     Path("outputs/sweeps/both").mkdir(parents=True)

@@ -101,7 +101,7 @@ def planned(config: Config) -> Plan:
     """The plan of a configuration; a revision stands for itself."""
     model, digest = config.model, cache(sha256_of_file)
     commit = f"hub@{model.revision}" if model.revision else None
-    source = ModelSource(Path(model.path), model.gguf_file, commit, model.trust_remote_code)
+    source = ModelSource(Path(model.path), model.gguf_file, commit)
     weights = commit or str([digest(path) for path in source.weight_files])
     return plan(Planning(config, source, weights, digest))
 

@@ -15,6 +15,7 @@ from support_inputs import (
     CHARACTERS,
     configured,
     edit_config,
+    edit_weights,
     files_under,
     problems_of,
     save_model,
@@ -166,6 +167,66 @@ def test_a_broken_configuration_of_the_model(spoil: Callable[[Path], object], pl
     assert problem().startswith("model.path: model")
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0; allowed is a whole number from 1 to"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers is -1; allowed is a whole number from 1 to"),
+        (
+            {"num_hidden_layers": 10**9},
+            "num_hidden_layers is 1000000000; allowed is a whole number",
+        ),
+        ({"head_dim": 0}, "head_dim is 0; allowed is a whole number from 1 to"),
+        ({"pad_token_id": 104}, "pad_token_id is 104, and the model's vocabulary has the ids 0 to"),
+        ({"eos_token_id": [3, 104]}, "eos_token_id is [3, 104], and the model's vocabulary has"),
+        ({"hidden_act": "nope"}, "hidden_act is 'nope'; known are "),
+        ({"rope_parameters": None, "rope_theta": "10000"}, "rope_theta is '10000'; allowed is"),
+        (
+            {"rope_parameters": {"rope_type": "nope", "rope_theta": 1e4}},
+            "rope_type is 'nope'; known",
+        ),
+        (
+            {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+            "it has quantization_config (g",
+        ),
+        ({"rms_norm_eps": -1.0}, "rms_norm_eps is -1.0; allowed is a number of at least 0"),
+    ],
+)
+def test_a_value_of_which_no_model_can_be_made(
+    values: dict[str, object], said: str, place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    edit_config(place / "model", **values)
+    assert problem().startswith(f"model.path: model/config.json: {said}")
+    assert capfd.readouterr().err == ""
+
+
+def test_what_transformers_finds_wrong_is_told_to_its_end(place: Path) -> None:
+    edit_config(place / "model", vocab_size="104")
+    assert problem().endswith("Field 'vocab_size' expected int, got str (value: '104')")
+
+
+def test_a_padding_id_that_stands_for_none_is_allowed(place: Path) -> None:
+    edit_config(place / "model", pad_token_id=-1)
+    check()
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "tokenizer.json"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[1, 2]", "is not a JSON object"),
+        ('{"a": ' + "[" * 100_000, "cannot be read: it is nested too deeply"),
+        (f'{{"a": {"9" * 5000}}}', "cannot be read: a number has too many digits"),
+        ('{"a": "\\ud800"}', "holds half of a surrogate pair, which is no character"),
+    ],
+)
+def test_a_file_of_the_model_that_holds_no_object(
+    name: str, content: str, said: str, place: Path
+) -> None:
+    (place / "model" / name).write_text(content)
+    assert problem() == f"model.path: model/{name} {said}"
+
+
 @pytest.mark.parametrize("architecture", ["gpt2", "not_even_in_transformers"])
 def test_an_unknown_architecture_is_answered_with_the_known_ones(
     architecture: str, place: Path
@@ -201,6 +262,63 @@ def test_a_part_of_the_weights_that_the_index_lists_and_that_is_not_there(place:
     index = {"metadata": {"total_size": 1}, "weight_map": parts}
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
     assert "model-00002-of-00002.safetensors" in problem()
+
+
+@pytest.mark.parametrize("index", [{}, {"weight_map": None}, {"weight_map": ["a.safetensors"]}])
+def test_an_index_that_does_not_say_what_is_where(index: object, place: Path) -> None:
+    (place / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert problem().startswith("model.path: model/model.safetensors.index.json has no weight_map,")
+
+
+def test_parts_of_the_weights_without_an_index(place: Path) -> None:
+    model = place / "model"
+    (model / "model.safetensors").rename(model / "model-00001-of-00002.safetensors")
+    said = problem()
+    assert said.startswith("model.path: model has model-00001-of-00002.safetensors, and neither ")
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (
+            lambda weights: weights.pop("model.norm.weight"),
+            "1 weights are missing from its files: ",
+        ),
+        (
+            lambda weights: weights.update({"model.norm.weight": torch.zeros(3)}),
+            "1 weights have another shape than its configuration says: model.norm.weight",
+        ),
+        (
+            lambda weights: weights.update({"model.extra": torch.zeros(3)}),
+            "1 weights are in its files and not in its architecture: model.extra",
+        ),
+    ],
+)
+def test_weights_that_are_not_the_configurations(
+    edit: Callable[[dict[str, torch.Tensor]], object], said: str, place: Path
+) -> None:
+    edit_weights(place / "model", edit)
+    assert problem().startswith(f"model.path: the model in model is not whole: {said}")
+
+
+def test_weights_in_a_format_that_cannot_be_cut(place: Path) -> None:
+    int8 = torch.zeros(16, dtype=torch.int8)
+    edit_weights(place / "model", lambda weights: weights.update({"model.norm.weight": int8}))
+    assert problem().endswith("in another format than F64, F32, F16, BF16: model.norm.weight is I8")
+
+
+def test_a_head_that_is_tied_and_another_is_not_dropped(place: Path) -> None:
+    edit_config(place / "model", tie_word_embeddings=True)
+    assert (
+        "its configuration says tie_word_embeddings, and lm_head.weight in its files" in problem()
+    )
+    edit_weights(
+        place / "model",
+        lambda weights: weights.update(
+            {"lm_head.weight": weights["model.embed_tokens.weight"] + 0}
+        ),
+    )
+    check()
 
 
 @pytest.mark.parametrize(
@@ -284,6 +402,44 @@ def test_a_name_that_is_too_long_for_the_file_system(key: str) -> None:
     assert problem(f"{key}={'a' * 300}").startswith(f"{key}: ")
 
 
+@pytest.mark.parametrize("key", ["run.dir", "store.dir"])
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: path.symlink_to(path), "is a link in a circle"),
+        (lambda path: path.symlink_to("nowhere"), "is a link that leads nowhere"),
+        (os.mkfifo, "is a named pipe"),
+    ],
+)
+def test_a_folder_in_whose_place_there_is_something_else(
+    key: str, make: Callable[[Path], object], said: str, place: Path
+) -> None:
+    make(place / "bad")
+    assert problem(f"{key}=bad/x") == f"{key}: bad/x cannot be made: {place / 'bad'} {said}"
+
+
+@pytest.mark.parametrize("folder", ["model", "model/x", "x/../model/y", "link/x"])
+def test_nothing_is_written_into_the_models_folder(folder: str, place: Path) -> None:
+    (place / "link").symlink_to("model")
+    for key in ("run.dir", "store.dir"):
+        assert problem(f"{key}={folder}").startswith(
+            f"{key}: {folder} is inside the model's folder"
+        )
+
+
+def test_a_file_system_that_is_mounted_read_only_is_called_so(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "mounted").mkdir()
+    flags = os.statvfs(place)
+    monkeypatch.setattr(os, "access", lambda path, mode: "mounted" not in str(path))
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result([*flags[:8], 1, flags[9]]))
+    assert problem("run.dir=mounted/x") == (
+        f"run.dir: mounted/x cannot be written: {place / 'mounted'} is on a file system that is "
+        "mounted read-only"
+    )
+
+
 # ---- sizes
 
 
@@ -344,6 +500,23 @@ def test_a_folder_in_place_of_a_calibration_file() -> None:
 
 
 @pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, "is a named pipe, not a file"),
+        (lambda path: path.symlink_to(path), "is a link in a circle"),
+        (lambda path: path.symlink_to("nowhere"), "is a link that leads nowhere"),
+    ],
+)
+def test_something_else_in_place_of_a_file(
+    make: Callable[[Path], object], said: str, place: Path
+) -> None:
+    make(place / "bad.json")
+    assert problem("calibration.path=bad.json") == f"calibration.path: bad.json {said}"
+    given = ("evaluate.text=text.txt", "evaluate.pruning_config=bad.json", "evaluate.seqlen=16")
+    assert problem(*given) == f"evaluate.pruning_config: bad.json {said}"
+
+
+@pytest.mark.parametrize(
     ("content", "said"),
     [
         (b"5 6 7 8", "is not a JSON file"),
@@ -384,6 +557,9 @@ def test_both_kinds_of_token_ids_are_checked_at_once(place: Path) -> None:
         ),
         ('{"text": 3}', "text.jsonl, line 2 has no text in the field 'text' "),
         ('["abc"]', "text.jsonl, line 2 has no text in the field 'text' (it is no object)"),
+        ('{"text": "a\\ud800b"}', "text.jsonl, line 2 holds half of a surrogate pair"),
+        (f'{{"text": "a", "n": {"9" * 5000}}}', "text.jsonl, line 2 cannot be read: a number has"),
+        ("[" * 100_000 + "]" * 100_000, "text.jsonl, line 2 cannot be read: it is nested too deep"),
     ],
 )
 @pytest.mark.parametrize("dataset", ["text", "alpaca", "wikitext2", "c4", "ptb"])
@@ -444,10 +620,13 @@ def test_token_ids_need_no_tokenizer(place: Path) -> None:
     check(*TOKENS)
 
 
-@pytest.mark.parametrize("content", ["{", "{}"])
-def test_a_tokenizer_that_cannot_be_read(content: str, place: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("{", "model/tokenizer.json is not a JSON file: "), ("{}", "the tokenizer in model cannot ")],
+)
+def test_a_tokenizer_that_cannot_be_read(content: str, said: str, place: Path) -> None:
     (place / "model" / "tokenizer.json").write_text(content)
-    assert problem(*TEXT).startswith("model.path: the tokenizer in model cannot be read: ")
+    assert problem(*TEXT).startswith(f"model.path: {said}")
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model(place: Path) -> None:
@@ -471,3 +650,83 @@ def test_jobs_have_no_folders_that_everyone_may_write_to(key: str, name: str, pl
     folder.chmod(0o757)
     told = problems_of(lambda: check("cluster=local", f"{key}={folder}"))
     assert told == [f"{key}: {folder} can be written by everyone; type: chmod o-w {folder}"]
+
+
+# ---- what is measured
+
+
+OWN = ("evaluate.tasks=[own]", "+evaluate.task_files.own=own.jsonl")
+ROW = {"context": "a", "choices": ["b", "c"], "label": 0}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            ROW | {"label": 5},
+            "own.jsonl, line 2: label must be the place of the right choice, from",
+        ),
+        (ROW | {"choices": []}, "own.jsonl, line 2: choices must be a list of two or more texts"),
+        ({"context": "a"}, "own.jsonl, line 2 lacks choices, label (it has context)"),
+        (
+            ROW | {"choices": ["b", "c" * 65]},
+            "own.jsonl has a choice of 65 tokens, and the model's",
+        ),
+    ],
+)
+def test_rows_of_a_task_are_checked_before_anything_is_pruned(
+    row: dict[str, object], said: str, place: Path
+) -> None:
+    write_jsonl(place / "own.jsonl", [ROW, row])
+    assert problem(*OWN).startswith(f"evaluate.tasks: own: {said}")
+    probed = ("probe.every=1", "probe.tasks=[own]", "+evaluate.task_files.own=own.jsonl")
+    assert problem(*probed).startswith(f"probe.tasks: own: {said}")
+    check(*OWN, "evaluate.limit=1")
+
+
+PIQA = {"goal": "a", "sol1": "b", "sol2": "c", "label": 0}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (PIQA | {"label": 7}, "line 2: label must be a number from 0 to 1"),
+        (PIQA | {"goal": 3}, "line 2: goal must be text"),
+    ],
+)
+def test_rows_of_a_local_copy_are_checked(row: dict[str, object], said: str, place: Path) -> None:
+    (place / "data" / "piqa").mkdir(parents=True)
+    file = write_jsonl(place / "data" / "piqa" / "validation.jsonl", [PIQA, row])
+    assert problem("evaluate.tasks=[piqa]", "evaluate.data_dir=data").endswith(said)
+    write_jsonl(file, [PIQA])
+    check("evaluate.tasks=[piqa]", "evaluate.data_dir=data")
+
+
+def test_a_folder_of_data_that_is_none() -> None:
+    said = problem("evaluate.tasks=[piqa]", "evaluate.data_dir=tokens.json")
+    assert said == "evaluate.data_dir: tokens.json is a file, not a folder"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"abc", "held.txt: the text has 3 tokens, "),
+        (b"gr\xfcn", "held.txt is not UTF-8 text (byte 2)"),
+    ],
+)
+@pytest.mark.parametrize("section", ["evaluate", "probe"])
+def test_a_text_to_measure_on_is_read_before_anything_is_pruned(
+    section: str, content: bytes, said: str, place: Path
+) -> None:
+    (place / "held.txt").write_bytes(content)
+    given = [f"{section}.text=held.txt", f"{section}.seqlen=16"]
+    given += ["probe.every=1"] if section == "probe" else []
+    assert problem(*given).startswith(f"{section}.text: {said}")
+
+
+def test_a_pruning_configuration_that_does_not_fit_is_named_with_its_key(place: Path) -> None:
+    (place / "pruned.json").write_text('{"pruned_attn_idx": [9]}')
+    given = ("evaluate.text=text.txt", "evaluate.seqlen=16", "evaluate.pruning_config=pruned.json")
+    problems = problems_of(lambda: check(*given))
+    assert len(problems) == 4
+    assert all(p.startswith("evaluate.pruning_config: pruned.json: pruned_") for p in problems)

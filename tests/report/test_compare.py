@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from support_compare import large_sweep, put, write_run, write_sweep
 from support_report import ATTACK, WIKITEXT2, Tags
 
@@ -26,6 +25,7 @@ from pipeline.report.compare.records import ComparedRun, read_run
 from pipeline.report.compare.table import published_rows, runs_table, to_csv
 from pipeline.report.output import write_comparison
 from pipeline.report.pages.comparison import comparison_page
+from pipeline.screen import screen
 
 LLAMA = {"model__path": "meta-llama/Llama-2-7b-hf"}
 
@@ -279,9 +279,10 @@ def test_a_text_that_some_runs_measured_has_a_column(tmp_path: Path) -> None:
     )
     columns = next(csv.reader(io.StringIO(to_csv(runs))))
     assert "perplexity (WikiText-2 test, 341,000 tokens, windows of 2,048)" in columns
-    console = Console(width=220, record=True, file=io.StringIO())
-    console.print(runs_table("x", Comparison("x", tuple(runs)).runs))
-    text = console.export_text()
+    console = screen(width=220)
+    with console.capture() as captured:
+        console.print(runs_table("x", Comparison("x", tuple(runs)).runs))
+    text = captured.get()
     assert "Held-out perplexity: heldout.txt, first 8,192 tokens, windows of 512." in text
     assert "WikiText-2 test," in text
 
@@ -330,9 +331,10 @@ def test_the_csv_has_plain_numbers_and_a_row_per_run(large: Comparison) -> None:
 
 
 def test_the_terminal_has_every_run(large: Comparison) -> None:
-    console = Console(width=220, record=True, file=io.StringIO())
-    console.print(runs_table(large.name, large.runs))
-    text = console.export_text()
+    console = screen(width=220)
+    with console.capture() as captured:
+        console.print(runs_table(large.name, large.runs))
+    text = captured.get()
     assert text.count("44:52:4") == 5
     assert "0:100:0" in text
     assert "failed: CUDA out of memory: tried to allocate 2 GiB" in text

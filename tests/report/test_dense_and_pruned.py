@@ -1,7 +1,5 @@
-import io
 from dataclasses import replace
 
-from rich.console import Console
 from support_report import WIKITEXT2, bare, broken, full, text
 
 from pipeline.measure.record import Record
@@ -11,6 +9,7 @@ from pipeline.report.drawing.scales import tick_text
 from pipeline.report.headline import headlines
 from pipeline.report.table import dense_and_pruned_table
 from pipeline.report.wording import MINUS, NOTHING, TIMES, number, relative_change, score_text
+from pipeline.screen import screen
 
 HELD_OUT = "Perplexity: heldout.txt, first 8,192 tokens, windows of 512"
 ON_WIKITEXT2 = "Perplexity: WikiText-2 test, 341,000 tokens, windows of 2,048"
@@ -22,10 +21,10 @@ def rows_of(report: RunReport) -> dict[str, Row]:
 
 
 def terminal_text(report: RunReport, width: int = 110) -> str:
-    console = Console(width=width, file=io.StringIO())
-    console.print(dense_and_pruned_table(report))
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+    console = screen(width=width)
+    with console.capture() as captured:
+        console.print(dense_and_pruned_table(report))
+    return captured.get()
 
 
 def test_every_quantity_has_its_row_with_the_right_numbers() -> None:

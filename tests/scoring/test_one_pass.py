@@ -219,7 +219,7 @@ def test_progress_adds_up_to_one_step(
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 1e-3), ("bfloat16", 5e-3)])
 def test_half_precision_is_as_close_to_float32_as_is_stated(dtype: str, tolerance: float) -> None:
-    source = locate(str(BUILTIN / "stories-5m"), None, None, trust_remote_code=False)
+    source = locate(str(BUILTIN / "stories-5m"), None, None)
     stories = (BUILTIN / "data" / "heldout.jsonl").read_text("utf-8").splitlines()[:8]
     ids = source.tokenizer("\n\n".join(json.loads(line)["text"] for line in stories))["input_ids"]
     windows = Windows(torch.tensor(ids[: 4 * 64]).view(4, 64), source.eos_id)

@@ -5,10 +5,21 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipeline.settings.cluster import ClusterSection, Resources, StagesResources
+from pipeline.settings.section import matching
 
-OneLine = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")]
+OneLine = Annotated[
+    str,
+    Field(min_length=1),
+    matching(r"[^\x00-\x1f\x7f]+", "text in one line, without control characters"),
+]
 """Text that ends up in a line of a batch script."""
-OptionName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+OptionName = Annotated[
+    str,
+    matching(
+        "[A-Za-z][A-Za-z0-9_-]*",
+        "the long name of an option: letters, digits, '_' and '-', a letter first",
+    ),
+]
 """The long name of an option of sbatch."""
 
 

@@ -1,0 +1,34 @@
+"""What a person reads in a terminal. The only place that makes a console."""
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LONGEST = 900
+"""Characters of a line that somebody may still read."""
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def screen(
+    *, width: int | None = None, wraps: bool = False, is_quiet: bool = False, aside: bool = False
+) -> "Console":
+    """Where to print. Text stands there as it is: brackets, colons and numbers mean nothing.
+
+    So a path or a name of the user's may hold anything; what has a style is given as ``Text``.
+    ``wraps`` has a line go on for as long as it is, for the terminal to break. ``aside`` writes to
+    the standard error, beside what programs read.
+    """
+    from rich.console import Console
+
+    return Console(
+        width=width, quiet=is_quiet, soft_wrap=wraps, stderr=aside,
+        markup=False, emoji=False, highlight=False,
+    )  # fmt: skip
+
+
+def as_line(text: str) -> str:
+    """Text in one line: what would break it, or colour it, is written as in Python."""
+    line = CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 3 :]}"
