@@ -53,6 +53,7 @@ def _wanted(names: list[str], out: Path | None, settings: list[str]) -> dict[str
     import yaml
 
     from pipeline.export import targets
+    from pipeline.stages.export import ExportConfig
 
     problems = [
         f"--to: {name!r} is not there; allowed: {', '.join(targets())}"
@@ -64,7 +65,7 @@ def _wanted(names: list[str], out: Path | None, settings: list[str]) -> dict[str
     for setting in settings:
         key, separator, value = setting.partition("=")
         parts = key.split(".")
-        if not separator or parts[0] != "export" or len(parts) not in (2, 3):
+        if not separator or parts[0] != ExportConfig.key or len(parts) not in (2, 3):
             problems.append(f"--set: {setting!r} is wrong; allowed is export.TARGET.KEY=VALUE")
             continue
         place = section if len(parts) == 2 else section.setdefault(parts[1], {})  # noqa: PLR2004
@@ -80,9 +81,9 @@ def _with_exports(path: Path, wanted: dict[str, Any]) -> "Run":
 
     from pipeline.models.loading import resolve_device
     from pipeline.plan.run import Run
-    from pipeline.stages.export import STAGE
+    from pipeline.stages.export import STAGE, ExportConfig
 
-    run = Run.open(path, other={"export": wanted})
+    run = Run.open(path, other={ExportConfig.key: wanted})
     run.check_exports()
     before = [planned for planned in run.plan.stages if planned.stage is not STAGE]
     if missing := [planned.name for planned in before if run.store.finished(planned) is None]:

@@ -11,7 +11,7 @@ from pipeline.export.base import Exporting, Target, WeightsConfig
 from pipeline.export.shards import write_shards
 from pipeline.files import Json
 from pipeline.models import modelling
-from pipeline.models.families import PRUNED, stock_type
+from pipeline.models.families import PRUNED
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ def write_folder(
 ) -> None:
     """Write weights, configuration, tokenizer and what generating takes into an empty folder."""
     values = configuration(packed, dtype)
-    model_type = stock_type(packed.dense.model_type)
+    model_type = packed.architecture
     if not packed.is_uniform:
         text = modelling.source(packed.family, model_type)
         (folder / modelling.FILE).write_text(text, encoding="utf-8")
@@ -54,7 +54,7 @@ def write_folder(
 
 def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]:
     """``config.json``: of a uniform model as transformers has it, else with each layer's own."""
-    model_type = stock_type(packed.dense.model_type)
+    model_type = packed.architecture
     values: dict[str, Any] = packed.config().to_diff_dict()
     for key in OF_THE_DENSE_MODEL:
         values.pop(key, None)

@@ -5,7 +5,7 @@ heads: those are filled up with heads of zeros.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,11 @@ from pipeline.export.base import Exporting, Target, WeightsConfig
 from pipeline.export.hf import GIGABYTE, OF_THE_DENSE_MODEL, in_format, torch_dtype, write_tokenizer
 from pipeline.export.shards import shapes_in, write_shards
 from pipeline.files import Json, read_json
-from pipeline.models.families import stock_type
 
 if TYPE_CHECKING:
     import torch
 
+    from pipeline.models.families.base import BlockLayout, Family, Projection
     from pipeline.models.packing import PackedLayer, PackedModel
     from pipeline.models.source import ModelSource
 
@@ -75,7 +75,7 @@ def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]
     values: dict[str, Any] = packed.dense.to_dict()
     for key in (*OF_ANOTHER_FAMILY, *OF_THE_DENSE_MODEL):
         values.pop(key, None)
-    qkv_bias = QKV_BIAS[stock_type(packed.dense.model_type)]
+    qkv_bias = QKV_BIAS[packed.architecture]
     values |= {
         "model_type": "nemotron-nas",
         "architectures": ["DeciLMForCausalLM"],
@@ -109,13 +109,13 @@ def _block(layer: "PackedLayer", queries_per_key: int) -> dict[str, Any]:
     }
 
 
-def expected(values: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+def expected(values: dict[str, Any], family: "Family") -> dict[str, tuple[int, ...]]:
     """Names and shapes of the weights that vLLM's loader makes of a configuration.
 
-    As its ``nemotron_nas.py`` reads it; lm_head is absent where it is tied.
+    As its ``nemotron_nas.py`` reads it, with the names of a Llama; the head is absent where it is
+    tied.
     """
-    hidden, heads, dim = values["hidden_size"], values["num_attention_heads"], values["head_dim"]
-    qkv_bias = values["attention_bias"] or values.get("qkv_bias", False)
+    hidden = values["hidden_size"]
     shapes: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (values["vocab_size"], hidden),
         "model.norm.weight": (hidden,),
@@ -123,26 +123,30 @@ def expected(values: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     if not values["tie_word_embeddings"]:
         shapes["lm_head.weight"] = (values["vocab_size"], hidden)
     for index, block in enumerate(values["block_configs"]):
-        prefix = f"model.layers.{index}"
-        attention, ffn = block["attention"], block["ffn"]
-        if not attention["no_op"]:
-            groups = heads // attention["n_heads_in_group"]
-            rows = {"q_proj": heads * dim, "k_proj": groups * dim, "v_proj": groups * dim}
-            for name, length in rows.items():
-                shapes |= _linear(f"{prefix}.self_attn.{name}", length, hidden, bias=qkv_bias)
-            shapes |= _linear(
-                f"{prefix}.self_attn.o_proj", hidden, heads * dim, bias=values["attention_bias"]
-            )
-            shapes[f"{prefix}.input_layernorm.weight"] = (hidden,)
-        if not ffn["no_op"]:
-            width = ffn["intermediate_size"]
-            for name, shape in (
-                ("gate_proj", (width, hidden)), ("up_proj", (width, hidden)),
-                ("down_proj", (hidden, width)),
-            ):  # fmt: skip
-                shapes |= _linear(f"{prefix}.mlp.{name}", *shape, bias=values["mlp_bias"])
-            shapes[f"{prefix}.post_attention_layernorm.weight"] = (hidden,)
+        for layout, lengths, has_bias in _parts(values, family, block):
+            prefix = f"model.layers.{index}."
+            shapes[f"{prefix}{layout.norm_before}.weight"] = (hidden,)
+            for projection in layout.projections:
+                rows = sum(lengths[segment] for segment in projection.rows) or hidden
+                columns = sum(lengths[segment] for segment in projection.columns) or hidden
+                name, bias = f"{prefix}{layout.body}.{projection.name}", has_bias(projection)
+                shapes |= _linear(name, rows, columns, bias=bias)
     return shapes
+
+
+def _parts(
+    values: dict[str, Any], family: "Family", block: dict[str, Any]
+) -> "Iterator[tuple[BlockLayout, dict[str, int], Callable[[Projection], bool]]]":
+    """The blocks of a layer: rows or columns of each segment, and which linears are biased."""
+    attention, ffn = block["attention"], block["ffn"]
+    if not attention["no_op"]:
+        heads, dim = values["num_attention_heads"], values["head_dim"]
+        groups = heads // attention["n_heads_in_group"] * dim
+        lengths = {"query": heads * dim, "key": groups, "value": groups}
+        everywhere, of_rows = values["attention_bias"], values.get("qkv_bias", False)
+        yield family.attn, lengths, lambda p: bool(everywhere or (of_rows and p.rows))
+    if not ffn["no_op"]:
+        yield family.mlp, {"channel": ffn["intermediate_size"]}, lambda _: values["mlp_bias"]
 
 
 def _linear(name: str, rows: int, columns: int, *, bias: bool) -> dict[str, tuple[int, ...]]:
@@ -155,7 +159,7 @@ class VllmConfig(WeightsConfig):
 
 
 def _refused(source: "ModelSource", _settings: VllmConfig) -> str | None:
-    return refused(stock_type(source.config.model_type), source.family.text(source.config))
+    return refused(source.architecture, source.family.text(source.config))
 
 
 def _write(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
@@ -170,9 +174,10 @@ def _write(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
     return {"dtype": dtype, "layers": len(packed.layers), "zero_heads": zeros}
 
 
-def _check(_exporting: Exporting, folder: Path) -> Mapping[str, Json]:
+def _check(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
     """Names and shapes as the loader asks for them; no engine was run."""
-    wanted, found = expected(read_json(folder / "config.json")), shapes_in(folder)
+    family = exporting.packed.family
+    wanted, found = expected(read_json(folder / "config.json"), family), shapes_in(folder)
     if wrong := sorted(set(wanted.items()) ^ set(found.items())):
         raise StageError(f"vLLM's loader would not take {wrong[0][0]} of the exported model")
     return {"checked": "names and shapes, as vLLM's loader reads them; no engine was run"}

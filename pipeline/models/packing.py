@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from pipeline.models.blocks import Block
+from pipeline.models.families import stock_type
 from pipeline.models.families.base import SKIP_NAMES, Family, Heads
 from pipeline.models.prunable import PrunableModel
 from pipeline.pruning.shape import BLOCK_KINDS, BlockKind
@@ -129,6 +130,11 @@ class PackedModel:
     def family(self) -> Family:
         """Where the family keeps what."""
         return self.model.family
+
+    @property
+    def architecture(self) -> str:
+        """What transformers calls the family."""
+        return stock_type(self.dense.model_type)
 
     @property
     def head_dim(self) -> int:

@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.files import is_file
 from pipeline.given import file_problem, folder_problem, read_object
 from pipeline.models.checks import check_config, check_folder, one_line
-from pipeline.models.families import family_of
+from pipeline.models.families import family_of, stock_type
 from pipeline.models.families.base import Family, LayerDescription
 from pipeline.models.quiet import quiet_transformers
 from pipeline.pruning.shape import ModelShape
@@ -110,6 +110,11 @@ class ModelSource:
         """End-of-sequence id of the configuration: the first where it lists several."""
         eos: int | list[int] | None = self.config.eos_token_id
         return eos[0] if isinstance(eos, list) else eos
+
+    @property
+    def architecture(self) -> str:
+        """What transformers calls the family."""
+        return stock_type(self.config.model_type)
 
     @property
     def family(self) -> Family:

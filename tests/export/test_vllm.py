@@ -29,11 +29,12 @@ def exported(packed: PackedModel, folder: Path) -> Path:
 def test_it_has_the_weights_that_the_loader_asks_for(
     packed: Packed, tmp_path: Path, name: str, seed: int
 ) -> None:
-    folder = exported(packed(name, seed), tmp_path)
+    model = packed(name, seed)
+    folder = exported(model, tmp_path)
     values = json.loads((folder / "config.json").read_text())
     weights = load_file(folder / "model.safetensors")
     shapes = {key: tuple(tensor.shape) for key, tensor in weights.items()}
-    assert shapes == vllm.expected(values)
+    assert shapes == vllm.expected(values, model.family)
     assert not values["block_configs"][0]["attention"]["no_op"], "vLLM's first layer needs one"
 
 
