@@ -697,7 +697,7 @@ WHOLE = Case("nothing", "nothing is spoiled", lambda _: [*TEXT, *MEASURED])
 
 def cases(count: int, seed: int, only: str | None = None) -> Iterator[Case]:
     """Generated cases, the same for the same seed; no two alike while there are others."""
-    rng = random.Random(seed)  # noqa: S311 - no secret
+    rng = random.Random(seed)
     kinds = [only] if only else list(KINDS)
     seen: set[tuple[str, str]] = set()
     for number in range(count):

@@ -1,6 +1,7 @@
 """Every error that a user is meant to read. Anything else that escapes is a defect."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 class PipelineError(Exception):
@@ -29,3 +30,13 @@ class LeaseLostError(PipelineError):
 
 class ClusterError(PipelineError):
     """What runs the jobs does not do what is asked of it."""
+
+
+class DamagedError(PipelineError):
+    """A file that was written here is not what was written. Nothing of it may be used."""
+
+    def __init__(self, path: Path, reason: str, voided: Path | None = None) -> None:
+        super().__init__(f"{path} is damaged: {reason}")
+        self.path, self.reason = path, reason
+        self.voided = voided
+        """What said that the file is whole, and holds no longer."""

@@ -1,11 +1,12 @@
 """What a command is, and how the runs that it is about are named."""
 
+import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DamagedError
 from pipeline.store.folders import RUNS, runs_of, sweep_folder
 
 RUN = "folder or name"
@@ -31,6 +32,9 @@ def run_folder(name: str) -> Path:
     for path in (Path(name), RUNS / name):
         if (path / "launch.json").exists():
             return path
+    for path in (Path(name), RUNS / name):
+        if any(os.path.lexists(path / file) for file in ("launch.json", "run.json", "stages.json")):
+            raise DamagedError(path / "launch.json", "it is missing")
     known = ", ".join(path.name for path in runs_here()[:MOST_NAMED])
     hint = f"there are: {known}" if known else "give its folder"
     raise ConfigError([f"run: there is no run {name} here; {hint}"])
@@ -48,4 +52,10 @@ def run_folders(names: Sequence[str]) -> list[Path]:
 def runs_here() -> list[Path]:
     """The folders of all runs that were launched from here, the latest first."""
     runs = [path.parent for path in RUNS.glob("*/launch.json")]
-    return sorted(runs, key=lambda path: (path / "run.json").stat().st_mtime, reverse=True)
+    return sorted(runs, key=_launched_at, reverse=True)
+
+
+def _launched_at(run: Path) -> float:
+    """When it was first launched; where its folder is damaged, when that was written last."""
+    path = run / "run.json"
+    return (path if path.exists() else run).stat().st_mtime

@@ -7,14 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.commands.base import MOST_NAMED, RUN_OR_SWEEP, Command
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DamagedError
 from pipeline.executors import find_executor
+from pipeline.files import understood
+from pipeline.jobs.checking import units_of_run
 from pipeline.jobs.status import of_runs, run_state
 from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.records import ComparedRun, missing_run, one_line, read_run
 from pipeline.store.folders import RUNS, SWEEPS, entries_of, sweep_folder
 
 OUT = Path("outputs/comparison")
+UNREAD = ("missing", "damaged")
+"""States of runs of which nothing is known."""
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -65,7 +69,7 @@ def _name(runs: Sequence[ComparedRun]) -> str:
 def _runs_of(sweep: Path) -> list[ComparedRun]:
     try:
         listed = [(Path(entry["run"]), entry.get("overrides", ())) for entry in entries_of(sweep)]
-    except (ValueError, KeyError, TypeError) as error:
+    except (DamagedError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             [f"{sweep / 'sweep.json'}: cannot be read; launch the sweep again"]
         ) from error
@@ -75,18 +79,29 @@ def _runs_of(sweep: Path) -> list[ComparedRun]:
     for path, overrides in listed:
         moved = sweep.resolve().parent.parent / "runs" / path.name
         there = next((each for each in (path, moved) if (each / "run.json").exists()), None)
-        runs.append(read_run(there) if there else missing_run(path, overrides))
+        runs.append(_read(there, overrides) if there else missing_run(path, overrides))
     return runs
 
 
 def _run(target: str) -> ComparedRun:
     for path in (Path(target), RUNS / target):
         if (path / "run.json").exists():
-            return read_run(path)
+            return _read(path, ())
     reason = (
         "is a folder, but of no run or sweep" if Path(target).is_dir() else "there is none here"
     )
     raise ConfigError([f"{target}: {reason}; {_known()}"])
+
+
+def _read(folder: Path, overrides: Sequence[str]) -> ComparedRun:
+    """A run; one of which a file is damaged is listed with it, and nothing of it is believed."""
+    damage = next((each for unit in units_of_run(folder) for each in unit.damages()), None)
+    if damage is None:
+        try:
+            return understood(folder, lambda: read_run(folder))
+        except DamagedError as error:
+            damage = error
+    return replace(missing_run(folder, overrides), state="damaged", error=str(damage))
 
 
 def _known() -> str:
@@ -119,7 +134,7 @@ def _is_open(run: ComparedRun) -> bool:
     executor = find_executor(run.settings.get("cluster.name", ""))
     is_elsewhere = executor is not None and not executor.is_here
     is_launched = (Path(run.folder) / "launch.json").exists()
-    return is_elsewhere and is_launched and not run.is_done and run.state != "missing"
+    return is_elsewhere and is_launched and not run.is_done and run.state not in UNREAD
 
 
 def _standings(runs: Iterable[ComparedRun]) -> list[Standing]:

@@ -5,11 +5,15 @@ import os
 import sys
 from collections.abc import Callable
 
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError, DamagedError, PipelineError
 from pipeline.screen import as_line
 
+MENDED = "launching its run again makes it again; all there is: multipruner check [--repair]"
 KEPT = "everything up to the last step is kept; to go on, type the same again:"
-OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+OF_THE_DISK = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE,
+    errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
+)  # fmt: skip
 
 
 def report_errors(
@@ -23,6 +27,9 @@ def report_errors(
         work()
     except ConfigError as error:
         print(heading, *map(as_line, error.problems), sep="\n  ", file=sys.stderr)
+        return error.exit_status
+    except DamagedError as error:
+        print(f"error: {error}; {MENDED}", file=sys.stderr)
         return error.exit_status
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.commands.base import RUN_OR_SWEEP, Command, run_folders, runs_here
+from pipeline.errors import DamagedError, StageError
 from pipeline.store.folders import RUNS
 
 
@@ -17,10 +18,30 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 def _run(parsed: Namespace) -> None:
+    runs, damages = _readable(run_folders(parsed.run) or runs_here())
+    _show(parsed, runs)
+    if damages:
+        raise StageError("\n       ".join(f"{each}; launch it again" for each in damages))
+
+
+def _readable(runs: Sequence[Path]) -> tuple[list[Path], list[DamagedError]]:
+    """The runs whose folders say what they are, and what is damaged of the others."""
+    from pipeline.jobs.status import places
+
+    readable, damages = [], []
+    for run in runs:
+        try:
+            places(run)
+            readable.append(run)
+        except DamagedError as damage:
+            damages.append(damage)
+    return readable, damages
+
+
+def _show(parsed: Namespace, runs: Sequence[Path]) -> None:
     from pipeline.jobs import following
     from pipeline.screen import screen
 
-    runs = run_folders(parsed.run) or runs_here()
     if parsed.json:
         _print_json(runs)
         return

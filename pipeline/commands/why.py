@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.base import RUN, Command, run_folder
 from pipeline.config.schema import decisive
-from pipeline.files import read_json
+from pipeline.errors import DamagedError
 from pipeline.jobs.status import StageStatus, of_run, places
 from pipeline.settings.flat import flat
+from pipeline.store.results import provenance_in, recipe_in
 
 if TYPE_CHECKING:
     from pipeline.stages.base import PlannedStage
@@ -51,10 +52,10 @@ def _line(store: "Store", stage: "PlannedStage", status: StageStatus) -> str:
     where = f" (job {status.job_id})" if status.job_id else ""
     if status.state == "done":
         try:
-            made = read_json(store.folder(stage) / "provenance.json")
-            where = f", finished {made['finished']} on {made['host']}"
-        except FileNotFoundError:
-            where = ""
+            made = provenance_in(store.folder(stage)) or {}
+            where = f", finished {made['finished']} on {made['host']}" if made else ""
+        except DamagedError as damage:
+            where = f" ({damage})"
     return f"{stage.name}: {status.state}{where}" + (f": {status.reason}" if status.reason else "")
 
 
@@ -92,10 +93,7 @@ class _Facts:
 
 
 def _recipe(stage_folder: Path) -> dict[str, Any]:
-    try:
-        return flat(read_json(stage_folder / "recipe.json"))
-    except FileNotFoundError:
-        return {}  # it was never begun
+    return flat(recipe_in(stage_folder) or {})
 
 
 def _differing(start: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
@@ -109,7 +107,11 @@ def _nearest(store: "Store", stage: "PlannedStage") -> Iterator[str]:
     ours = flat(stage.recipe)
     nearest: tuple[int, str, list[str]] | None = None
     for done in sorted((store.root / "stages" / stage.name).glob("*/done.json")):
-        differ = list(_differing("    ", flat(read_json(done.parent / "recipe.json")), ours))
+        try:
+            recipe = recipe_in(done.parent) or {}
+        except DamagedError:
+            continue
+        differ = list(_differing("    ", flat(recipe), ours))
         if nearest is None or len(differ) < nearest[0]:
             nearest = len(differ), done.parent.name, differ
     if nearest:

@@ -14,18 +14,30 @@ Every stage has a list of attempts, each of which names a submission and a task 
 """
 
 import getpass
+import os
 import platform
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ClusterError
-from pipeline.files import Json, encode, key_of, publish, read_json, replace
+from pipeline.errors import ClusterError, DamagedError
+from pipeline.files import (
+    Json,
+    encode,
+    key_of,
+    publish,
+    publish_sealed,
+    read_object,
+    read_sealed,
+    replace,
+    sealed,
+    understood,
+)
 from pipeline.store.leases import awaited_lease
 from pipeline.store.processes import Process
 
@@ -63,14 +75,32 @@ class Submission:
         submission.folder.mkdir(parents=True, mode=0o755)
         by = {"submitted_by": getpass.getuser(), "host": platform.node(), "time": now()}
         written = {**intent, **by, "tasks": [asdict(task) for task in tasks]}
-        publish(submission.folder / "submission.json", encode(written))
+        path = submission.folder / "submission.json"
+        publish_sealed(path, written, submission._place(path))
         return submission
 
     @cached_property
     def intent(self) -> dict[str, Any]:
-        """What was to be submitted."""
-        data: dict[str, Any] = read_json(self.folder / "submission.json")
-        return data
+        """What was to be submitted. Raises ``DamagedError``."""
+        path = self.folder / "submission.json"
+        intent = self._read(path)
+        if intent is None:
+            raise DamagedError(path, "it is missing")
+        understood(path, lambda: (intent["cluster"], [Task(**each) for each in intent["tasks"]]))
+        return intent
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        return read_sealed(path, self._place(path))
+
+    def _place(self, path: Path) -> str:
+        return f"{self.token}/{path.name}"
+
+    def check(self, index: int) -> None:
+        """Raise ``DamagedError`` where a record of it, or of one of its jobs, is damaged."""
+        understood(self.folder / "submission.json", lambda: (self.task(index), self.submitted_at))
+        understood(self.folder / "job.json", lambda: self.process)
+        self.starts(index)
+        self.ends(index)
 
     @property
     def name(self) -> str:
@@ -113,26 +143,22 @@ class Submission:
         """Record the id, unless one is recorded; say whether it is this one."""
         holder = process.to_json() if process else None
         noted = {"job_id": job_id, "time": now(), "holder": holder}
-        publish(self.folder / "job.json", encode(noted))
+        path = self.folder / "job.json"
+        publish_sealed(path, noted, self._place(path))
         return self.job_id == job_id
 
     @property
     def job_id(self) -> str | None:
         """The id of the job or array; None where it is not recorded."""
-        try:
-            identifier: str = read_json(self.folder / "job.json")["job_id"]
-        except FileNotFoundError:
-            return None
-        return identifier
+        noted = self._read(self.folder / "job.json")
+        return None if noted is None else noted["job_id"]
 
     @property
     def process(self) -> Process | None:
         """The process that was started for it on a machine; None where that is not recorded."""
-        try:
-            noted = read_json(self.folder / "job.json")["holder"]
-        except FileNotFoundError:
-            return None
-        return Process(**noted) if noted else None
+        noted = self._read(self.folder / "job.json")
+        holder = noted and noted["holder"]
+        return Process(**holder) if holder else None
 
     def job_id_of(self, index: int) -> str | None:
         """The id of one of its jobs."""
@@ -150,7 +176,7 @@ class Submission:
 
     def is_cancelled(self, index: int) -> bool:
         """Whether the user wants one of its jobs to end."""
-        return (self.folder / f"{index}.cancelled.json").exists()
+        return os.path.lexists(self.folder / f"{index}.cancelled.json")
 
     def record_start(self, index: int, restart: int, report: Json) -> None:
         """Write what a job reports at its start."""
@@ -169,11 +195,13 @@ class Submission:
         return self._reports("end", index)
 
     def _record(self, event: str, index: int, restart: int, report: Json) -> None:
-        replace(self.folder / f"{index}.{event}.{restart:03d}.json", encode(report))
+        path = self.folder / f"{index}.{event}.{restart:03d}.json"
+        replace(path, sealed(report, self._place(path)))
 
     def _reports(self, event: str, index: int) -> list[dict[str, Any]]:
-        paths = sorted(self.folder.glob(f"{index}.{event}.*.json"))
-        return [{"restart": int(path.name.split(".")[2]), **read_json(path)} for path in paths]
+        paths = sorted(self.folder.glob(f"{index}.{event}.[0-9]*.json"))
+        reports = [(int(path.name.split(".")[2]), self._read(path)) for path in paths]
+        return [{"restart": restart, **report} for restart, report in reports if report]
 
 
 @dataclass(frozen=True)
@@ -187,6 +215,10 @@ class Attempt:
     def has_ended(self) -> bool:
         """Whether its job reported that it came to its end, reports and all."""
         return any(end["outcome"] == "done" for end in self.submission.ends(self.index))
+
+    def check(self) -> None:
+        """Raise ``DamagedError`` where something that was noted of it is damaged."""
+        self.submission.check(self.index)
 
 
 @contextmanager
@@ -206,24 +238,53 @@ def only_submitter(store: Path, note: Callable[[str], None]) -> Iterator[None]:
 def want(stage_folder: Path, run: Path) -> None:
     """Note that a run needs a stage, given by its folder in the store."""
     entry = {"run": str(run.absolute())}
-    publish(stage_folder / "runs" / f"{key_of(entry)}.json", encode(entry))
+    path = stage_folder / "runs" / f"{key_of(entry)}.json"
+    if not publish(path, encode(entry)):
+        _wanting(path)
 
 
 def runs_that_want(stage_folder: Path) -> set[Path]:
-    """Folders of the runs that needed a stage when they were launched."""
-    return {Path(read_json(path)["run"]) for path in (stage_folder / "runs").glob("[!.]*.json")}
+    """Folders of the runs that needed a stage when they were launched. Raises ``DamagedError``."""
+    return {_wanting(path) for path in (stage_folder / "runs").glob("[!.]*.json")}
+
+
+def _wanting(path: Path) -> Path:
+    entry = read_object(path) or {}
+    if understood(path, lambda: key_of(entry)) != path.stem:
+        raise DamagedError(path, "its content is not what was written there")
+    return Path(entry["run"])
 
 
 def attempts(stage_folder: Path) -> list[Attempt]:
-    """Every attempt at a stage, given by its folder in the store; oldest first."""
+    """Every attempt at a stage, given by its folder in the store; oldest first.
+
+    One whose submission was set aside is left out. Raises ``DamagedError``.
+    """
     submissions = stage_folder.parents[2] / "submissions"
-    entries = map(read_json, sorted((stage_folder / "attempts").glob("[0-9]*.json")))
-    return [Attempt(Submission(submissions / e["token"]), e["index"]) for e in entries]
+    found = []
+    for path in sorted((stage_folder / "attempts").glob("[0-9]*.json")):
+        entry = read_sealed(path, _place_of_attempt(path))
+        if entry is None:
+            continue
+        attempt = understood(path, partial(_attempt, submissions, entry))
+        if os.path.lexists(attempt.submission.folder / "submission.json"):
+            found.append(attempt)
+    return found
+
+
+def _attempt(submissions: Path, entry: Mapping[str, Any]) -> Attempt:
+    return Attempt(Submission(submissions / entry["token"]), int(entry["index"]))
+
+
+def _place_of_attempt(path: Path) -> str:
+    return "/".join(path.parts[-4:])
 
 
 def record_attempt(stage_folder: Path, submission: Submission, index: int) -> None:
     """Add an attempt. Raises ``ClusterError`` where another process added one meanwhile."""
-    number = len(attempts(stage_folder))
-    path = stage_folder / "attempts" / f"{number:04d}.json"
-    if not publish(path, encode({"token": submission.token, "index": index})):
+    earlier = (stage_folder / "attempts").glob("[0-9]*.json*")  # those set aside included
+    numbers = [int(number) for path in earlier if (number := path.name.split(".")[0]).isdecimal()]
+    path = stage_folder / "attempts" / f"{max(numbers, default=-1) + 1:04d}.json"
+    entry = {"token": submission.token, "index": index}
+    if not publish_sealed(path, entry, _place_of_attempt(path)):
         raise ClusterError(f"{path} was written by another launch; type the same again")

@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.files import content_of
 from pipeline.jobs.status import LIVE, StageStatus, of_runs
 from pipeline.stages import is_main
 
@@ -39,10 +40,8 @@ def _cells(run: Path, status: StageStatus) -> list[str | Text]:
 
 def steps(run: Path) -> int:
     """Steps that the run has on disk."""
-    try:
-        return len((run / "steps.jsonl").read_bytes().splitlines())
-    except FileNotFoundError:
-        return 0
+    content = content_of(run / "steps.jsonl")
+    return len(content.splitlines()) if content else 0
 
 
 def follow(runs: Sequence[Path], console: Console) -> None:

@@ -22,6 +22,7 @@ from pipeline.errors import LeaseLostError, PipelineError, StageError
 from pipeline.executors import AnyExecutor, announce_job, executor_named, find_executor, register
 from pipeline.executors.base import Executor
 from pipeline.executors.submission import Submission, Task, now, runs_that_want
+from pipeline.files import mended
 from pipeline.runs.interruption import STOP_SIGNALS, Interrupted, Interruption
 from pipeline.store.leases import lease
 from pipeline.store.processes import NO_JOB
@@ -105,7 +106,7 @@ class ThisJob:
             check_unchanged(run, task, needs_all=in_order)
             only = set(task.stages) if in_order else set(run.plan.by_name)
             run_part(run, only, log, self._keep, self.leader)
-        for path in _others_that_want(run, task):
+        for path in mended(lambda: _others_that_want(run, task), log.warning):
             with launched_from(path):
                 other = Run.open(path)
                 if needs_conclusion(other):
@@ -170,7 +171,10 @@ def _others_that_want(run: "Run", task: Task) -> list[Path]:
 
 
 def check_unchanged(run: "Run", task: Task, needs_all: bool = True) -> None:
-    """Raise ``StageError`` where a stage is no longer what was submitted, or lacks its needs."""
+    """Raise ``StageError`` where a stage is no longer what was submitted, or lacks its needs.
+
+    ``DamagedError`` where a need was finished and is damaged.
+    """
     for name, key in task.stages.items():
         stage = run.plan.by_name.get(name)
         if stage is None or stage.key != key:
@@ -179,7 +183,7 @@ def check_unchanged(run: "Run", task: Task, needs_all: bool = True) -> None:
                 "have changed since. Launch the run again"
             )
         for needed in stage.needs:
-            is_here = needed.name in task.stages or run.store.finished(needed) is not None
+            is_here = needed.name in task.stages or run.store.result(needed) is not None
             if needs_all and not is_here:
                 raise StageError(f"{name} needs {needed.name}, which is not finished")
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pipeline.errors import StageError
 from pipeline.executors import executor_named
+from pipeline.files import mended
 from pipeline.jobs.following import follow
 from pipeline.jobs.status import of_runs, run_state
 from pipeline.jobs.submit import Work, completed, submit, survey
@@ -51,7 +52,7 @@ def run_here(run: Run, console: Console, leader: "Leader | None" = None) -> None
     """Run a run in this process."""
     from pipeline.runs.session import run_all
 
-    run.claim()
+    mended(run.claim, Quiet(console).warning)
     target = run.config.prune.target_ratio
     display = Terminal(console, target) if console.is_terminal else Quiet(console)
     run_all(run, display, console, leader)
@@ -71,7 +72,7 @@ def launch(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) ->
     from pipeline.runs.session import conclude, needs_conclusion
 
     if sweep:
-        sweep.claim()
+        mended(sweep.claim, Quiet(console).warning)
     executor = executor_named(runs[0].config.cluster.name)
     for warning in executor.warnings(runs[0].store.root):
         console.print(f"warning: {warning}")
@@ -107,6 +108,11 @@ def show(runs: Sequence[Run], console: Console) -> None:
     """Print what would run, what is done, what it asks for and costs. Nothing is written."""
     work = completed(survey(runs))
     forecast = Forecast.of(runs)
+    for damage in forecast.damaged.values():
+        Quiet(console).warning(f"{damage}; it will be decided again")
+    for item in work:
+        if item.status.damage:
+            Quiet(console).warning(f"{item.status.damage}; {item.stage.name} will be done again")
     if runs[0].config.plan == "json":
         console.print(
             json.dumps({"stages": [_entry(item) for item in work], **forecast.to_json()}, indent=1)

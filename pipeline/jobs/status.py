@@ -2,16 +2,18 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.errors import DamagedError
 from pipeline.executors import find_executor
 from pipeline.executors.base import JobStatus
 from pipeline.executors.submission import Attempt, attempts
-from pipeline.files import read_json
+from pipeline.store.folders import launch_of
 from pipeline.store.leases import beats
+from pipeline.store.results import result_in
 
 State = Literal[
     "new", "pending", "running", "requeued", "done", "failed", "cancelled", "unknown"
@@ -40,11 +42,13 @@ class StageStatus:
     log: str | None = None
     attempts: int = 0
     attempt: Attempt | None = field(default=None, compare=False, repr=False)
+    damage: DamagedError | None = field(default=None, compare=False, repr=False)
+    """What has to be set aside before it can be done."""
 
     def to_json(self) -> dict[str, Any]:
         """For scripts."""
         shown = {**self.__dict__}
-        del shown["attempt"]
+        del shown["attempt"], shown["damage"]
         return shown
 
 
@@ -63,19 +67,40 @@ class StagePlace:
         """Its folder in the store."""
         return self.store / "stages" / self.name / self.key
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether its result is there."""
-        return (self.folder / "done.json").exists()
+
+@dataclass(frozen=True, slots=True)
+class _OnDisk:
+    """What the disk says of a stage."""
+
+    place: StagePlace
+    is_finished: bool
+    """Whether its result is there."""
+    tries: list[Attempt]
+    damage: DamagedError | None
+    """What keeps it from being known, or finished."""
+
+    @classmethod
+    def of(cls, place: StagePlace) -> "_OnDisk":
+        is_finished, tries, damage = False, list[Attempt](), None
+        try:
+            tries = attempts(place.folder)
+            for attempt in tries[-1:]:
+                attempt.check()
+        except DamagedError as error:
+            tries, damage = [], error
+        try:
+            is_finished = result_in(place.folder) is not None
+        except DamagedError as error:
+            damage = error
+        return cls(place, is_finished, tries, damage)
 
 
 def places(run: Path) -> list[StagePlace]:
     """The stages of a run's folder, in an order in which they can run."""
-    launch, keys = read_json(run / "launch.json"), read_json(run / "stages.json")
+    launch = launch_of(run)
+    keys = launch.keys
     return [
-        StagePlace(
-            name, key, Path(launch["store"]), tuple(keys[need] for need in launch["needs"][name])
-        )
+        StagePlace(name, key, launch.store, tuple(keys[need] for need in launch.needs[name]))
         for name, key in keys.items()
     ]
 
@@ -94,16 +119,19 @@ def of_runs(runs: Iterable[Path]) -> list[list[StageStatus]]:
 
 def of_places(stages: Iterable[StagePlace]) -> dict[str, StageStatus]:
     """How stages stand, by key. Each comes after those that it needs."""
-    tries = {place.key: (place, attempts(place.folder)) for place in stages}
+    known = {place.key: _OnDisk.of(place) for place in stages}
     unsure = [
-        of_stage[-1]
-        for place, of_stage in tries.values()
-        if of_stage and not (place.is_finished and of_stage[-1].has_ended)
+        each.tries[-1]
+        for each in known.values()
+        if each.tries and not (each.is_finished and each.tries[-1].has_ended)
     ]
     jobs = _ask(unsure)
     states: dict[str, StageStatus] = {}
-    for key, (place, of_stage) in tries.items():
-        states[key] = _status(place, of_stage, jobs, states)
+    for key, each in known.items():
+        states[key] = _status(each, jobs, states)
+        if each.damage and not each.is_finished and states[key].state not in LIVE:
+            reason, state = str(each.damage), states[key]
+            states[key] = replace(state, state="failed", reason=reason, damage=each.damage)
     return states
 
 
@@ -123,13 +151,11 @@ def _ask(unsure: Iterable[Attempt]) -> dict[Attempt, JobStatus]:
 
 
 def _status(
-    place: StagePlace,
-    tries: list[Attempt],
-    jobs: Mapping[Attempt, JobStatus],
-    others: Mapping[str, StageStatus],
+    known: _OnDisk, jobs: Mapping[Attempt, JobStatus], others: Mapping[str, StageStatus]
 ) -> StageStatus:
+    place, tries = known.place, known.tries
     if not tries:
-        return StageStatus(place.name, place.key, "done" if place.is_finished else "new")
+        return StageStatus(place.name, place.key, "done" if known.is_finished else "new")
     attempt = tries[-1]
     submission = attempt.submission
     starts, ends = submission.starts(attempt.index), submission.ends(attempt.index)
@@ -140,7 +166,7 @@ def _status(
         state, reason = _state(place, attempt, job, others)
         last_stage = [*submission.task(attempt.index).stages][-1]
         concludes = state == "running" and last_stage == place.name
-        if place.is_finished and not concludes:
+        if known.is_finished and not concludes:
             state, reason = "done", None
     log = _log(attempt)
     last_start: dict[str, Any] = starts[-1] if starts else {}

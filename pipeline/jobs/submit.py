@@ -13,8 +13,15 @@ from pathlib import Path
 from pipeline.errors import ClusterError
 from pipeline.executors import executor_named
 from pipeline.executors.base import Job, WorkItem
-from pipeline.executors.submission import Submission, Task, only_submitter, record_attempt, want
-from pipeline.files import encode, replace
+from pipeline.executors.submission import (
+    Submission,
+    Task,
+    attempts,
+    only_submitter,
+    record_attempt,
+    want,
+)
+from pipeline.files import mended, replace, sealed
 from pipeline.jobs.snapshot import snapshot
 from pipeline.jobs.status import LIVE, StagePlace, StageStatus, of_places
 from pipeline.plan.run import Run
@@ -96,6 +103,10 @@ def submit(runs: Sequence[Run], note: Callable[[str], None]) -> list[Submission]
     Raises ``ClusterError`` where the executor refuses or cannot be asked; what was submitted before
     that stays, is known, and is not submitted again.
     """
+    return mended(lambda: _submit(runs, note), note)
+
+
+def _submit(runs: Sequence[Run], note: Callable[[str], None]) -> list[Submission]:
     store = runs[0].store
     executor = executor_named(runs[0].config.cluster.name)
     with only_submitter(store.root, note):
@@ -103,6 +114,8 @@ def submit(runs: Sequence[Run], note: Callable[[str], None]) -> list[Submission]
             run.claim()
             for stage in run.plan.stages:
                 want(run.store.folder(stage), run.folder.path)
+                for attempt in attempts(run.store.folder(stage)):
+                    attempt.check()
         work = survey(runs)
         if unknown := [item.status for item in work if item.status.state == "unknown"]:
             raise ClusterError(
@@ -174,7 +187,7 @@ class _Command:
     def of_this_code(cls, store: Path) -> "_Command":
         copy = snapshot(store / "code")
         provenance = store / "code" / f"{copy.name}.{uuid.uuid4().hex[:8]}.json"
-        replace(provenance, encode(code()))
+        replace(provenance, sealed(code(), provenance.name))
         return cls(copy, provenance)
 
     def line(self, submission: Submission) -> str:

@@ -2,8 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from pipeline.errors import DamagedError
+from pipeline.files import key_of, read_sealed, understood
 from pipeline.pruning.records import Measured
 
 
@@ -191,3 +194,16 @@ def _older_text(data: Mapping[str, Any]) -> list[dict[str, Any]]:
         return []
     unknown = {"split": None, "tokens": 0, "is_whole": False, "seqlen": 0}
     return [{"name": "text", "text": "a text that was not recorded", "ppl": data["ppl"], **unknown}]
+
+
+def read_record(path: Path) -> Record | None:
+    """What was measured of a variant and stored; None where nothing was.
+
+    Raises ``DamagedError`` where that is not what was written there.
+    """
+    content = read_sealed(path, path.name)
+    if content is None:
+        return None
+    if understood(path, lambda: key_of(content["identity"])) != path.stem:
+        raise DamagedError(path, "it is of another variant")
+    return understood(path, lambda: Record.from_json(content["record"]))

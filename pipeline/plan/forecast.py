@@ -8,8 +8,10 @@ known, how many candidates there are nearly is.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from pipeline.errors import DamagedError
 from pipeline.methods import method_of
 from pipeline.plan.run import Run
 from pipeline.pruning.phases import Phase
@@ -45,6 +47,8 @@ class Forecast:
     """Evaluations if no run shared anything, done ones included."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Measured time of one evaluation."""
+    damaged: dict[Path, DamagedError] = field(default_factory=dict)
+    """Steps on disk that will be scored again."""
 
     @classmethod
     def of(cls, runs: Iterable[Run]) -> "Forecast":
@@ -53,7 +57,9 @@ class Forecast:
         times: dict[str, list[tuple[float, int]]] = defaultdict(list)
         for run in runs:
             if run.plan.main:
-                own = {scoring.key: scoring for scoring in _Counted(run, times).scorings()}
+                counted = _Counted(run, times)
+                own = {scoring.key: scoring for scoring in counted.scorings()}
+                forecast.damaged |= {damage.path: damage for damage in counted.damaged}
                 forecast.alone += sum(scoring.candidates for scoring in own.values())
                 forecast.scorings |= own
         for dimension, took in times.items():
@@ -129,6 +135,7 @@ class _Counted:
         self.dense = PruningState.dense(run.source.shape)
         self.method = method_of(self.config.prune)
         self.phases = phases_of(self.config)
+        self.damaged: list[DamagedError] = []
 
     def scorings(self) -> Iterator[Scoring]:
         """Of the sensitivity, and of every step down to the target."""
@@ -142,7 +149,7 @@ class _Counted:
             while state.ratio_percent < phase.end_percent and (
                 candidates := phase.candidates(state)
             ):
-                step = None if guessed else self._read(trajectory, index, phase)
+                step = None if guessed else self._read(trajectory, index, phase, candidates)
                 new = self.method.choice.unscored(candidates, before)
                 yield self._scoring(trajectory, index, phase, new, step, guessed)
                 guessed = guessed or step is None
@@ -153,7 +160,7 @@ class _Counted:
     def _first(self, phase: Phase) -> Iterator[Scoring]:
         if candidates := phase.candidates(self.dense):
             trajectory = self._trajectory(phase, self.dense)
-            step = self._read(trajectory, 0, phase)
+            step = self._read(trajectory, 0, phase, candidates)
             yield self._scoring(trajectory, 0, phase, candidates, step, guessed=False)
 
     def _trajectory(self, phase: Phase, start: PruningState) -> Trajectory:
@@ -176,9 +183,15 @@ class _Counted:
         key = (trajectory.key, index)
         return Scoring(key, phase.dimension, len(candidates), step is not None, guessed)
 
-    def _read(self, trajectory: Trajectory, index: int, phase: Phase) -> Step | None:
-        """A step that is on disk; its time is noted."""
-        step = trajectory.read(index)
+    def _read(
+        self, trajectory: Trajectory, index: int, phase: Phase, candidates: Sequence[Candidate]
+    ) -> Step | None:
+        """A step that is on disk; its time is noted. A damaged one will be scored again."""
+        try:
+            step = trajectory.read(index, candidates)
+        except DamagedError as damage:
+            self.damaged.append(damage)
+            return None
         if step and step.evaluations and (took := trajectory.made_by(index).get("seconds")):
             self.times[phase.dimension].append((took, step.evaluations))
         return step

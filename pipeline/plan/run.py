@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from pipeline.config.schema import validate
-from pipeline.errors import PipelineError, StageError
+from pipeline.errors import DamagedError, PipelineError, StageError
 from pipeline.executors import executor_named, find_executor
-from pipeline.files import read_json
+from pipeline.files import content_of, read_object, read_sealed, understood
 from pipeline.models.source import ModelSource
 from pipeline.plan.plan import Plan, plan, planning_of, source_of
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config, ModelConfig
+from pipeline.store.folders import LAUNCH, launch_of
 from pipeline.store.results import Store
-from pipeline.store.run_folder import RunFolder
+from pipeline.store.run_folder import CONFIG, RunFolder
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,12 @@ class Run:
 
     def final_state(self) -> PruningState:
         """The state in which the run ended. Raises ``StageError`` before it has."""
-        try:
-            given = read_json(self.folder.path / "pruning_config.json")
-        except FileNotFoundError:
-            path = self.folder.path
-            raise StageError(f"{path} is not pruned yet; see: multipruner status {path}") from None
-        return PruningState.from_pruning_config(self.source.shape, given)
+        path = self.folder.path / "pruning_config.json"
+        given = read_object(path)
+        if given is None:
+            run = self.folder.path
+            raise StageError(f"{run} is not pruned yet; see: multipruner status {run}")
+        return understood(path, lambda: PruningState.from_pruning_config(self.source.shape, given))
 
     @property
     def is_complete(self) -> bool:
@@ -81,26 +84,28 @@ class Run:
 
 
 def config_of(path: Path) -> Config:
-    """The validated configuration of a run's folder. Raises ``ConfigError``."""
+    """The validated configuration of a run's folder. Raises ``DamagedError``."""
     settings = settings_of(path)
-    settings.get("sweep", {}).pop("reach", None)  # of an earlier version
-    return validate(settings)
+    (settings.get("sweep") or {}).pop("reach", None)  # of an earlier version
+    return understood(path / CONFIG, lambda: validate(settings))
 
 
 def _reach_of(path: Path) -> dict[str, float]:
     """How far the dimensions are pruned that a run's folder shares with others."""
-    reach = read_json(path / "launch.json").get("reach")
+    reach = launch_of(path).reach
     if reach is None:  # earlier versions had it among the settings
-        reach = settings_of(path).get("sweep", {}).get("reach")
-    return reach or {}
+        reach = (settings_of(path).get("sweep") or {}).get("reach")
+    return dict(reach or {})
 
 
 def settings_of(path: Path) -> dict[str, Any]:
-    """The configuration that a run's folder holds."""
-    values: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
+    """The configuration that a run's folder holds. Raises ``DamagedError``."""
+    launched = read_sealed(path / LAUNCH, LAUNCH) or {}
+    values: Any = launched.get("config") or written_settings(path)
+    executor = understood(path / CONFIG, lambda: find_executor(values["cluster"]["name"]))
     # folders of earlier versions have keys that mean nothing any more
     known = {"model": ModelConfig.model_fields}
-    if executor := find_executor(values["cluster"]["name"]):
+    if executor:
         known["cluster"] = executor.section.model_fields
     for section, keys in known.items():
         values[section] = {k: v for k, v in values[section].items() if k in keys}
@@ -116,6 +121,21 @@ def settled(config: Config, source: ModelSource) -> Config:
     return config.model_copy(update={"model": config.model.model_copy(update=found)})
 
 
+def written_settings(path: Path) -> dict[str, Any]:
+    """What ``config.yaml`` has, for people and for folders of earlier versions."""
+    file = path / CONFIG
+    text = content_of(file)
+    if text is None:
+        raise DamagedError(file, "it is missing")
+    try:
+        values = OmegaConf.to_container(OmegaConf.create(text.decode()))
+    except (ValueError, YAMLError, OmegaConfBaseException):
+        values = None
+    if not isinstance(values, dict):
+        raise DamagedError(file, "it is cut short or garbled, no configuration")
+    return {str(key): value for key, value in values.items()}
+
+
 def device_of(config: Config) -> str:
     """``model.device`` with auto resolved as it will be where the stages run."""
     if config.model.device != "auto":
@@ -128,7 +148,7 @@ def launched_from(path: Path) -> Iterator[None]:
     """Stand where a run was launched while its relative paths are read."""
     before = Path.cwd()
     try:
-        os.chdir(read_json(path / "launch.json")["folder"])
+        os.chdir(launch_of(path).folder)
     except OSError as error:
         raise PipelineError(f"{path} is no run that can go on from here: {error}") from error
     try:

@@ -13,7 +13,7 @@ from rich.console import Console
 from pipeline import files
 from pipeline.config.compose import Combination, from_composed
 from pipeline.errors import ConfigError, LeaseLostError, PipelineError, StageError
-from pipeline.files import Json, encode
+from pipeline.files import Json, encode, mended
 from pipeline.plan.plan import Plan, plan, planning_of
 from pipeline.plan.preflight import Preflight
 from pipeline.plan.run import Run, settled
@@ -156,7 +156,7 @@ def run_here(sweep: Sweep, run_one: Callable[[Run], None], console: Console) -> 
 
     Raises ``StageError`` at the end where one failed.
     """
-    sweep.claim()
+    mended(sweep.claim, lambda text: console.print(f"warning: {text}", markup=False))
     errors: dict[Path, str] = {}
     given = [sweep.overrides[run.folder.path] for run in sweep.runs]
     for number, (run, label) in enumerate(zip(sweep.runs, labels(given), strict=True), 1):

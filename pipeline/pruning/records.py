@@ -1,12 +1,15 @@
 """Lines of ``steps.jsonl``: the steps of a whole run, whichever trajectories they are from."""
 
+import errno
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
+from pipeline.files import content_of, understood
 from pipeline.pruning.steps import Step
 from pipeline.pruning.units import Candidate
 
@@ -107,5 +110,10 @@ def to_jsonl(records: Iterable[StepRecord]) -> str:
 
 def read_steps(path: Path) -> list[StepRecord]:
     """The records of ``steps.jsonl``. Raises ``FileNotFoundError`` where it is not there."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [StepRecord.from_json(json.loads(line)) for line in lines]
+    content = content_of(path)
+    if content is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return understood(
+        path,
+        lambda: [StepRecord.from_json(json.loads(line)) for line in content.decode().splitlines()],
+    )

@@ -71,6 +71,12 @@ class Step:
         return cls(chosen, score, tuple(scored), criterion=criterion)
 
     @property
+    def follows_its_scores(self) -> bool:
+        """Whether ``chosen`` and ``score`` are what the scores decide."""
+        decided = Step.choose(self.scored, self.criterion)
+        return (decided.chosen, decided.score) == (self.chosen, self.score)
+
+    @property
     def perplexity(self) -> float | None:
         """Perplexity on calibration text after the removal; None under another criterion."""
         return self.score if self.criterion == PERPLEXITY else None

@@ -4,8 +4,11 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.errors import DamagedError
+from pipeline.files import set_aside
 from pipeline.pruning.phases import Phase
 from pipeline.pruning.records import StepRecord
 from pipeline.pruning.state import PruningState
@@ -30,6 +33,9 @@ class WalkListener(Protocol):
     def on_read(self, index: int) -> None:
         """A step was on disk."""
 
+    def on_damaged(self, text: str) -> None:
+        """A step on disk was damaged and set aside; it is decided again."""
+
 
 def walk(
     trajectory: Trajectory,
@@ -49,9 +55,17 @@ def walk(
     state, index = start, 0
     guard: Guard | None = None
     last: Step | None = None
+    aside: set[Path] = set()
     with ExitStack() as held:
         while candidates := phase.candidates(state):
-            step = trajectory.read(index)
+            try:
+                step = trajectory.read(index, candidates)
+            except DamagedError as damage:
+                if damage.path in aside:
+                    raise
+                aside.add(damage.path)
+                listener.on_damaged(f"{set_aside(damage)}; the step is decided again")
+                continue
             if step is not None:
                 listener.on_read(index)
             elif guard is None:

@@ -10,7 +10,7 @@ import transformers
 
 from pipeline.distributed.ranks import Leader
 from pipeline.errors import LeaseLostError
-from pipeline.files import Json, encode, replace
+from pipeline.files import Json, mended
 from pipeline.models.loading import DenseLoader, LiveModel
 from pipeline.plan.run import Run
 from pipeline.pruning.trajectory import Guard
@@ -89,9 +89,14 @@ class StageRunner:
     def _finish(self, stage: PlannedStage) -> None:
         self.listener.stage = stage
         self.stages[stage.name] = StageSummary(key=stage.key, status="waiting")
+        mended(lambda: self._finish_whole(stage), self.listener.on_warning)
+
+    def _finish_whole(self, stage: PlannedStage) -> None:
+        """Raises ``DamagedError`` where something that it reads or writes is damaged."""
+        self.store.begin(stage)
         if self.store.finished(stage) is None:
             with self.store.writer(stage, self.display.note) as guard:
-                if self.store.finished(stage) is None:
+                if self.store.result(stage) is None:
                     self._compute(stage, guard)
         entry = self.stages[stage.name]
         if entry.status == "waiting":
@@ -108,7 +113,7 @@ class StageRunner:
         try:
             inputs, folder = self._inputs(stage), self.store.folder(stage)
             result = stage.stage.run(self.config, inputs, folder)
-            replace(folder / "provenance.json", encode(provenance()))
+            self.store.note_provenance(stage, provenance())
             self.store.commit(stage, result, guard)
             is_done = True
         finally:

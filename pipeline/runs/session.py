@@ -8,6 +8,7 @@ from rich.console import Console
 
 from pipeline.distributed.ranks import Leader
 from pipeline.errors import LeaseLostError
+from pipeline.files import mended
 from pipeline.plan.run import Run
 from pipeline.report.data import RunReport
 from pipeline.report.output import write_report
@@ -72,6 +73,7 @@ def run_part(
         work = computed
         on_work(computed)
 
+    mended(run.folder.check_files, display.warning)
     tells_steps = any(run.plan.by_name[name].stage.tells_steps for name in only)
 
     def attempt() -> bool:
@@ -95,6 +97,7 @@ def conclude(
 
     ``before`` and ``only`` are what this process has computed of it, and which stages.
     """
+    mended(run.folder.check_files, display.warning)
 
     def attempt() -> None:
         with _tracking(run, only or run.plan.by_name, display) as tracker:

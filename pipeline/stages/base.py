@@ -49,6 +49,9 @@ class Stage:
     """Once it is finished, by whomever: tells the listener of the steps in ``inputs.results``."""
     facts: Callable[[Json], Mapping[str, Json]] | None = None
     """What the run's summary takes of its result: ``evaluation``, ``dense_ppl`` by dimension."""
+    check: Callable[[Path, Json], None] | None = None
+    """Raises for a folder and a result that do not belong together. Only asked of what earlier
+    versions finished, which has no digests."""
     is_main: bool = False
     """Whether a run is for this one: processes of several stages are called after it."""
     resources: str | None = None

@@ -75,4 +75,13 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     return write(out_dir, windows, eos_id)
 
 
-STAGE = Stage("calibrate", 0, recipe, run, section=CalibrationConfig)
+def check(folder: Path, result: Json) -> None:
+    """The windows are those of the result."""
+    from pipeline.stages.shared.calibration import Calibration
+
+    hashes = Calibration.read(folder).hashes
+    if hashes != {kind: result[kind]["sha256"] for kind in hashes}:
+        raise ValueError(hashes)
+
+
+STAGE = Stage("calibrate", 0, recipe, run, section=CalibrationConfig, check=check)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from pipeline.files import Json, encode, read_json, replace
+from pipeline.errors import DamagedError
+from pipeline.files import Json, encode, read_object, replace, understood
 from pipeline.measure.record import Record
 from pipeline.pruning.records import read_steps
 from pipeline.pruning.state import PruningState
@@ -73,10 +74,16 @@ class Probed:
 
     @classmethod
     def read(cls, path: Path) -> "Probed":
-        """The inverse of ``to_json``, from a file."""
-        data = read_json(path)
-        records = {entry["step"]: Record.from_json(entry) for entry in data["records"]}
-        return cls(Record.from_json(data["dense"]), records)
+        """The inverse of ``to_json``, from a file. Raises ``DamagedError``."""
+        data = read_object(path)
+        if data is None:
+            raise DamagedError(path, "it is missing")
+
+        def parse() -> Probed:
+            records = {entry["step"]: Record.from_json(entry) for entry in data["records"]}
+            return cls(Record.from_json(data["dense"]), records)
+
+        return understood(path, parse)
 
 
 def is_due(probe: ProbeConfig, steps: int) -> bool:
@@ -145,8 +152,14 @@ def replay(_config: Config, inputs: Inputs) -> None:
         inputs.listener.on_step(step, measured.records.get(step.step))
 
 
+def check(folder: Path, result: Json) -> None:
+    """All records are there."""
+    if len(Probed.read(folder / FILE).records) + 1 != result["records"]:
+        raise DamagedError(folder / FILE, "records are missing")
+
+
 STAGE = Stage(
     "probe", 50, recipe, run,
     needs=("prune",), section=ProbeConfig, keeps=(FILE,), tells_steps=True,
-    replay=replay,
+    replay=replay, check=check,
 )  # fmt: skip

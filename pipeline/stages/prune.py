@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.errors import StageError
-from pipeline.files import Json, encode, replace
+from pipeline.errors import DamagedError, StageError
+from pipeline.files import Json, encode, read_json, replace
 from pipeline.methods import method_of
 from pipeline.pruning.records import read_steps, to_jsonl
 from pipeline.pruning.state import PruningState
@@ -70,6 +70,17 @@ def replay(config: Config, inputs: Inputs) -> None:
             inputs.listener.on_step(step, None)
 
 
+def check(folder: Path, result: Json) -> None:
+    """All steps are there, and lead to where the result says."""
+    steps = read_steps(folder / "steps.jsonl")
+    reached = (len(steps), steps[-1].params if steps else result["total_params"])
+    if reached != (result["steps"], result["params"]):
+        raise DamagedError(
+            folder / "steps.jsonl", f"it has {len(steps)} steps of {result['steps']}"
+        )
+    read_json(folder / "pruning_config.json")
+
+
 def plan(stage: Stage, planning: Planning) -> Iterator[PlannedStage]:
     """After the dimensions that the run shares with others."""
     dimensions = [phase.dimension for phase in phases_of(planning.config)]
@@ -79,5 +90,6 @@ def plan(stage: Stage, planning: Planning) -> Iterator[PlannedStage]:
 
 STAGE = Stage(
     "prune", 40, recipe, run, needs=("calibrate",), plan=plan,
-    publishes=("pruning_config.json",), tells_steps=True, replay=replay, is_main=True,
+    publishes=("pruning_config.json",), tells_steps=True, replay=replay, check=check,
+    is_main=True,
 )  # fmt: skip

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import ClassVar
 
-from pipeline.files import Json, encode, replace
+from pipeline.files import Json, encode, read_json, replace
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.steps import PERPLEXITY
 from pipeline.settings.core import Config
@@ -57,7 +57,15 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     return {"dense_ppl": {d: sensitivity[d]["dense_ppl"] for d in sensitivity}}
 
 
+def check(folder: Path, result: Json) -> None:
+    """Dense perplexities are those of the file."""
+    sensitivity = read_json(folder / "sensitivity.json")
+    if result["dense_ppl"] != {d: entry["dense_ppl"] for d, entry in sensitivity.items()}:
+        raise ValueError(result)
+
+
 STAGE = Stage(
     "score", 10, recipe, run, needs=("calibrate",), section=ScoreConfig,
     publishes=("sensitivity.json",), facts=lambda result: {"dense_ppl": result["dense_ppl"]},
+    check=check,
 )  # fmt: skip

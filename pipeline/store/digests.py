@@ -2,9 +2,11 @@
 
 import functools
 import threading
+from functools import partial
 from pathlib import Path
 
-from pipeline.files import encode, key_of, read_json, replace, sha256_of_file
+from pipeline.errors import DamagedError
+from pipeline.files import Json, key_of, mended, read_sealed, replace, sealed, sha256_of_file
 
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -24,19 +26,32 @@ class Digests:
         stat = path.stat()
         version = {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
         entry = self.folder / f"{key_of(version)}.json"
-        try:
-            return str(read_json(entry)["sha256"])
-        except (OSError, ValueError, LookupError, TypeError):  # absent, or broken: only a cache
+        known = _read(entry)
+        if known is None or {**known, **version} != known:
             with _ONE_AT_A_TIME:
                 digest = _sha256(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
-            self._unsaved[entry] = encode({**version, "sha256": digest})
+            self._unsaved[entry] = sealed({**version, "sha256": digest}, entry.name)
             return digest
+        return str(known["sha256"])
 
     def save(self) -> None:
         """Remember on disk what is not there yet."""
         unsaved, self._unsaved = self._unsaved, {}
         for entry, text in unsaved.items():
-            replace(entry, text)
+            mended(partial(replace, entry, text), lambda _: None)
+
+
+def remembered(entry: Path) -> dict[str, Json] | None:
+    """What a file of the folder has. Raises ``DamagedError``."""
+    return read_sealed(entry, entry.name, must=True)
+
+
+def _read(entry: Path) -> dict[str, Json] | None:
+    """The same; None where it is broken, too: it is only a cache."""
+    try:
+        return remembered(entry)
+    except (DamagedError, OSError):
+        return None
 
 
 @functools.lru_cache(maxsize=1024)

@@ -9,7 +9,6 @@ A job that was requeued takes over at once from its earlier start, even where th
 still live on a node that the scheduler has lost.
 """
 
-import json
 import os
 import platform
 import threading
@@ -18,8 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pipeline.errors import LeaseLostError
-from pipeline.files import encode, publish, read_json
+from pipeline.errors import DamagedError, LeaseLostError
+from pipeline.files import encode, publish, read_object, understood
 from pipeline.pruning.trajectory import Guard
 from pipeline.store.processes import Process
 
@@ -153,11 +152,13 @@ def _beat(path: Path, stop: threading.Event) -> None:
 
 
 def _latest(leases: Path) -> int | None:
-    return max((int(path.stem) for path in leases.glob("*.json")), default=None)
+    stems = (path.stem for path in leases.glob("*.json"))
+    return max((int(stem) for stem in stems if stem.isdecimal()), default=None)
 
 
 def _read_holder(path: Path) -> Process | None:
     try:
-        return Process(**read_json(path))
-    except (FileNotFoundError, json.JSONDecodeError):
+        content = read_object(path)
+        return understood(path, lambda: Process(**content)) if content else None
+    except DamagedError:
         return None

@@ -1,7 +1,6 @@
 """Where a result comes from: code, packages, machine, job. Noted with every stage; decides none."""
 
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pipeline
+from pipeline.files import read_sealed
 from pipeline.settings.secrets import without_secrets
 from pipeline.store.processes import current_job
 
@@ -61,8 +61,7 @@ def _code_at_submission() -> dict[str, Any] | None:
     path = os.environ.get(CODE_VARIABLE)
     if path is None:
         return None
-    noted: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-    return noted
+    return read_sealed(Path(path), Path(path).name)
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -2,21 +2,40 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
-from pipeline.errors import ConfigError, LeaseLostError, StageError
-from pipeline.files import encode, publish, read_json, replace
+from pipeline.errors import ConfigError, DamagedError, LeaseLostError, StageError
+from pipeline.files import (
+    content_of,
+    encode,
+    publish,
+    publish_sealed,
+    read_object,
+    read_sealed,
+    replace,
+    sealed,
+    understood,
+)
 from pipeline.measure.record import Record
-from pipeline.pruning.records import StepRecord, to_jsonl
+from pipeline.pruning.records import StepRecord, read_steps, to_jsonl
 from pipeline.settings.core import Config
 from pipeline.settings.flat import flat
 from pipeline.stages.base import PlannedStage
-from pipeline.store.folders import RUNS
+from pipeline.store.folders import LAUNCH, RUNS, launch_of
+from pipeline.store.results import FILES, damaged_files, vouch_for
 from pipeline.tracking.wandb_session import new_run_id
 
+OWNER, CONFIG = "run.json", "config.yaml"
+ELSEWHERE = "choose another run.name or run.dir"
+FOLDERS = ("tracking", "tracking/leases", "wandb", "export", "measured")
+SUFFIXES = (".json", ".jsonl", ".yaml", ".html", ".png", ".svg", ".pdf")
+"""What a run's folder may have."""
 CANCELLED = "cancelled.json"
 """The file that says that the user wants nothing more of a run; a launch takes it away."""
 MEASURED = "measured"
@@ -43,19 +62,17 @@ class RunFolder:
     def check_owner(self, config: Config, key: str) -> None:
         """Raise ``ConfigError`` where the folder belongs to a run that would come out otherwise."""
         try:
-            owner = read_json(self.path / "run.json")
-        except FileNotFoundError:
-            return
-        except (ValueError, OSError):
-            owner = None
-        if not isinstance(owner, dict) or not isinstance(owner.get("config"), dict):
+            owner = self.owner()
+        except DamagedError as damage:
+            if self._is_ours_by_its_stages(key):
+                return  # ``claim`` sets it aside
             raise ConfigError(
                 [
-                    f"run.dir: {self.path} holds a run.json that cannot be read, so nobody knows "
-                    "whose folder it is; choose another run.name or run.dir, or take it away"
+                    f"run.dir: {self.path} belongs to another configuration, as far as can be "
+                    f"told: {damage}; {ELSEWHERE}"
                 ]
-            )
-        if owner.get("key") == key:
+            ) from None
+        if owner is None or owner["key"] == key:
             return
         theirs = flat(owner["config"])
         ours = flat(config.model_dump(mode="json"))
@@ -68,9 +85,30 @@ class RunFolder:
             [
                 f"run.dir: {self.path} belongs to another configuration "
                 f"({'; '.join(differ) or 'its model or calibration file has changed since'}); "
-                "choose another run.name or run.dir"
+                f"{ELSEWHERE}"
             ]
         )
+
+    def owner(self) -> dict[str, Any] | None:
+        """What the folder says of whose it is; None where it is nobody's.
+
+        Raises ``DamagedError``.
+        """
+        path = self.path / OWNER
+        owner = read_sealed(path, OWNER)
+        if owner is None:
+            return None
+        if not isinstance(owner.get("key"), str) or not isinstance(owner.get("config"), dict):
+            raise DamagedError(path, "it has no key or no configuration")
+        return owner
+
+    def _is_ours_by_its_stages(self, key: str) -> bool:
+        stages: dict[str, Any] = {}
+        with suppress(DamagedError):
+            stages |= read_object(self.path / "stages.json") or {}
+        with suppress(DamagedError):
+            stages |= launch_of(self.path).keys
+        return key in stages.values()
 
     def claim(
         self, config: Config, key: str, stages: Sequence[PlannedStage], reach: Mapping[str, float]
@@ -80,21 +118,23 @@ class RunFolder:
         ``key`` says what the run is about; ``reach`` how far dimensions are pruned that runs share.
         """
         settings = config.model_dump(mode="json")
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.check_files()
         # the mirror's id is as old as the run, so that every process resumes the same one
         owner = {"key": key, "tracking_id": new_run_id(), "config": settings}
-        publish(self.path / "run.json", encode(owner))
+        publish_sealed(self.path / OWNER, owner, OWNER)
         self.check_owner(config, key)
         text = "# The resolved configuration of this run.\n" + OmegaConf.to_yaml(settings)
-        replace(self.path / "config.yaml", text)
+        replace(self.path / CONFIG, text)
         replace(self.path / "stages.json", encode({stage.name: stage.key for stage in stages}))
         launch = {
             "folder": str(Path.cwd()),
             "store": str(config.store_dir),
             "needs": {s.name: [needed.name for needed in s.needs] for s in stages},
             "reach": dict(reach),
+            "stages": {stage.name: stage.key for stage in stages},
+            "config": settings,
         }
-        replace(self.path / "launch.json", encode(launch))
+        replace(self.path / LAUNCH, sealed(launch, LAUNCH))
         (self.path / CANCELLED).unlink(missing_ok=True)
 
     def watch(self) -> None:
@@ -142,11 +182,28 @@ class RunFolder:
         self.restore()
         return self._was_deleted
 
+    def check_files(self) -> None:
+        """Raise ``DamagedError`` where something else is in the place of a file or folder.
+
+        Or where what is kept is not what was written; all the rest is written anew.
+        """
+        for path in self.path.iterdir() if self.path.is_dir() else ():
+            if path.suffix in SUFFIXES and not path.is_file():
+                raise DamagedError(path, "something that is no file is in its place")
+        for name in FOLDERS:
+            path = self.path / name
+            if os.path.lexists(path) and not path.is_dir():
+                raise DamagedError(path, "something that is no folder is in its place")
+        for kept in kept_folders(self.path):
+            check_kept(kept)
+
     @property
     def tracking_id(self) -> str:
         """The run's id in W&B."""
-        identifier: str = read_json(self.path / "run.json")["tracking_id"]
-        return identifier
+        owner = self.owner()
+        if owner is None:
+            raise DamagedError(self.path / OWNER, "it is missing")
+        return understood(self.path / OWNER, lambda: str(owner["tracking_id"]))
 
     def write_steps(self, steps: Sequence[StepRecord], records: Mapping[int, Record]) -> None:
         """Write ``steps.jsonl``: what was decided, joined with what was measured."""
@@ -164,27 +221,22 @@ class RunFolder:
     def steps_written(self) -> int:
         """Lines of ``steps.jsonl``: an interrupted restart may know of fewer."""
         try:
-            text = (self.path / "steps.jsonl").read_text(encoding="utf-8")
-        except FileNotFoundError:
+            return len(read_steps(self.path / "steps.jsonl"))
+        except (FileNotFoundError, DamagedError):
             return 0
-        return len(text.splitlines())
 
     def take(self, planned: PlannedStage, stage_folder: Path) -> None:
         """Copy what a finished stage publishes, and keep what stands beside other settings'.
 
         Raises ``StageError`` where a file is not there.
         """
+        for name in planned.stage.publishes:
+            replace(self.path / name, _published(stage_folder / name))
         kept = self.path / MEASURED / planned.name / planned.key[:KEY_CHARACTERS]
-        copies = [(name, self.path / name) for name in planned.stage.publishes]
-        for name, copy in copies + [(name, kept / name) for name in planned.stage.keeps]:
-            try:
-                text = (stage_folder / name).read_text(encoding="utf-8")
-            except FileNotFoundError:
-                raise StageError(
-                    f"{stage_folder} lacks {name}, which its stage publishes"
-                ) from None
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            replace(copy, text)
+        for name in planned.stage.keeps:
+            replace(kept / name, _published(stage_folder / name))
+        if planned.stage.keeps:
+            vouch_for(kept)
 
     def kept(self, name: str) -> list[Path]:
         """Files of a name that stages kept, each of other settings; the last one taken first."""
@@ -194,7 +246,25 @@ class RunFolder:
 def kept_files(folder: Path, name: str) -> list[Path]:
     """As ``RunFolder.kept``, for a run's folder."""
     found = folder.glob(f"{MEASURED}/*/*/{name}")
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return sorted(found, key=lambda path: path.lstat().st_mtime_ns, reverse=True)
+
+
+def kept_folders(folder: Path) -> list[Path]:
+    """The folders with files that stages kept in a run's folder."""
+    return sorted(path for path in folder.glob(f"{MEASURED}/*/*") if path.is_dir())
+
+
+def check_kept(kept: Path) -> None:
+    """Raise ``DamagedError`` where a file that a stage kept is not what was written."""
+    for damage in damaged_files(kept):
+        raise DamagedError(damage.path, damage.reason, voided=kept / FILES)
+
+
+def _published(path: Path) -> bytes:
+    content = content_of(path)
+    if content is None:
+        raise StageError(f"{path.parent} lacks {path.name}, which its stage publishes")
+    return content
 
 
 def _default_name(config: Config, key: str, model_name: str) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from pipeline.files import Json, encode, read_json, replace
+from pipeline.errors import DamagedError
+from pipeline.files import encode, read_object, replace, understood
 from pipeline.measure.record import Record
 from pipeline.pruning.shape import ModelShape
 
@@ -146,7 +147,14 @@ class Summary(_Part):
     def read(cls, folder: Path) -> "Summary | None":
         """The summary in a run's folder; None where there is none that can be read."""
         try:
-            data: Json = read_json(folder / FILE)
-            return cls.model_validate(data)
-        except (OSError, ValueError, KeyError, TypeError, ValidationError):
+            return cls.checked(folder)
+        except (OSError, DamagedError):
             return None
+
+    @classmethod
+    def checked(cls, folder: Path) -> "Summary | None":
+        """The same; None only where there is none. Raises ``DamagedError``."""
+        data = read_object(folder / FILE)
+        if data is None:
+            return None
+        return understood(folder / FILE, lambda: cls.model_validate(data))

@@ -45,7 +45,7 @@ class SentSteps:
             return int(content["step"]), bool(content["is_closed"])
         except FileNotFoundError:
             return -1, True
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return -1, False
 
     def _write(self, is_closed: bool) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from support_inputs import TINY, raw, save_model, save_tokenizer, write_jsonl, w
 
 import launch
 from pipeline.measure.record import Record
+from pipeline.models.variants import Variant
+from pipeline.stages.shared.measuring import Measurements, _Part
 
 ARGUMENTS = (
     *TINY,
@@ -247,3 +250,27 @@ def test_missing_data_is_named_before_the_run_starts(place: Path, run: Run) -> N
         assert name in problems
     assert not (place / "r").exists()
     assert not (place / "outputs").exists()
+
+
+def test_of_two_processes_that_measure_the_same_both_have_the_first_ones_record(
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_part, measured = Measurements._of_part, _Part.measured
+    others: list[Record] = []
+
+    def while_another_measures(self: Measurements, part: _Part, variant: Variant) -> Record:
+        def slower(*arguments: Any) -> Record:
+            with pytest.MonkeyPatch.context() as other:
+                other.setattr(_Part, "measured", measured)
+                others.append(of_part(self, part, variant))
+            mine = measured(*arguments)
+            return replace(mine, seconds=mine.seconds + 1000)
+
+        monkeypatch.setattr(_Part, "measured", slower)
+        return of_part(self, part, variant)
+
+    monkeypatch.setattr(Measurements, "_of_part", while_another_measures)
+    run("evaluate.text=text.txt", "evaluate.seqlen=16")
+    evaluation = json.loads((place / "run" / "evaluation.json").read_text("utf-8"))
+    assert others
+    assert max(evaluation[which]["seconds"] for which in ("dense", "pruned")) < 1000

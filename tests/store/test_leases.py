@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from pipeline.errors import LeaseLostError
 from pipeline.files import encode, publish
 from pipeline.pruning.steps import ScoredCandidate, Step
-from pipeline.pruning.trajectory import TrajectoryStore
+from pipeline.pruning.trajectory import Guard, TrajectoryStore
 from pipeline.pruning.units import ATTN, Candidate
 from pipeline.store import leases
 from pipeline.store.leases import DEAD_AFTER_S, awaited_lease, holder_of, lease
@@ -337,10 +338,7 @@ def test_a_requeued_job_takes_over_from_its_earlier_start_even_while_that_one_li
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start(job: CurrentJob) -> None:
-        environment: dict[str, str] = {}
-        announce(job, environment)
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
+        become(job, monkeypatch)
 
     job = CurrentJob(scheduler="queue", identity="queue 12", restart=1)
     start(job)
@@ -395,3 +393,154 @@ def test_whoever_waits_for_a_lease_may_stop_by_raising(
 
 def interrupt() -> None:
     raise KeyboardInterrupt
+
+
+def test_however_long_is_waited_nothing_piles_up(
+    folder: Path, held_elsewhere: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[int] = []
+    tries = 0
+
+    @contextmanager
+    def counted(folder: Path) -> Iterator[Guard | None]:
+        nonlocal tries
+        tries += 1
+        entered.append(tries)
+        with lease(folder) as guard:
+            yield guard
+        entered.remove(tries)
+
+    monkeypatch.setattr(leases, "lease", counted)
+    monkeypatch.setattr(leases, "POLL_S", 0.0)
+    kept = []
+    with awaited_lease(folder, lambda _: kept.append(len(entered)), lambda: tries == 50):
+        assert entered == [50]
+    assert kept == [0] * 49
+
+
+# A folder that is deleted
+
+
+def test_who_lost_the_folder_itself_may_no_longer_write(folder: Path) -> None:
+    with lease(folder) as guard:
+        assert guard is not None
+        shutil.rmtree(folder)
+        with pytest.raises(LeaseLostError, match="or it was deleted"):
+            guard()
+    assert not folder.exists()
+
+
+def test_who_lost_the_folder_does_not_let_go_for_whoever_has_it_now(folder: Path) -> None:
+    with ExitStack() as now:
+        with lease(folder):
+            shutil.rmtree(folder)
+            new_holder = now.enter_context(process_that_leases(folder))
+            assert said(new_holder) == "held"
+        with lease(folder) as guard:
+            assert guard is None
+
+
+# A node that the scheduler has lost
+
+
+LOST_NODE = """
+import os, pathlib, platform, sys
+platform.node = lambda: "lost"
+from pipeline.errors import LeaseLostError
+from pipeline.store import leases
+from pipeline.store.processes import CurrentJob, announce
+leases.BEAT_S = 0.05
+announce(CurrentJob(scheduler="slurm", id="12", identity="slurm 12"), os.environ)
+with leases.lease(pathlib.Path(sys.argv[1])) as guard:
+    print("held", flush=True)
+    for _ in sys.stdin:
+        try:
+            guard()
+            print("may write", flush=True)
+        except LeaseLostError:
+            print("may not write", flush=True)
+"""
+"""A job's process on another machine, which says whether it may write as often as it is asked."""
+
+
+@pytest.fixture
+def on_lost_node(folder: Path) -> Iterator[Process]:
+    with subprocess.Popen(
+        [sys.executable, "-c", LOST_NODE, str(folder)],
+        cwd=REPO,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert said(process) == "held"
+        yield process
+        process.kill()
+
+
+def asked(process: Process) -> str:
+    assert process.stdin is not None
+    process.stdin.write("?\n")
+    process.stdin.flush()
+    return said(process)
+
+
+def become(job: CurrentJob, patch: pytest.MonkeyPatch) -> None:
+    environment: dict[str, str] = {}
+    announce(job, environment)
+    for name, value in environment.items():
+        patch.setenv(name, value)
+
+
+def beats_anew(mine: Path) -> None:
+    age(mine, 2 * DEAD_AFTER_S)
+    end = time.monotonic() + 30
+    while time.time() - mine.stat().st_mtime > DEAD_AFTER_S:
+        assert time.monotonic() < end, "no beat came"
+        time.sleep(0.01)
+
+
+def test_a_process_that_lives_on_keeps_the_job_that_was_submitted_anew_out(
+    folder: Path, on_lost_node: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become(CurrentJob(scheduler="slurm", id="13", identity="slurm 13"), monkeypatch)
+    mine = folder / "leases" / "000000.json"
+    for _ in range(3):
+        beats_anew(mine)
+        with lease(folder) as second:
+            assert second is None
+    assert asked(on_lost_node) == "may write"
+    on_lost_node.kill()
+    on_lost_node.wait()
+    with lease(folder) as second:
+        assert second is None, "it was heard of a moment ago"
+    age(mine, DEAD_AFTER_S + 5)
+    with lease(folder) as second:
+        assert second is not None
+        second()
+
+
+def test_a_process_that_comes_back_after_a_silence_finds_that_it_may_not_write(
+    folder: Path, on_lost_node: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become(CurrentJob(scheduler="slurm", id="13", identity="slurm 13"), monkeypatch)
+    on_lost_node.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, on_lost_node.pid, os.WSTOPPED | os.WNOWAIT)
+    age(folder / "leases" / "000000.json", DEAD_AFTER_S + 5)
+    with lease(folder) as second:
+        assert second is not None
+        on_lost_node.send_signal(signal.SIGCONT)
+        assert asked(on_lost_node) == "may not write"
+        second()
+    assert asked(on_lost_node) == "may not write"
+
+
+def test_the_requeued_job_takes_over_from_a_process_that_lives_on(
+    folder: Path, on_lost_node: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = CurrentJob(scheduler="slurm", id="12", identity="slurm 12", restart=1)
+    become(again, monkeypatch)
+    beats_anew(folder / "leases" / "000000.json")
+    with lease(folder) as second:
+        assert second is not None
+        assert asked(on_lost_node) == "may not write"
+        second()

@@ -521,6 +521,27 @@ def test_steps_taken_just_before_the_lock_was_given_are_not_scored_again(tmp_pat
     assert steps == STEPS
 
 
+def test_a_wait_for_each_step_of_another_process_is_over_when_the_step_is_there(
+    tmp_path: Path,
+) -> None:
+    entered: list[int] = []
+    waits: list[int] = []
+    other = TrajectoryStore(tmp_path, awaited_lease).open({"start": "dense"})
+
+    @contextmanager
+    def lock_that_another_has(*_: object) -> Iterator[Guard | None]:
+        index = len(waits)
+        waits.append(len(entered))
+        entered.append(index)
+        other.record(index, STEPS[index], {}, lambda: None)
+        yield None
+        entered.remove(index)
+
+    trajectory = TrajectoryStore(tmp_path, lock_that_another_has).open({"start": "dense"})
+    assert first_steps(trajectory, on_wait=lambda _: None) == STEPS
+    assert waits == [0, 0], "no wait is kept while the next one goes on"
+
+
 # What counts as finished
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from pipeline.data.datasets import cut_windows, dataset_rows, draw, read_tokens
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DamagedError
 from pipeline.files import Json, encode, read_json, replace
 from pipeline.models.source import ModelSource
 from pipeline.scoring.perplexity import Windows
@@ -34,11 +35,18 @@ class Calibration:
 
     @classmethod
     def read(cls, folder: Path) -> "Calibration":
-        """Read what ``calibrate`` wrote into ``folder``."""
+        """What ``calibrate`` wrote into ``folder``. Raises ``DamagedError`` for other windows."""
         facts = read_json(folder / FACTS_FILE)
-        tokens = load_file(folder / TOKENS_FILE)
+        try:
+            tokens = load_file(folder / TOKENS_FILE)
+        except (OSError, SafetensorError) as error:
+            raise DamagedError(folder / TOKENS_FILE, "it is cut short or garbled") from error
+        hashes = {kind: facts[kind]["sha256"] for kind in ("block", "width")}
+        for kind, wanted in hashes.items():
+            if kind not in tokens or _hash(tokens[kind], facts["eos_id"]) != wanted:
+                raise DamagedError(folder / TOKENS_FILE, f"its {kind} windows are others")
         block, width = (Windows(tokens[kind], facts["eos_id"]) for kind in ("block", "width"))
-        return cls(block, width, {kind: facts[kind]["sha256"] for kind in ("block", "width")})
+        return cls(block, width, hashes)
 
     def of(self, kind: str) -> Windows:
         """The windows for blocks, or those for widths."""

@@ -6,12 +6,12 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from pipeline.files import encode, key_of, publish, read_json
+from pipeline.files import key_of, mended, publish_sealed
 from pipeline.measure.accuracy import TaskSet
 from pipeline.measure.latency import measure_latency
 from pipeline.measure.memory import measure_memory
 from pipeline.measure.protocol import DataSources, MeasurementProtocol
-from pipeline.measure.record import Record, TextScore
+from pipeline.measure.record import Record, TextScore, read_record
 from pipeline.measure.text import Text, text_windows
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.variants import Variant
@@ -47,13 +47,16 @@ class Measurements:
     def _of_part(self, part: "_Part", variant: Variant) -> Record:
         made_of = self._identity(part, variant)
         path = self.inputs.records / f"{key_of(made_of)}.json"
-        if not path.exists():
+        stored = mended(lambda: read_record(path), self.inputs.listener.on_warning)
+        if stored is None:
             record = part.measured(
                 self.inputs.live.at(variant), variant.state.params, self.inputs.made_by
             )
             self._seconds += record.seconds
-            publish(path, encode({"identity": made_of, "record": record.to_json()}))
-        return part.named(Record.from_json(read_json(path)["record"]))
+            publish_sealed(path, {"identity": made_of, "record": record.to_json()}, path.name)
+            stored = read_record(path)
+            assert stored is not None
+        return part.named(stored)
 
     def _identity(self, part: "_Part", variant: Variant) -> Mapping[str, Any]:
         """What decides a record: the model, what is measured, and what it is computed with."""

@@ -114,6 +114,9 @@ class _Walk:
     def on_computed(self, index: int, step: Step) -> None:
         self.search.inputs.listener.on_computed((self.trajectory.key, index), step)
 
+    def on_damaged(self, text: str) -> None:
+        self.search.inputs.listener.on_warning(text)
+
     def on_read(self, index: int) -> None:
         self.search.warn_of_other_versions(self.trajectory.made_by(index))
 
