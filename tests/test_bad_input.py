@@ -336,7 +336,7 @@ def test_a_run_folder_with_a_broken_owner_file_is_refused(
     (place / "run" / "run.json").write_text(content)
     done = run()
     assert done.status == 2
-    assert "run/run.json is damaged: " in done.text
+    assert "run.dir: run belongs to another configuration, as far as can be told: " in done.text
 
 
 # ---- a run that cannot be finished

@@ -35,7 +35,7 @@ def _run(parsed: Namespace) -> None:
     from pipeline.screen import screen
 
     units = [unit for folder in parsed.folder or _here() for unit in _units(folder)]
-    console = screen(aside=True)
+    console = screen(to_errors=True)
     damaged = 0
     for unit in track(units, "checking", console=console, transient=True, disable=not _is_seen()):
         seen: set[Path] = set()
