@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.errors import StageError
 from pipeline.models.blocks import Block, Context
 from pipeline.models.families import family_of
 from pipeline.models.families.base import Family
@@ -50,6 +51,7 @@ class PrunableModel:
         self.shape = _shape_of(model, self.family, self.blocks)
         self.state = PruningState.dense(self.shape)
         self._regroup()
+        setattr(model, "save_pretrained", _refuse_to_save)  # noqa: B010 - the instance's alone
 
     @property
     def device(self) -> torch.device:
@@ -169,6 +171,14 @@ class PrunableModel:
                 self._layer_types[b.layer] for b in attentions
             ] or self._layer_types[:1]
         config.num_hidden_layers = len(groups)
+
+
+def _refuse_to_save(*_: Any, **__: Any) -> None:
+    """What would be written opens as another model, with random weights."""
+    raise StageError(
+        "the live model's layers have names that no other program knows; to take it along type: "
+        "multipruner export RUN --to hf"
+    )
 
 
 class BlockGroup(nn.Module):

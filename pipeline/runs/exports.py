@@ -13,7 +13,8 @@ from pipeline.report.card import PICTURE, Card, model_card
 from pipeline.report.data import RunReport
 from pipeline.settings.flat import flat
 from pipeline.stages.base import PlannedStage
-from pipeline.stages.export import FOLDER, places
+from pipeline.stages.export import FOLDER, ExportConfig, places
+from pipeline.tracking.tracker import Exported
 
 LICENCE = re.compile(r"^license:\s*[\"']?([\w.+ -]+)", re.MULTILINE)
 
@@ -23,10 +24,11 @@ def planned_exports(run: Run) -> Iterator[tuple[PlannedStage, Path]]:
     return places(run.config, run.plan.stages, run.folder.path)
 
 
-def publish_exports(run: Run, report: RunReport) -> list[Path]:
-    """Put every finished export into its folder, with a card; returns the folders."""
+def publish_exports(run: Run, report: RunReport) -> list[Exported]:
+    """Put every finished export into its folder, with a card."""
     picture = run.folder.path / PICTURE
-    folders = []
+    exported = []
+    ratio = f"{report.state.ratio_percent:.1f}pct"
     for planned, folder in planned_exports(run):
         result = run.store.finished(planned)
         if result is None:
@@ -35,8 +37,10 @@ def publish_exports(run: Run, report: RunReport) -> list[Path]:
         more = {"README.md": card.encode(), PICTURE: picture.read_bytes()}
         files = run.store.folder(planned) / FOLDER
         publish(files, folder, more, run.plan.key, {"key": planned.key, "result": result})
-        folders.append(folder)
-    return folders
+        upload = run.config.of(ExportConfig).upload
+        name = f"{run.folder.path.name}-{result['target']}"
+        exported.append(Exported(name, folder, planned.key, (ratio,), upload, result))
+    return exported
 
 
 def _card(run: Run, planned: PlannedStage, result: Mapping[str, Json]) -> Card:

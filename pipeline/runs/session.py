@@ -190,9 +190,11 @@ def _conclude(run: Run, runner: StageRunner, summary: Summary, tracker: Tracker)
     folder = run.folder.path
     report = report_of(run, runner.listener, summary)
     write_report(report, folder)
-    publish_exports(run, report)
+    exported = publish_exports(run, report)
     _track_outcome(tracker, runner, summary, report)
     tracker.picture("report", folder / PICTURE)
+    for each in exported:
+        tracker.model(each)
     return report
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, create_model
 
+from pipeline.errors import StageError
 from pipeline.export import targets
 from pipeline.export.base import Exporting, Target, TargetConfig
 from pipeline.files import Json, encode, replace
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FOLDER = "model"
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+GIGABYTE = 1e9
 CHECKED_WINDOWS, CHECKED_TOKENS = 2, 128
 """How much of the calibration windows an exported model is compared on."""
 
@@ -121,6 +124,7 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     for folder in (writing, done):
         shutil.rmtree(folder, ignore_errors=True)
     writing.mkdir(parents=True)
+    _require_room(writing, state, config.model.dtype)
     inputs.listener.on_note(f"writing {inputs.source.name} for {target.name}")
     written = target.write(exporting, writing)
     replace(writing / "pruning_config.json", encode(state.to_pruning_config()))
@@ -129,6 +133,16 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     writing.rename(done)
     size = sum(path.stat().st_size for path in done.rglob("*") if path.is_file())
     return {"target": target.name, "bytes": size, **written, **checked}
+
+
+def _require_room(folder: Path, state: PruningState, dtype: str) -> None:
+    """Raise ``StageError`` where the disk cannot hold the weights."""
+    needed, free = state.params * BYTES[dtype], shutil.disk_usage(folder).free
+    if needed > free:
+        raise StageError(
+            f"the exported model needs {needed / GIGABYTE:.1f} GB in {folder.parent}, and "
+            f"{free / GIGABYTE:.1f} GB are free"
+        )
 
 
 def _windows(inputs: Inputs) -> "Tensor":

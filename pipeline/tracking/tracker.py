@@ -2,12 +2,27 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pipeline.files import replace
 from pipeline.tracking.metrics import Metrics, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A model in files."""
+
+    name: str
+    folder: Path
+    key: str
+    """Equal for equal files."""
+    aliases: tuple[str, ...]
+    upload: bool
+    """Whether the files go along; else it is said where they are."""
+    facts: Mapping[str, Any]
 
 
 class Tracker(Protocol):
@@ -26,6 +41,9 @@ class Tracker(Protocol):
 
     def picture(self, name: str, path: Path) -> None:
         """A picture file, once, after the last step."""
+
+    def model(self, exported: Exported) -> None:
+        """A folder with a model that was exported, once, after the last step."""
 
     def preempting(self) -> None:
         """The run will be interrupted by the cluster and come back. ``finish`` follows at once."""
@@ -67,6 +85,9 @@ class LocalTracker:
     def picture(self, name: str, path: Path) -> None:
         """The file is there already."""
 
+    def model(self, exported: Exported) -> None:
+        """The folder is there already."""
+
     def preempting(self) -> None:
         """Every line is on disk."""
 
@@ -105,6 +126,11 @@ class Trackers:
         """To all."""
         for tracker in self._trackers:
             tracker.picture(name, path)
+
+    def model(self, exported: Exported) -> None:
+        """To all."""
+        for tracker in self._trackers:
+            tracker.model(exported)
 
     def preempting(self) -> None:
         """To all."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.tracking.metrics import RATIO, STEP, Metrics, Value
+from pipeline.tracking.tracker import Exported
 from pipeline.tracking.wandb_reach import one_line, why_offline, why_unreachable
 from pipeline.tracking.wandb_sent import SentSteps
 
@@ -149,6 +150,21 @@ class Session:
         self._check_server()
         self._opened.log({name: wandb.Image(str(path))})
         self._note_shown(name, digest)
+
+    def model(self, exported: Exported) -> None:
+        """Note an artifact: its files where they are, or uploaded."""
+        import wandb
+
+        if self._is_shown(exported.name, exported.key):
+            return
+        self._check_server()
+        artifact = wandb.Artifact(exported.name, type="model", metadata=dict(exported.facts))
+        if exported.upload:
+            artifact.add_dir(str(exported.folder))
+        else:
+            artifact.add_reference(exported.folder.absolute().as_uri())
+        self._opened.log_artifact(artifact, aliases=list(exported.aliases))
+        self._note_shown(exported.name, exported.key)
 
     def preempting(self) -> None:
         """Have W&B show the run as preempted, not as crashed."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pipeline.tracking.metrics import Metrics, Value
+from pipeline.tracking.tracker import Exported
 from pipeline.tracking.wandb_reach import one_line
 from pipeline.tracking.wandb_session import Session, WandbRun
 
@@ -66,6 +67,10 @@ class WandbTracker:
     def picture(self, name: str, path: Path) -> None:
         """Send a picture."""
         self._submit(lambda: self._session.picture(name, path))
+
+    def model(self, exported: Exported) -> None:
+        """Note an artifact."""
+        self._submit(lambda: self._session.model(exported))
 
     def preempting(self) -> None:
         """Have W&B show the run as preempted."""
