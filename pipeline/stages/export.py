@@ -15,6 +15,7 @@ from pipeline.export import targets
 from pipeline.export.base import Exporting, Target, TargetConfig
 from pipeline.files import Json, encode, replace
 from pipeline.models.digests import tokenizer_digest
+from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.settings.section import Execution, Section
 from pipeline.stages.base import Inputs, PlannedStage, Planning, Recipe, Stage
