@@ -71,13 +71,17 @@ def rows(name: str, section: type[BaseModel], without: Collection[str]) -> Itera
         if not is_section(entry.annotation):
             yield row(f"{name}.{key}", entry)
     for key, entry in fields.items():
-        if is_section(entry.annotation):
-            inner = entry.annotation.model_fields
-            first = next(iter(inner.values())).annotation
-            yield (
-                f"| `{name}.{key}.STAGE.KEY` | as `{name}.KEY` | {entry.description} STAGE is "
-                f"one of {', '.join(inner)}; KEY one of {', '.join(first.model_fields)} |\n"
-            )
+        if not is_section(entry.annotation):
+            continue
+        inner = entry.annotation.model_fields
+        first = next(iter(inner.values())).annotation
+        if not is_section(first):
+            yield from (row(f"{name}.{key}.{part}", each) for part, each in inner.items())
+            continue
+        yield (
+            f"| `{name}.{key}.STAGE.KEY` | as `{name}.KEY` | {entry.description} STAGE is "
+            f"one of {', '.join(inner)}; KEY one of {', '.join(first.model_fields)} |\n"
+        )
 
 
 def is_section(annotation: Any) -> bool:

@@ -1,0 +1,164 @@
+"""A run ends with a model that opens elsewhere; a finished run gives one later."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support_inputs import TINY, problems_of, raw, save_model, save_tokenizer, write_tokens
+from transformers import AutoModelForCausalLM
+
+import launch
+from pipeline.commands.cli import main as multipruner
+from pipeline.errors import StageError
+from pipeline.models.loading import load
+from pipeline.models.source import locate
+
+ARGUMENTS = (
+    *TINY,
+    "prune.target_ratio=20",
+    "prune.distribution=[40,60,0]",
+    "prune.mlp_group_size=8",
+    "prune.attn_group_size=8",
+    "run.dir=run",
+    "score.enabled=false",
+)
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model with a tokenizer, and calibration tokens, all tiny."""
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    save_tokenizer(save_model(tmp_path / "model", num_hidden_layers=3))
+    write_tokens(tmp_path / "tokens.json", [list(range(5, 25))] * 2, [list(range(5, 25))])
+    return tmp_path
+
+
+@pytest.fixture
+def run(place: Path) -> Run:
+    def run(*overrides: str) -> dict[str, Any]:
+        launch.run(raw(*ARGUMENTS, *overrides), [])
+        return json.loads((place / "run" / "summary.json").read_text())
+
+    return run
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["multipruner", *arguments])
+    return multipruner()
+
+
+def test_a_run_ends_with_models_that_were_opened_elsewhere(place: Path, run: Run) -> None:
+    summary = run("export=[hf,vllm]")
+    told = summary["exports"]["hf"]
+    assert told["logits_differ_by"] <= 1e-5
+    folder = place / "run" / "export" / "hf"
+    AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+    card = (folder / "README.md").read_text()
+    assert "Parameters" in card
+    assert str(place) not in card
+    assert (folder / "report.png").exists()
+    assert (folder / "tokenizer.json").exists()
+    assert json.loads((folder / "pruning_config.json").read_text()) == json.loads(
+        (place / "run" / "pruning_config.json").read_text()
+    )
+    assert (place / "run" / "export" / "vllm" / "configuration_decilm.py").exists()
+    assert not list((place / "run" / "export").glob(".*"))
+    again = run("export=[hf,vllm]")
+    assert {again["stages"][f"export_{name}"]["status"] for name in ("hf", "vllm")} == {"reused"}
+
+
+def test_a_finished_run_gives_its_model_without_running_again(
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = run()
+    assert summary["exports"] == {}
+    assert command(monkeypatch, "export", "run", "--to", "hf", "--out", "out",
+                   "--set", "export.hf.pad=true") == 0  # fmt: skip
+    config = json.loads((place / "out" / "hf" / "config.json").read_text())
+    assert config["model_type"] == "llama"
+    AutoModelForCausalLM.from_pretrained(place / "out" / "hf")
+    after = json.loads((place / "run" / "summary.json").read_text())
+    assert after["candidates_scored"] == 0
+    assert after["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--to", "hf,nope"), "--to: 'nope' is not there; allowed: "),
+        (("--to", "hf", "--set", "foo=1"), "--set: 'foo=1' is wrong"),
+        (("--to", "hf", "--set", "export.hf.dtype=float8"), "export.hf.dtype: 'float8' is wrong"),
+        (("--to", "hf", "--out", "taken"), "taken/hf is there, and is no export of this run"),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_line_and_nothing_is_written(
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...], said: str,
+) -> None:  # fmt: skip
+    run()
+    (place / "taken" / "hf").mkdir(parents=True)
+    capsys.readouterr()
+    assert command(monkeypatch, "export", "run", *arguments) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert "Traceback" not in told
+    assert not list(place.rglob("*.safetensors.*"))
+    assert [path.name for path in (place / "taken").rglob("*")] == ["hf"]
+
+
+def test_a_taken_folder_is_told_before_anything_is_computed(place: Path) -> None:
+    (place / "mine" / "hf").mkdir(parents=True)
+    (problem,) = problems_of(
+        lambda: launch.run(raw(*ARGUMENTS, "export=hf", "export.dir=mine"), [])
+    )
+    assert problem.startswith("export.dir: mine/hf is there")
+    assert not (place / "outputs").exists()
+
+
+def test_a_full_disk_is_told_before_the_weights_are_written(
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage(place)._replace(free=1000)
+    monkeypatch.setattr("pipeline.stages.export.shutil.disk_usage", lambda _: full)
+    with pytest.raises(StageError, match="the exported model needs"):
+        run("export=hf")
+    assert not (place / "run" / "export").exists()
+
+
+def test_a_model_that_answers_otherwise_is_not_published(
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StageError("the exported model answers otherwise")
+
+    monkeypatch.setattr("pipeline.export.opened.check", refuse)
+    with pytest.raises(StageError, match="answers otherwise"):
+        run("export=hf")
+    assert not (place / "run" / "export").exists()
+    assert not list(place.glob("outputs/store/stages/export_hf/*/model"))
+
+
+def test_the_live_model_does_not_save_itself(place: Path) -> None:
+    model = load(locate(str(place / "model"), None, None), "float32", "cpu", "sdpa")
+    with pytest.raises(StageError, match="multipruner export"):
+        model.model.save_pretrained(place / "saved")
+    assert not (place / "saved").exists()
+
+
+def test_a_published_pruning_config_is_exported_without_pruning(place: Path, run: Run) -> None:
+    run("export=hf")
+    first = load_file(place / "run" / "export" / "hf" / "model.safetensors")
+    (place / "text.txt").write_text("Some text to evaluate a tiny model on. " * 4)
+    given = place / "run" / "pruning_config.json"
+    run(f"evaluate.pruning_config={given}", "export=hf", "run.dir=other", "store.dir=empty",
+        "evaluate.text=text.txt", "evaluate.seqlen=16")  # fmt: skip
+    second = load_file(place / "other" / "export" / "hf" / "model.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
