@@ -1,0 +1,1 @@
+"""A real llama.cpp, where the package ``xllamacpp`` is installed."""
