@@ -44,8 +44,13 @@ check: install
 		-m "not gpu and not slurm and not slow" $(CHECK); tests=$$?; \
 	wait $$types && exit $$tests
 
-test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadgroup -m "not gpu"
+# Two workers mostly wait for SLURM; types are checked meanwhile, too.
+test: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@$(BIN)/mypy & types=$$!; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadgroup -m "not gpu"; tests=$$?; \
+	wait $$types && exit $$tests
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -146,7 +146,7 @@ FLAGS: tuple[tuple[Argument, ...], ...] = (
     ("-sc", "install=bash"), ("-sc", "nope=bash"), ("-sc",), ("--shell-completion",),
     ("--experimental-rerun", "nope"), ("--experimental-rerun",), ("-cn", "nope"), ("-cp", "nope"),
     ("-cd", "nope"), ("--config-dir", "tokens.json"), ("--info", "nope"), ("--cfg", "nope"),
-    ("--cfg",), ("-c", "job", "-p", "nope"), ("--package", "nope"), ("--nope",), ("-x",),
+    ("--cfg",), ("-p", "nope"), ("--package", "nope"), ("--nope",), ("-x",),
     ("-",), ("--",), ("=",), ("",), (" ",), ("a",), ("=3",), ("prune",), ("prune.target_ratio",),
     ("~prune.target_ratio",), ("~model.path",), ("~run",), ("~calibration",),
     ("~nope",), ("~cluster.name",), ("~prune.distribution=[1,1,1]", "~prune.distribution"),

@@ -9,6 +9,11 @@ import pytest
 pytest.register_assert_rewrite("support_executors")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: not {"slurm", "slow"} & {mark.name for mark in item.iter_markers()})
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of data that is kept beside the repository."""

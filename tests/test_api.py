@@ -27,6 +27,8 @@ SETTINGS = (
     "probe.repeats=1",
 )
 
+pytestmark = pytest.mark.xdist_group("api")  # they share what takes long to make
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:

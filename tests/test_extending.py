@@ -15,6 +15,8 @@ FILE = re.compile(r"`([\w./]+)`:?\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTA
 PAGES = ("extending.md", "methods.md")
 SMALL = ("prune.target_ratio=20", "run.dir=run", "tracking=none")
 
+pytestmark = pytest.mark.xdist_group("extending")  # they share what takes long to make
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:

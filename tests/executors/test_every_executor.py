@@ -13,6 +13,7 @@ from pipeline.executors.submission import Submission, Task
 __all__ = ["inputs", "undisturbed"]
 
 
+@pytest.mark.xdist_group("executor: inline")
 class TestInline(ExecutorSuite):
     executor = "inline"
     chosen_by = ("cluster=inline",)
@@ -27,12 +28,14 @@ class TestInline(ExecutorSuite):
             inline.cancel(submission, 0)
 
 
+@pytest.mark.xdist_group("executor: local")
 class TestLocal(JobSuite):
     executor = "local"
     chosen_by = ("cluster=local", "cluster.gpus=0")
     goes_on = False
 
 
+@pytest.mark.xdist_group("executor: queue")
 class TestQueue(JobSuite):
     """An executor that the pipeline does not have: a file, and ``register``."""
 

@@ -81,7 +81,14 @@ def what(candidate: Json) -> tuple[str, int, int]:
     return candidate["unit"], candidate["layer"], candidate["width_after"]
 
 
-@pytest.fixture(scope="module", params=["llama_mha", "llama_gqa", "qwen2_gqa"])
+MODELS = [
+    pytest.param(name, marks=pytest.mark.xdist_group(f"golden: {name}"))
+    for name in ("llama_mha", "llama_gqa", "qwen2_gqa")
+]
+"""All tests of one run in one process, which makes it once."""
+
+
+@pytest.fixture(scope="module", params=MODELS)
 def run(
     request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Run:

@@ -25,6 +25,8 @@ LAUNCHES = {
     "layers": (*LAYERS, "prune.target_ratio=35"),
 }
 
+pytestmark = pytest.mark.xdist_group("a new method")  # they share what takes long to make
+
 
 def files_of_the_page() -> dict[str, str]:
     """The files that ``docs/methods.md`` shows, by path."""

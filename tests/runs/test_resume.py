@@ -130,6 +130,7 @@ def launch(arguments: list[str], tmp_path: Path) -> Launch:
 # Killed
 
 
+@pytest.mark.xdist_group("kills")  # one undisturbed run for all of them
 @pytest.mark.parametrize(
     ("kills", "seed"), [(20, 1), pytest.param(50, 2, marks=pytest.mark.slow)], ids=["20", "50"]
 )

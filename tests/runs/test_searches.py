@@ -23,6 +23,8 @@ FAST = (
 
 Json = dict[str, Any]
 
+pytestmark = pytest.mark.xdist_group("searches")  # they share what takes long to make
+
 
 def run(place: Path, *arguments: str) -> tuple[Json, list[Json]]:
     """Summary and steps of a run from start to end, in its own store."""

@@ -205,7 +205,7 @@ def test_without_any_number_all_are_refused(last: Step | None) -> None:
 
 
 def test_steps_of_the_built_in_model_are_those_of_exhaustive_scoring() -> None:
-    source = locate(str(BUILTIN / "stories-5m"), None, None, False)
+    source = locate(str(BUILTIN / "stories-5m"), None, None)
     rows = local_rows(BUILTIN / "data" / "calibration.jsonl", "text", paragraphs)
     windows = Windows(cut_windows(source.tokenizer, rows, 128, 16), source.eos_id)
     live = load(source, "float32", "cpu", "sdpa")
