@@ -47,6 +47,8 @@ class Exporting:
     """Windows of tokens ``[windows, tokens]`` for the check."""
     note: Callable[[str], None]
     """Tells a person something."""
+    dense: "Callable[[], PackedModel]"
+    """Loads the dense model, in the place of the pruned one: for what is measured of both."""
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,8 @@ class RunReport:
     """By dimension."""
     evaluations: tuple[Evaluated, ...] = ()
     """All that there are, the last one first."""
+    exports: Mapping[str, Any] = field(default_factory=dict)
+    """What was written for other engines, and measured there, by target."""
     probe_share: float | None = None
     """Fraction of the run's time that went into probes."""
     counts: Mapping[str, Any] = field(default_factory=dict)

@@ -35,6 +35,7 @@ def dense_and_pruned(report: RunReport) -> list[Row]:
         *_accuracies(report),
         *_latency(report),
         *_memory(report),
+        *_exported(report),
     ]
     return [row for row in rows if row is not None]
 
@@ -162,6 +163,26 @@ def _memory(report: RunReport) -> Iterator[Row | None]:
     ]
     for label, value, digits in values:
         yield _row(label, _of(report, "dense", value), _of(report, "pruned", value), digits=digits)
+
+
+def _exported(report: RunReport) -> Iterator[Row]:
+    """Speeds in an engine that the model was exported to."""
+    for target, result in report.exports.items():
+        timed = result.get("llama_cpp")
+        if not timed:
+            continue
+        where = f"llama.cpp, {result['dtype']}, {timed['threads']} threads"
+        for name, tokens in (("prefill", "prompt_tokens"), ("decode", "output_tokens")):
+            speeds = timed[name]
+            interval = speeds["speed_up"]
+            better = True if interval["low"] > 1 else False if interval["high"] < 1 else None
+            yield Row(
+                f"{target}: {name} of {timed[tokens]} tokens per second ({where})",
+                number(speeds["dense_tokens_per_s"], 1),
+                number(speeds["pruned_tokens_per_s"], 1),
+                f"{TIMES}{interval['low']:.2f} to {TIMES}{interval['high']:.2f}",
+                better,
+            )
 
 
 def _of(report: RunReport, side: Side, value: Callable[[Record], float | None]) -> float | None:

@@ -91,6 +91,14 @@ def _facts(result: Mapping[str, Json]) -> Iterator[str]:
             f"{result['tokens']} tokens differ by at most {result['logits_differ_by']:.1e} of the "
             "largest, in one pass and from the cache."
         )
+    for name, speeds in (result.get("llama_cpp") or {}).items():
+        if isinstance(speeds, dict):
+            before, after = speeds["dense_tokens_per_s"], speeds["pruned_tokens_per_s"]
+            low, high = speeds["speed_up"]["low"], speeds["speed_up"]["high"]
+            yield (
+                f"llama.cpp on a CPU, {name}: {before:.1f} tokens per second dense, {after:.1f} "
+                f"pruned, {low:.2f} to {high:.2f} times as fast."
+            )
     if "checked" in result:
         yield f"Checked: {result['checked']}."
 

@@ -22,7 +22,7 @@ from pipeline.runs.parts import work_of_jobs
 from pipeline.runs.runner import StageRunner
 from pipeline.store.leases import awaited_lease
 from pipeline.store.summary import Summary, Work
-from pipeline.tracking.metrics import evaluation_metrics
+from pipeline.tracking.metrics import evaluation_metrics, export_metrics
 from pipeline.tracking.tracker import LocalTracker, Tracker, Trackers
 from pipeline.tracking.wandb_session import WandbRun
 from pipeline.tracking.wandb_tracker import WandbTracker
@@ -232,6 +232,8 @@ def _track_outcome(
     for evaluated in report.evaluations[:1]:
         for side in ("dense", "pruned"):
             facts |= evaluation_metrics(side, evaluated.of(side))
+    for target, result in summary.exports.items():
+        facts |= export_metrics(target, result)
     tracker.summary(facts)
     tracker.table(
         "candidates",

@@ -24,6 +24,8 @@ from pipeline.stages.evaluate import EvaluateConfig, given_state
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pipeline.models.packing import PackedModel
+
 FOLDER = "model"
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 GIGABYTE = 1e9
@@ -120,6 +122,7 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
         config.model.dtype,
         _windows(inputs),
         inputs.listener.on_note,
+        lambda: _dense(inputs),
     )
     writing, done = out_dir / f".{FOLDER}", out_dir / FOLDER
     for folder in (writing, done):
@@ -134,6 +137,13 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     writing.rename(done)
     size = sum(path.stat().st_size for path in done.rglob("*") if path.is_file())
     return {"target": target.name, "bytes": size, **written, **checked}
+
+
+def _dense(inputs: Inputs) -> "PackedModel":
+    from pipeline.models.packing import PackedModel
+
+    dense = inputs.live.cut(PruningState.dense(inputs.source.shape))
+    return PackedModel.of(inputs.live.at(dense), inputs.source.config)
 
 
 def _require_room(folder: Path, state: PruningState, dtype: str) -> None:

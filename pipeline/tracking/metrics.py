@@ -6,6 +6,7 @@ left out: JSON has no not-a-number, and a chart shows a gap either way.
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from pipeline.measure.record import Latency, Memory, Record, tasks_protocol
 from pipeline.pruning.records import StepRecord
@@ -72,6 +73,20 @@ def evaluation_metrics(which: str, record: Record | None) -> dict[str, Value]:
     for task in record.tasks:
         values[f"{prefix}_accuracy_{task.task}"] = task.accuracy
         values[f"{prefix}_stderr_{task.task}"] = task.stderr
+    return _finite(values)
+
+
+def export_metrics(target: str, result: Mapping[str, Any]) -> dict[str, Value]:
+    """What was measured of an exported model."""
+    values: dict[str, Value | None] = {f"export/{target}_bytes": result.get("bytes")}
+    timed = result.get("llama_cpp") or {}
+    for name in ("prefill", "decode"):
+        if speeds := timed.get(name):
+            for side in ("dense", "pruned"):
+                values[f"export/{target}_{name}_{side}_tokens_per_s"] = speeds[
+                    f"{side}_tokens_per_s"
+                ]
+            values[f"export/{target}_{name}_speed_up"] = speeds["speed_up"]["median"]
     return _finite(values)
 
 

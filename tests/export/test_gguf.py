@@ -473,7 +473,11 @@ def exporting(tmp_path: Path) -> Exporting:
     ids = torch.randint(size, (2, 20), generator=torch.Generator().manual_seed(0))
     notes: list[str] = []
     settings = target.GgufConfig(dtype="f32")
-    return Exporting(packed, source, settings, "float32", ids, notes.append)
+
+    def dense() -> PackedModel:
+        return pruned(LlamaConfig(**SIZES | {"vocab_size": size}), lambda dense: dense)
+
+    return Exporting(packed, source, settings, "float32", ids, notes.append, dense)
 
 
 @needs_llama_cpp
@@ -483,6 +487,10 @@ def test_a_file_is_checked_in_a_process_of_its_own(exporting: Exporting, tmp_pat
     checked = target.TARGET.check(exporting, tmp_path)
     assert checked["logits_differ_by"] < 1e-5  # type: ignore[operator]
     assert (checked["same_choice"], checked["tokens"], checked["texts"]) == (1.0, 40, 500)
+    for timed in (checked["llama_cpp"]["prefill"], checked["llama_cpp"]["decode"]):  # type: ignore[index, call-overload]
+        assert timed["dense_tokens_per_s"] > 0
+        assert timed["speed_up"]["low"] <= timed["speed_up"]["median"] <= timed["speed_up"]["high"]
+    assert not list(tmp_path.parent.glob("*.gguf"))
 
 
 @needs_llama_cpp

@@ -1,7 +1,9 @@
 """A GGUF file for llama.cpp, ollama, LM Studio and whatever else is built on llama.cpp."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from pipeline.models.source import ModelSource
 
 FILE = "model.gguf"
+PROMPT, OUTPUT, ROUNDS = 128, 32, 12
+"""Tokens and rounds of timing."""
 
 
 class GgufConfig(TargetConfig):
@@ -21,6 +25,8 @@ class GgufConfig(TargetConfig):
 
     dtype: str = Field("f16", pattern="^(f32|f16|bf16|q8_0|q5_1|q5_0|q4_1|q4_0)$")
     """f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0."""
+    speed: bool = True
+    """Time the dense and the pruned model in turns in llama.cpp on this CPU, where it is there."""
 
 
 def _refused(source: "ModelSource", _settings: GgufConfig) -> str | None:
@@ -42,8 +48,47 @@ def _write(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
 
 def _check(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
     from pipeline.export.gguf.checking import check
+    from pipeline.export.llama_cpp.asking import available
 
-    return check(exporting, folder / FILE)
+    checked = check(exporting, folder / FILE)
+    return {**checked, **_speed(exporting, folder)} if available() else checked
+
+
+def _speed(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
+    """Of the dense and the pruned model in the same format, timed in turns."""
+    import os
+
+    from pipeline.export.gguf.file import write
+    from pipeline.export.llama_cpp.asking import speed, speed_up
+
+    if not exporting.settings.speed:
+        return {}
+    exporting.note("timing it in llama.cpp, in turns with the dense model")
+    dense, threads = folder.with_name(".dense.gguf"), len(os.sched_getaffinity(0))
+    try:
+        write(exporting.dense(), exporting.source, dense, exporting.settings.dtype)
+        found = speed(
+            [dense, folder / FILE],
+            threads=threads, prompt_tokens=PROMPT, output_tokens=OUTPUT, rounds=ROUNDS,
+        )  # fmt: skip
+    finally:
+        dense.unlink(missing_ok=True)
+    timed = {"prefill": found.prefill, "decode": found.decode}
+    return {
+        "llama_cpp": {
+            "threads": threads,
+            "prompt_tokens": PROMPT,
+            "output_tokens": OUTPUT,
+            **{
+                name: {
+                    "dense_tokens_per_s": median(before),
+                    "pruned_tokens_per_s": median(after),
+                    "speed_up": asdict(speed_up(before, after)),
+                }
+                for name, (before, after) in timed.items()
+            },
+        }
+    }
 
 
 HOW = f"""\
