@@ -11,17 +11,25 @@ LONGEST = 900
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-def screen(*, width: int | None = None, wraps: bool = False, is_quiet: bool = False) -> "Console":
+def screen(
+    *,
+    width: int | None = None,
+    wraps: bool = False,
+    is_quiet: bool = False,
+    to_errors: bool = False,
+) -> "Console":
     """Where to print. Text stands there as it is: brackets, colons and numbers mean nothing.
 
     So a path or a name of the user's may hold anything; what has a style is given as ``Text``.
-    ``wraps`` has a line go on for as long as it is, for the terminal to break.
+    ``wraps`` has a line go on for as long as it is, for the terminal to break; ``to_errors`` prints
+    to the standard error.
     """
     from rich.console import Console
 
     return Console(
-        width=width, quiet=is_quiet, soft_wrap=wraps, markup=False, emoji=False, highlight=False
-    )
+        width=width, quiet=is_quiet, soft_wrap=wraps, stderr=to_errors,
+        markup=False, emoji=False, highlight=False,
+    )  # fmt: skip
 
 
 def as_line(text: str) -> str:

@@ -290,7 +290,6 @@ def test_generated_bad_inputs_are_refused_in_a_line_each_and_leave_nothing(
     endings = {case: bad_inputs.run(case, base) for case in bad_inputs.cases(12, seed=7)}
     wrong = {case: ending for case, ending in endings.items() if ending.outcome != "refused"}
     assert not wrong
-    assert bad_inputs.run(bad_inputs.WHOLE, base).outcome == "silent"
 
 
 # ---- a run folder that belongs to another run
@@ -337,7 +336,7 @@ def test_a_run_folder_with_a_broken_owner_file_is_refused(
     (place / "run" / "run.json").write_text(content)
     done = run()
     assert done.status == 2
-    assert "run.dir: run holds a run.json that cannot be read, " in done.text
+    assert "run.dir: run belongs to another configuration, as far as can be told: " in done.text
 
 
 # ---- a run that cannot be finished

@@ -1,5 +1,6 @@
 """multipruner check: whether what is stored is what was written."""
 
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING
 from pipeline.commands.base import Command
 from pipeline.errors import ConfigError, DamagedError, StageError
 from pipeline.files import set_aside
-from pipeline.screen import screen
 from pipeline.store.folders import RUNS, SWEEPS, launch_of
 
 if TYPE_CHECKING:
@@ -32,26 +32,31 @@ def _arguments(parser: ArgumentParser) -> None:
 def _run(parsed: Namespace) -> None:
     from rich.progress import track
 
+    from pipeline.screen import screen
+
     units = [unit for folder in parsed.folder or _here() for unit in _units(folder)]
-    console = screen(wraps=True)
-    unseen = not console.is_terminal
+    console = screen(to_errors=True)
     damaged = 0
-    for unit in track(units, "checking", console=console, transient=True, disable=unseen):
+    for unit in track(units, "checking", console=console, transient=True, disable=not _is_seen()):
         seen: set[Path] = set()
         while damages := [each for each in unit.damages() if each.path not in seen]:
             seen |= {damage.path for damage in damages}
             for damage in damages:
-                console.print(set_aside(damage) if parsed.repair else str(damage))
+                print(set_aside(damage) if parsed.repair else damage, flush=True)
             if not parsed.repair:
                 break
         damaged += len(seen)
     whole = f"{len(units)} results, steps and records looked at"
     if not damaged:
-        console.print(f"{whole}: all are whole")
+        print(f"{whole}: all are whole")
     elif parsed.repair:
-        console.print(f"{whole}: {damaged} were damaged; launch again what needs them")
+        print(f"{whole}: {damaged} were damaged; launch again what needs them")
     else:
         raise StageError(f"{damaged} damaged; set them aside with: multipruner check --repair")
+
+
+def _is_seen() -> bool:
+    return sys.stderr.isatty()
 
 
 def _here() -> Iterator[Path]:

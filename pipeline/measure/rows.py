@@ -60,8 +60,8 @@ def _lettered(row: Row, question: str) -> str | None:
     """ARC and OpenBookQA: choices with letters, and the letter of the right one."""
     if problem := _not_text(row, question, "answerKey"):
         return problem
-    choices: dict[str, Json] = row["choices"] if isinstance(row["choices"], dict) else {}
-    texts, letters = choices.get("text"), choices.get("label")
+    choices: Row = row["choices"] if isinstance(row["choices"], dict) else {}
+    texts, letters = choices.get("text", ()), choices.get("label", ())
     if not _are_texts(texts) or not _are_texts(letters) or len(texts) != len(letters):
         return 'choices must be {"text": [...], "label": [...]}, two lists of as many texts'
     if row["answerKey"].lstrip() not in letters:

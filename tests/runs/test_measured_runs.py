@@ -243,6 +243,7 @@ def test_a_run_ends_with_a_picture_and_a_page(place: Path, run: Run) -> None:
 
 
 def test_missing_data_is_named_before_the_run_starts(place: Path, run: Run) -> None:
+    (place / "nowhere").mkdir()
     with pytest.raises(launch.ConfigError) as caught:
         run("evaluate=commonsense", "evaluate.data_dir=nowhere", "probe=full", "run.dir=r")
     problems = "\n".join(caught.value.problems)
