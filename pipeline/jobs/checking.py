@@ -1,9 +1,11 @@
 """Walking what is on disk: every file of a store and of runs' folders, and whether it is whole."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from pipeline.store.summary import Summary
 
 Look = Callable[[], object]
 """Reads something, and raises ``DamagedError`` where it is not what was written."""
+KINDS = ("stages", "trajectories", "records", "digests", "submissions", "code")
+"""The folders of a store."""
 OF_A_STAGE: tuple[Callable[[Path], object], ...] = (
     result_in, recipe_in, provenance_in, runs_that_want, attempts,
 )  # fmt: skip
@@ -60,6 +64,7 @@ class Unit:
 
 def units_of_store(root: Path) -> Iterator[Unit]:
     """Everything that a store has, kind by kind."""
+    yield Unit(root, tuple(partial(_check_folder, path) for path in _meant_as_folders(root)))
     for folder in _folders(root / "stages", "*/*"):
         yield Unit(folder, tuple(partial(look, folder) for look in OF_A_STAGE), folder)
     for folder in _folders(root / "trajectories", "*"):
@@ -85,7 +90,7 @@ def units_of_run(folder: Path) -> Iterator[Unit]:
         "launch.json": partial(launch_of, folder),
         "stages.json": partial(_check_copies, folder),
         "summary.json": partial(Summary.checked, folder),
-        "steps.jsonl": partial(read_steps, folder / "steps.jsonl"),
+        "steps.jsonl": partial(_check_steps, folder),
         "metrics.jsonl": partial(_read_lines, folder / "metrics.jsonl"),
     }
     for name in ("pruning_config.json", "evaluation.json", "sensitivity.json", "cancelled.json"):
@@ -135,9 +140,34 @@ def _check_copies(run: Path) -> None:
         raise DamagedError(run / "config.yaml", "it is not the configuration of launch.json")
 
 
+def _check_steps(run: Path) -> None:
+    """Steps follow from their scores, and are as many as the summary of a finished run says."""
+    path = run / "steps.jsonl"
+    steps, summary = read_steps(path), Summary.read(run)
+    if not all(understood(path, lambda: [step.decision.follows_its_scores for step in steps])):
+        raise DamagedError(path, "a step removes what has not the lowest score")
+    if summary and summary.status == "done" and 0 < summary.steps != len(steps):
+        raise DamagedError(path, f"it has {len(steps)} steps of {summary.steps}")
+
+
 def _read_lines(path: Path) -> list[Any]:
     lines = (content_of(path) or b"").splitlines()
     return understood(path, lambda: [json.loads(line) for line in lines])
+
+
+def _meant_as_folders(root: Path) -> list[Path]:
+    """Whatever has the name of a folder of ours."""
+    kinds = [root / name for name in KINDS]
+    inner = [root.glob(f"stages/*/*/{name}") for name in ("leases", "runs", "attempts")]
+    inner += [root.glob(f"trajectories/*/{name}") for name in ("leases", "steps")]
+    inner += [root.glob(pattern) for pattern in ("stages/*", "stages/*/*", "trajectories/*")]
+    inner += [root.glob("submissions/*"), root.glob("submissions/*/*/leases")]
+    return [path for path in (*kinds, *sorted(chain(*inner))) if _counts(path)]
+
+
+def _check_folder(path: Path) -> None:
+    if os.path.lexists(path) and not path.is_dir():
+        raise DamagedError(path, "something that is no folder is in its place")
 
 
 def _folders(root: Path, pattern: str) -> list[Path]:

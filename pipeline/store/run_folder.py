@@ -41,7 +41,7 @@ CANCELLED = "cancelled.json"
 MEASURED = "measured"
 """Folder of what was measured of the pruned model: STAGE/KEY/FILE, one for each setting."""
 KEY_CHARACTERS = 12
-CLAIM = ("run.json", "config.yaml", "stages.json", "launch.json")
+CLAIM = (OWNER, CONFIG, "stages.json", LAUNCH)
 """What ``RunFolder.claim`` writes, in this order."""
 
 
@@ -50,7 +50,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._claim: dict[str, str] = {}
+        self._claim: dict[str, bytes] = {}
         self._was_deleted = False
 
     @classmethod
@@ -140,16 +140,17 @@ class RunFolder:
     def watch(self) -> None:
         """Take note of what the folder was claimed with, so that a deletion is noticed from now on.
 
-        Raises ``StageError`` where it is gone already.
+        Raises ``StageError`` where it is gone already, ``DamagedError`` where it is damaged.
         """
         if self._claim:
             self.restore()
-        try:
-            self._claim = {name: (self.path / name).read_text(encoding="utf-8") for name in CLAIM}
-        except (FileNotFoundError, NotADirectoryError) as error:
+        claim = {name: content_of(self.path / name) for name in CLAIM}
+        if lacking := [name for name, content in claim.items() if content is None]:
             raise StageError(
-                f"{error.filename} was deleted; launch the run again, its steps are kept"
-            ) from None
+                f"{self.path / lacking[0]} was deleted; launch the run again, its steps are kept"
+            )
+        self.owner()
+        self._claim = {name: content for name, content in claim.items() if content is not None}
         self._was_deleted = False
 
     def restore(self) -> None:
@@ -159,18 +160,16 @@ class RunFolder:
         """
         if not self._claim:
             return
-        try:
-            owner = (self.path / "run.json").read_text(encoding="utf-8")
-        except (FileNotFoundError, NotADirectoryError):
-            owner = None
-        if owner == self._claim["run.json"]:
+        content = content_of(self.path / OWNER)
+        if content == self._claim[OWNER]:
             return
+        owner = self.owner()
         self._was_deleted = True
         if owner is None:
-            if publish(self.path / "run.json", self._claim["run.json"]):
+            if publish(self.path / OWNER, self._claim[OWNER].decode()):
                 for name in CLAIM[1:]:
                     replace(self.path / name, self._claim[name])
-        elif json.loads(owner)["key"] != json.loads(self._claim["run.json"])["key"]:
+        elif owner["key"] != json.loads(self._claim[OWNER])["key"]:
             raise LeaseLostError(
                 f"{self.path} was deleted and belongs to another run now; this one stops, its "
                 "steps are kept"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from pipeline.errors import DamagedError
-from pipeline.files import encode, read_object, replace, understood
+from pipeline.files import read_sealed, replace, sealed, understood
 from pipeline.measure.record import Record
 from pipeline.pruning.shape import ModelShape
 
@@ -143,7 +143,7 @@ class Summary(_Part):
 
     def write(self, folder: Path) -> None:
         """Into a run's folder, in place of the one that is there."""
-        replace(folder / FILE, encode(self.model_dump(mode="json")))
+        replace(folder / FILE, sealed(self.model_dump(mode="json"), FILE))
 
     @classmethod
     def read(cls, folder: Path) -> "Summary | None":
@@ -156,7 +156,7 @@ class Summary(_Part):
     @classmethod
     def checked(cls, folder: Path) -> "Summary | None":
         """The same; None only where there is none. Raises ``DamagedError``."""
-        data = read_object(folder / FILE)
+        data = read_sealed(folder / FILE, FILE)
         if data is None:
             return None
         return understood(folder / FILE, lambda: cls.model_validate(data))

@@ -350,13 +350,33 @@ def test_check_sets_aside_what_is_damaged(whole: harness.Undisturbed) -> None:
         assert harness.typed("check").status == 0
         path = stage("prune") / "pruning_config.json"
         path.write_text("{}")
+        shutil.rmtree(stage("score") / "leases")
+        (stage("score") / "leases").touch()
         assert harness.typed("check").status == 1
         assert path.exists(), "check alone changes nothing"
         repaired = harness.typed("check", "--repair", "outputs/store")
         assert repaired.status == 0
         assert f"{path} is damaged: it has 2 bytes instead of" in repaired.text
         assert path.with_name("pruning_config.json.damaged").read_text() == "{}"
+        assert (stage("score") / "leases.damaged").is_file()
         assert result_in(path.parent) is None
+
+
+def test_a_run_folder_whose_values_were_changed_is_not_compared(whole: harness.Undisturbed) -> None:
+    run = Path("outputs/runs/near")
+    with whole.a_copy():
+        cut_lines(run / "steps.jsonl", 2)
+        (kept,) = run.glob("measured/evaluate/*/evaluation.json")
+        write(kept, read(kept) | {"pruned": read(kept)["dense"]})
+        summary = read(run / "summary.json")
+        write(run / "summary.json", summary | {"steps": 2})
+        checked = harness.typed("check", str(run))
+        for path in (kept, run / "summary.json"):
+            assert f"{path} is damaged" in checked.text
+        compared = harness.typed("compare", "near")
+        assert (compared.status, f"near: damaged ({run}" in compared.text) == (2, True)
+        write(run / "summary.json", summary)
+        assert f"{run}/steps.jsonl is damaged: it has 2 steps of" in harness.typed("check").text
 
 
 @pytest.mark.slow
