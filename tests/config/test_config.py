@@ -14,6 +14,7 @@ from support_inputs import CONF, REPOSITORY, configured, problems_of, raw
 
 from pipeline.config.overrides import check
 from pipeline.config.schema import known_keys
+from pipeline.export import targets
 
 OPTIONS = sorted((f.parent.name, f.stem) for f in CONF.glob("*/*.yaml") if f.parent.name != "paper")
 PAPERS = sorted(f.stem for f in CONF.glob("paper/*.yaml"))
@@ -326,6 +327,9 @@ def test_a_variable_too_short_for_a_secret_forbids_nothing(monkeypatch: pytest.M
     assert configured("model=hf", "model.path=folder").model.path == "folder"
 
 
+EXPORTS = f"export=[{','.join(targets())}]"
+
+
 def test_every_known_key_is_in_a_file_of_conf() -> None:
     def keys(settings: dict[str, Any], prefix: str = "") -> set[str]:
         parts = (
@@ -334,7 +338,7 @@ def test_every_known_key_is_in_a_file_of_conf() -> None:
         )
         return set().union(*parts)
 
-    assert keys(OmegaConf.to_container(raw("evaluate=none", "cluster=slurm"))) == {
+    assert keys(OmegaConf.to_container(raw("evaluate=none", "cluster=slurm", EXPORTS))) == {
         key for key in known_keys() if not key.startswith("cluster.stages.")
     }
 

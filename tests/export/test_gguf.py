@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SIZES, live, random_state
 from gguf import GGUFReader, TokenType
+from support_export import SIZES, live, random_state
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, processors
 from tokenizers import pre_tokenizers as pre
 from tokenizers.trainers import BpeTrainer, UnigramTrainer

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CONFIGS, random_state
 from safetensors.torch import load_file
+from support_export import CONFIGS, random_state
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pipeline.errors import StageError

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import CONFIGS
 from safetensors.torch import load_file
+from support_export import CONFIGS
 from test_hf import SEEDS, Packed, assert_same, logits_of
 from transformers import AutoConfig
 

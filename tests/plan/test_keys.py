@@ -30,7 +30,7 @@ EVERYTHING = (
     "probe.every=1", "probe.text=text.txt", "probe.tasks=[own,piqa]", "probe.latency=true",
     "+evaluate.texts.wikitext2=wikitext2", "evaluate.tasks=[own,piqa]",
     "evaluate.data_dir=data", "+evaluate.task_files.own=own.jsonl",
-    "sweep.name=sweep",
+    "sweep.name=sweep", "export=[hf,gguf,vllm]",
 )  # fmt: skip
 """A configuration in which every key has something to say."""
 
@@ -50,6 +50,9 @@ OTHER: dict[str, Json] = {
     "evaluate.texts": {"wikitext2": "other.txt"},
     "probe.tasks": ["own"],
     "probe.text": "other.txt",
+    "export.hf.dtype": "float16",
+    "export.gguf.dtype": "q8_0",
+    "export.vllm.dtype": "float16",
     "cluster.name": "local",
 }
 """Another value, where not any will do."""

@@ -11,8 +11,8 @@ from pipeline.report.wording import NOTHING
 
 RATIO = "prune.target_ratio"
 DISTRIBUTION = "prune.distribution"
-MEASURING = ("probe.", "evaluate.")
-"""Keys of what is measured, which is told apart value by value: see ``Value.protocol``."""
+MEASURING = ("probe.", "evaluate.", "export.")
+"""Keys of what is measured, told apart value by value (``Value.protocol``), and of its files."""
 OTHER_PRUNING = "evaluate.pruning_config"
 PLAIN_NAMES = {
     DISTRIBUTION: "",
