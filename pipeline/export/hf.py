@@ -25,10 +25,6 @@ GIGABYTE = 10**9
 class HfConfig(WeightsConfig):
     """A folder for transformers and whatever builds on it."""
 
-    pad: bool = False
-    """An ordinary model of the family, with zeros where channels and heads went: opens anywhere
-    without code, and saves whole layers only."""
-
 
 OF_THE_DENSE_MODEL = ("_name_or_path", "quantization_config", "auto_map")
 """Keys of a configuration that say nothing of the exported model."""
@@ -95,16 +91,8 @@ def torch_dtype(name: str) -> "torch.dtype":
     return found
 
 
-def _packed(exporting: Exporting) -> "PackedModel":
-    if not exporting.settings.pad:
-        return exporting.packed
-    return exporting.packed.padded(["attn", "mlp"], whole=True)
-
-
 def _write(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
-    settings, packed = exporting.settings, _packed(exporting)
-    if settings.pad:
-        exporting.note("export.hf.pad: zeros where channels and heads went; whole layers are saved")
+    settings, packed = exporting.settings, exporting.packed
     dtype = settings.dtype or exporting.dtype
     shard_bytes = int(settings.shard_gb * GIGABYTE)
     write_folder(packed, exporting.source, folder, torch_dtype(dtype), shard_bytes)

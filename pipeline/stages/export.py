@@ -40,6 +40,9 @@ class ExportConfig(Section):
 
     dir: Execution[str | None] = None
     """Folder below which every target gets one of its own; null is export/ in the run's folder."""
+    pad: bool = False
+    """An ordinary model of the family, with zeros where channels and heads went: opens anywhere
+    without code, and saves whole layers only."""
     upload: Execution[bool] = False
     """With tracking=wandb: upload the files; else the artifact refers to where they are."""
 
@@ -80,7 +83,8 @@ def plan(stage: Stage, planning: Planning) -> Iterator[PlannedStage]:
 
 def recipe_of(planning: Planning, target: Target) -> Recipe:
     """What decides the files: the model, what is removed, and how it is written."""
-    own = planning.config.of(ExportConfig).of(target).model_dump(mode="json")
+    settings = planning.config.of(ExportConfig)
+    own = settings.of(target).model_dump(mode="json")
     given = planning.config.of(EvaluateConfig).pruning_config
     pruned = (
         {"pruning_config": planning.digest(Path(given))}
@@ -92,6 +96,7 @@ def recipe_of(planning: Planning, target: Target) -> Recipe:
         "target": target.name,
         "version": target.version,
         "settings": {key: value for key, value in own.items() if key != "enabled"},
+        "pad": settings.pad,
         "model": planning.model,
         "tokenizer": tokenizer,
         **pruned,
@@ -114,9 +119,12 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
 
     target = targets()[inputs.stage.recipe["target"]]
     state = given_state(config, inputs)
-    live = inputs.live.at(inputs.live.cut(state))
+    packed = PackedModel.of(inputs.live.at(inputs.live.cut(state)), inputs.source.config)
+    if config.of(ExportConfig).pad:
+        packed = packed.padded(["attn", "mlp"], whole=True)
+        inputs.listener.on_note("export.pad: zeros where channels went; whole layers are saved")
     exporting = Exporting(
-        PackedModel.of(live, inputs.source.config),
+        packed,
         inputs.source,
         config.of(ExportConfig).of(target),
         config.model.dtype,

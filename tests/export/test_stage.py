@@ -80,7 +80,7 @@ def test_a_finished_run_gives_its_model_without_running_again(
     summary = run()
     assert summary["exports"] == {}
     assert command(monkeypatch, "export", "run", "--to", "hf", "--out", "out",
-                   "--set", "export.hf.pad=true") == 0  # fmt: skip
+                   "--set", "export.pad=true") == 0  # fmt: skip
     config = json.loads((place / "out" / "hf" / "config.json").read_text())
     assert config["model_type"] == "llama"
     AutoModelForCausalLM.from_pretrained(place / "out" / "hf")

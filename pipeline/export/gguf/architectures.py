@@ -58,7 +58,7 @@ def problems(source: "ModelSource", *, uniform: bool | None = None) -> list[str]
         layers = "with layers that differ " if family in UNIFORM else ""
         return [
             f"GGUF cannot express a {family} model {layers}for any engine; take export=hf, "
-            "with export.hf.pad=true for what opens without code"
+            "or export.pad=true for an ordinary model with zeros"
         ]
     text = source.family.text(source.config)
     found = min((_unexpressed(text, architecture) for architecture in known), key=len)
