@@ -23,6 +23,7 @@ from wandb_support import (
 )
 
 from pipeline.tracking import wandb_session
+from pipeline.tracking.tracker import Exported
 from pipeline.tracking.wandb_session import new_run_id
 from pipeline.tracking.wandb_tracker import WandbTracker
 
@@ -38,6 +39,30 @@ def test_run_ids_are_long_and_differ() -> None:
     ids = {new_run_id() for _ in range(100)}
     assert len(ids) == 100
     assert all(len(run_id) >= 8 and run_id.isalnum() for run_id in ids)
+
+
+@pytest.mark.parametrize("upload", [False, True])
+def test_an_exported_model_is_an_artifact(tmp_path: Path, upload: bool) -> None:
+    model = tmp_path / "export" / "hf"
+    model.mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(b"weights")
+    notes: list[str] = []
+    tracker = WandbTracker(target(tmp_path / "run"), notes.append)
+    log_steps(tracker, range(2))
+    facts = {"dtype": "float32", "logits_differ_by": 1e-7}
+    tracker.model(Exported("llama-9-hf", model, "key", ("9.2pct",), upload, facts))
+    tracker.finish(failed=False)
+    assert len(notes) == 1, notes
+    (process,) = offline_folders(tmp_path / "run")
+    (artifact,) = [
+        record["request"]["log_artifact"]["artifact"]
+        for record in records(process)
+        if "log_artifact" in record.get("request", {})
+    ] or [record["artifact"] for record in records(process) if "artifact" in record]
+    assert (artifact["name"], artifact["type"], sorted(artifact["aliases"])) == (
+        "llama-9-hf", "model", ["9.2pct", "latest"]
+    )  # fmt: skip
+    assert list((tmp_path / "home").iterdir()) == []
 
 
 def test_without_a_key_everything_is_kept_to_be_sent_later(
