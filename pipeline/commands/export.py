@@ -31,7 +31,6 @@ def _arguments(parser: ArgumentParser) -> None:
 def _run(parsed: Namespace) -> None:
     from pipeline.plan.run import launched_from
     from pipeline.runs.display import Quiet, Terminal
-    from pipeline.runs.exports import planned_exports
     from pipeline.runs.session import run_part
     from pipeline.screen import screen
 
@@ -41,7 +40,7 @@ def _run(parsed: Namespace) -> None:
     console = screen(wraps=True)
     with launched_from(path):
         run = _with_exports(path, wanted)
-        exports = list(planned_exports(run))
+        exports = run.exports
         display = Terminal(console, 100.0) if console.is_terminal else Quiet(console)
         run_part(run, [planned.name for planned, _ in exports], display, lambda _: None)
     for _, folder in exports:

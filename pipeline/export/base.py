@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pipeline.models.source import ModelSource
 
 
+GIGABYTE = 10**9
+
+
 class TargetConfig(Section):
     """What every target can be told."""
 
@@ -31,6 +34,11 @@ class WeightsConfig(TargetConfig):
     """float32, float16 or bfloat16; null is model.dtype."""
     shard_gb: float = Field(5.0, gt=0, allow_inf_nan=False)
     """Gigabytes of a file at most."""
+
+    @property
+    def shard_bytes(self) -> int:
+        """The same in bytes."""
+        return int(self.shard_gb * GIGABYTE)
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,12 @@ class Exporting:
     """Tells a person something."""
     dense: "Callable[[], PackedModel]"
     """Loads the dense model, in the place of the pruned one: for what is measured of both."""
+
+    @property
+    def number_format(self) -> str:
+        """Of the weights that are written: what the target was told, else the live model's."""
+        told: str | None = self.settings.dtype
+        return told or self.dtype
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from pipeline.models.packing import PackedModel
     from pipeline.models.source import ModelSource
-
-GIGABYTE = 10**9
 
 
 class HfConfig(WeightsConfig):
@@ -43,9 +41,22 @@ def write_folder(
     if not packed.is_uniform:
         text = modelling.source(packed.family, model_type)
         (folder / modelling.FILE).write_text(text, encoding="utf-8")
+    write_model(packed, values, source, folder, dtype, shard_bytes)
+
+
+def write_model(
+    packed: "PackedModel",
+    values: Mapping[str, Json],
+    source: "ModelSource",
+    folder: Path,
+    dtype: "torch.dtype",
+    shard_bytes: int,
+) -> None:
+    """Write ``config.json`` with these values, weights, tokenizer and settings of generating."""
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    write_shards(in_format(packed, dtype), folder, shard_bytes)
-    write_tokenizer(packed, source, folder)
+    weights = ((name, tensor.to(dtype)) for name, tensor in packed.tensors())
+    write_shards(weights, folder, shard_bytes)
+    _write_tokenizer(packed, source, folder)
 
 
 def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]:
@@ -65,7 +76,7 @@ def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]
     return values
 
 
-def write_tokenizer(packed: "PackedModel", source: "ModelSource", folder: Path) -> None:
+def _write_tokenizer(packed: "PackedModel", source: "ModelSource", folder: Path) -> None:
     """The tokenizer with its chat template, and the dense model's generation settings."""
     if source.tokenizer_files:
         source.tokenizer.save_pretrained(folder)
@@ -76,31 +87,17 @@ def write_tokenizer(packed: "PackedModel", source: "ModelSource", folder: Path) 
         packed.model.model.generation_config.save_pretrained(folder)
 
 
-def in_format(packed: "PackedModel", dtype: "torch.dtype") -> Iterator[tuple[str, "torch.Tensor"]]:
-    """Every weight in a number format."""
-    for name, tensor in packed.tensors():
-        yield name, tensor.to(dtype)
-
-
-def torch_dtype(name: str) -> "torch.dtype":
-    """The number format of a name."""
-    import torch
-
-    found = getattr(torch, name)
-    assert isinstance(found, torch.dtype)
-    return found
-
-
 def _write(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
-    settings, packed = exporting.settings, exporting.packed
-    dtype = settings.dtype or exporting.dtype
-    shard_bytes = int(settings.shard_gb * GIGABYTE)
-    write_folder(packed, exporting.source, folder, torch_dtype(dtype), shard_bytes)
+    from pipeline.models.loading import DTYPES
+
+    packed, dtype = exporting.packed, exporting.number_format
+    shard_bytes = exporting.settings.shard_bytes
+    write_folder(packed, exporting.source, folder, DTYPES[dtype], shard_bytes)
     return {"dtype": dtype, "layers": len(packed.layers), "needs_code": not packed.is_uniform}
 
 
 def _check(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
-    return opened.check_folder(exporting, folder, exporting.settings.dtype or exporting.dtype)
+    return opened.check_folder(exporting, folder, exporting.number_format)
 
 
 def _refused(_source: "ModelSource", _settings: HfConfig) -> None:

@@ -98,9 +98,11 @@ def check_folder(exporting: "Exporting", folder: Path, dtype: str) -> dict[str, 
     """Compare a folder with the live model that it was written from."""
     import torch
 
+    from pipeline.models.loading import DTYPES
+
     live = exporting.packed.model
     if dtype != exporting.dtype:
-        live = live.cast(getattr(torch, dtype))
+        live = live.cast(DTYPES[dtype])
     ids = exporting.ids.to(live.device)
     with torch.no_grad():
         logits = live.model(ids, use_cache=False).logits

@@ -4,7 +4,6 @@ It knows layers without attention or MLP and MLPs of any width. It does not know
 heads: those are filled up with heads of zeros.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StageError
 from pipeline.export.base import Exporting, Target, WeightsConfig
-from pipeline.export.hf import GIGABYTE, OF_THE_DENSE_MODEL, in_format, torch_dtype, write_tokenizer
-from pipeline.export.shards import shapes_in, write_shards
+from pipeline.export.hf import OF_THE_DENSE_MODEL, write_model
+from pipeline.export.shards import shapes_in
 from pipeline.files import Json, read_json
 
 if TYPE_CHECKING:
@@ -64,9 +63,7 @@ def write_folder(
     values = configuration(whole, dtype)
     text = resources.files("pipeline.export").joinpath(f"{CONFIGURATION}.txt")
     (folder / CONFIGURATION).write_text(text.read_text(encoding="utf-8"), encoding="utf-8")
-    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    write_shards(in_format(whole, dtype), folder, shard_bytes)
-    write_tokenizer(packed, source, folder)
+    write_model(whole, values, source, folder, dtype, shard_bytes)
 
 
 def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]:
@@ -163,9 +160,11 @@ def _refused(source: "ModelSource", _settings: VllmConfig) -> str | None:
 
 
 def _write(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
-    settings, dtype = exporting.settings, exporting.settings.dtype or exporting.dtype
-    packed, shard_bytes = exporting.packed, int(settings.shard_gb * GIGABYTE)
-    write_folder(packed, exporting.source, folder, torch_dtype(dtype), shard_bytes)
+    from pipeline.models.loading import DTYPES
+
+    packed, dtype = exporting.packed, exporting.number_format
+    shard_bytes = exporting.settings.shard_bytes
+    write_folder(packed, exporting.source, folder, DTYPES[dtype], shard_bytes)
     if zeros := zero_heads(packed):
         exporting.note(
             f"export=vllm: engines know one number of heads, so {zeros} heads that went are there "

@@ -1,6 +1,6 @@
 """A residual block as a module: run whole, run with fewer channels, or cut for good."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -139,23 +139,6 @@ class Block(nn.Module):
         assert isinstance(linear, nn.Linear)
         return linear
 
-    def _narrowed(self, width: int) -> dict[str, Tensor]:
-        """The body's parameters cut to ``width`` channels: views where a segment stands alone."""
-        narrowed = {}
-        for projection in self.layout.projections:
-            linear = self._linear(projection)
-            for name, parameter in linear.named_parameters():
-                tensor: Tensor = parameter
-                for cut, dim, segments in _cut_tensors(linear, projection):
-                    if cut is parameter:
-                        parts = [
-                            part.narrow(dim, 0, self.channels.segment_length(segment, width))
-                            for segment, part in self._split(cut, dim, segments, self.width)
-                        ]
-                        tensor = parts[0] if len(parts) == 1 else torch.cat(parts, dim)
-                narrowed[f"{projection.name}.{name}"] = tensor
-        return narrowed
-
     def padded(self, width: int) -> dict[str, Tensor]:
         """The body's parameters in a block of ``width`` channels, the new ones all zeros.
 
@@ -164,7 +147,18 @@ class Block(nn.Module):
         """
         if self.offloaded:
             self.offloaded.bring()
-        tensors: dict[str, Tensor] = dict(self.body.named_parameters())
+        return {**dict(self.body.named_parameters()), **self._resized(width, _with_zeros)}
+
+    def _narrowed(self, width: int) -> dict[str, Tensor]:
+        """The body's parameters cut to ``width`` channels: views where a segment stands alone."""
+        return self._resized(width, _beginning)
+
+    def _resized(self, width: int, fit: Callable[[Tensor, int, int], Tensor]) -> dict[str, Tensor]:
+        """The projections' parameters for ``width`` channels.
+
+        ``fit`` makes each segment as long as it then is, given a part, its dimension and length.
+        """
+        resized = {}
         for projection in self.layout.projections:
             linear = self._linear(projection)
             for name, parameter in linear.named_parameters():
@@ -172,18 +166,22 @@ class Block(nn.Module):
                 for cut, dim, segments in _cut_tensors(linear, projection):
                     if cut is parameter:
                         parts = [
-                            _with_zeros(part, dim, self.channels.segment_length(segment, width))
+                            fit(part, dim, self.channels.segment_length(segment, width))
                             for segment, part in self._split(cut, dim, segments, self.width)
                         ]
-                        tensor = torch.cat(parts, dim)
-                tensors[f"{projection.name}.{name}"] = tensor
-        return tensors
+                        tensor = parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+                resized[f"{projection.name}.{name}"] = tensor
+        return resized
 
     def _split(
         self, tensor: Tensor, dim: int, segments: Sequence[Segment], width: int
     ) -> list[tuple[Segment, Tensor]]:
         lengths = [self.channels.segment_length(segment, width) for segment in segments]
         return list(zip(segments, tensor.split(lengths, dim), strict=True)) if segments else []
+
+
+def _beginning(part: Tensor, dim: int, length: int) -> Tensor:
+    return part.narrow(dim, 0, length)
 
 
 def _with_zeros(part: Tensor, dim: int, length: int) -> Tensor:

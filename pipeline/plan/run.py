@@ -21,6 +21,7 @@ from pipeline.models.source import ModelSource
 from pipeline.plan.plan import Plan, plan, planning_of, source_of
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config, ModelConfig
+from pipeline.stages.base import PlannedStage
 from pipeline.stages.export import ExportConfig, places
 from pipeline.store.folders import LAUNCH, launch_of
 from pipeline.store.results import Store
@@ -71,13 +72,17 @@ class Run:
         planning = replace(planning_of(config, source, store), reach=_reach_of(path))
         return cls(config, source, plan(planning), RunFolder(path), store)
 
+    @property
+    def exports(self) -> list[tuple[PlannedStage, Path]]:
+        """The run's exports, and the folder of each."""
+        return list(places(self.config, self.plan.stages, self.folder.path))
+
     def check_exports(self) -> None:
         """Raise ``ConfigError`` where an export cannot be written, or its folder is taken."""
         settings = self.config.of(ExportConfig)
         refusals = ((t.name, t.refused(self.source, settings.of(t))) for t in settings.wanted)
         problems = [f"export.{name}: {reason}" for name, reason in refusals if reason]
-        folders = (f for _, f in places(self.config, self.plan.stages, self.folder.path))
-        reasons = (taken(folder, self.plan.key) for folder in folders)
+        reasons = (taken(folder, self.plan.key) for _, folder in self.exports)
         problems += [f"export.dir: {reason}" for reason in reasons if reason]
         if problems:
             raise ConfigError(problems)

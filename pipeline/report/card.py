@@ -72,9 +72,9 @@ def _lines(report: RunReport, card: Card) -> Iterator[str]:
         "| --- | ---: | ---: | ---: |",
     )
     for row in dense_and_pruned(report):
-        yield f"| {' | '.join(map(_cell, (row.label, row.dense, row.pruned, row.change)))} |"
+        yield f"| {' | '.join(map(_plain, (row.label, row.dense, row.pruned, row.change)))} |"
     yield from ("", "## Settings", "", "| key | value |", "| --- | --- |")
-    yield from (f"| {_cell(key)} | {_cell(str(value))} |" for key, value in card.settings.items())
+    yield from (f"| {_plain(key)} | {_plain(str(value))} |" for key, value in card.settings.items())
     yield from ("", "`pruning_config.json` says which blocks and channels of the base model went.")
     yield from ("", "## Citation", "", CITATION)
 
@@ -84,10 +84,6 @@ def _plain(text: str) -> str:
     for character in "\\`*_<>[]|":
         text = text.replace(character, f"\\{character}" if character not in "<>" else "")
     return " ".join(text.split())
-
-
-def _cell(text: str) -> str:
-    return _plain(text)
 
 
 def _quoted(text: str) -> str:

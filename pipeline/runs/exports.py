@@ -13,15 +13,10 @@ from pipeline.report.card import PICTURE, Card, model_card
 from pipeline.report.data import RunReport
 from pipeline.settings.flat import flat
 from pipeline.stages.base import PlannedStage
-from pipeline.stages.export import FOLDER, ExportConfig, places
+from pipeline.stages.export import FOLDER, ExportConfig
 from pipeline.tracking.tracker import Exported
 
 LICENCE = re.compile(r"^license:\s*[\"']?([\w.+ -]+)", re.MULTILINE)
-
-
-def planned_exports(run: Run) -> Iterator[tuple[PlannedStage, Path]]:
-    """The run's exports, and the folder of each."""
-    return places(run.config, run.plan.stages, run.folder.path)
 
 
 def publish_exports(run: Run, report: RunReport) -> list[Exported]:
@@ -29,7 +24,7 @@ def publish_exports(run: Run, report: RunReport) -> list[Exported]:
     picture = run.folder.path / PICTURE
     exported = []
     ratio = f"{report.state.ratio_percent:.1f}pct"
-    for planned, folder in planned_exports(run):
+    for planned, folder in run.exports:
         result = run.store.finished(planned)
         if result is None:
             continue

@@ -14,7 +14,7 @@ from pipeline.report.data import RunReport
 from pipeline.report.output import write_report
 from pipeline.report.table import dense_and_pruned_table
 from pipeline.runs.display import Display
-from pipeline.runs.exports import planned_exports, publish_exports
+from pipeline.runs.exports import publish_exports
 from pipeline.runs.interruption import Interrupted
 from pipeline.runs.naming import display_name, job_type, mirrored_config, tags
 from pipeline.runs.outcome import report_of
@@ -52,7 +52,7 @@ def run_all(run: Run, display: Display, console: Console, leader: Leader | None 
     console.print(dense_and_pruned_table(report))
     for name in ("", PICTURE, PAGE):
         console.print(f"{'see' if name else 'done'}: {folder.path / name}")
-    for _, exported in planned_exports(run):
+    for _, exported in run.exports:
         console.print(f"model: {exported}")
     return summary
 

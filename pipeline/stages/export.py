@@ -12,7 +12,7 @@ from pydantic import Field, create_model
 
 from pipeline.errors import StageError
 from pipeline.export import targets
-from pipeline.export.base import Exporting, Target, TargetConfig
+from pipeline.export.base import GIGABYTE, Exporting, Target, TargetConfig
 from pipeline.files import Json, encode, replace
 from pipeline.models.digests import tokenizer_digest
 from pipeline.pruning.state import PruningState
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from pipeline.models.packing import PackedModel
 
 FOLDER = "model"
-BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-GIGABYTE = 1e9
 CHECKED_WINDOWS, CHECKED_TOKENS = 2, 128
 """How much of the calibration windows an exported model is compared on."""
 
@@ -156,7 +154,9 @@ def _dense(inputs: Inputs) -> "PackedModel":
 
 def _require_room(folder: Path, state: PruningState, dtype: str) -> None:
     """Raise ``StageError`` where the disk cannot hold the weights."""
-    needed, free = state.params * BYTES[dtype], shutil.disk_usage(folder).free
+    from pipeline.models.loading import DTYPES
+
+    needed, free = state.params * DTYPES[dtype].itemsize, shutil.disk_usage(folder).free
     if needed > free:
         raise StageError(
             f"the exported model needs {needed / GIGABYTE:.1f} GB in {folder.parent}, and "
