@@ -2,7 +2,8 @@
 
 import json
 import string
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from pipeline.config import schema
 from pipeline.config.compose import from_composed
 from pipeline.errors import ConfigError
 from pipeline.settings.core import Config
@@ -59,6 +61,22 @@ def raw(*overrides: str) -> DictConfig:
 def configured(*overrides: str) -> Config:
     """The validated configuration of a command line."""
     return from_composed(raw(*overrides))
+
+
+@contextmanager
+def another_schema() -> Iterator[None]:
+    """What is registered as this begins has its keys; after it they are read anew.
+
+    Whoever registers takes it back within.
+    """
+    caches = (schema.schema, schema.known_keys, schema._fields_of_all)
+    for each in caches:
+        each.cache_clear()
+    try:
+        yield
+    finally:
+        for each in caches:
+            each.cache_clear()
 
 
 def problems_of(work: Callable[[], object]) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from queue_executor import EXECUTOR, Worker
 from support_executors import Bench, ExecutorSuite, JobSuite, inputs, undisturbed
+from support_inputs import another_schema
 
 from pipeline import executors
 from pipeline.errors import ClusterError
@@ -51,5 +52,6 @@ class TestQueue(JobSuite):
     @pytest.fixture(autouse=True)
     def registered(self) -> Iterator[None]:
         executors.register(EXECUTOR)
-        yield
-        executors._known().pop(EXECUTOR.name)
+        with another_schema():
+            yield
+            executors._known().pop(EXECUTOR.name)

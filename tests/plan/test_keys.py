@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
-from support_inputs import configured, problems_of, save_tokenizer, write_jsonl
+from support_inputs import another_schema, configured, problems_of, save_tokenizer, write_jsonl
 
-from pipeline.config import schema as schemas
-from pipeline.config.schema import decisive, known_keys, validate
+from pipeline.config.schema import _fields_of_all, decisive, known_keys, validate
 from pipeline.criteria.base import ScoredBy
 from pipeline.errors import ConfigError
 from pipeline.executors import executors
@@ -90,14 +89,10 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("own.jsonl", "other.jsonl"):
         write_jsonl(Path(name), [{"context": name, "choices": ["a", "b"], "label": 0}])
     Path("pruning_config.json").write_text("{}")
-    caches = (schemas.schema, schemas.known_keys, schemas._fields_of_all)
     monkeypatch.setitem(methods(), "first", First())
-    for each in caches:
-        each.cache_clear()
-    yield
-    monkeypatch.undo()
-    for each in caches:
-        each.cache_clear()
+    with another_schema():
+        yield
+        monkeypatch.undo()
 
 
 def planned(config: Config) -> Plan:
@@ -127,7 +122,7 @@ def with_value(config: Config, key: str, value: Json) -> Config:
 def changed(base: Config, key: str) -> Config | None:
     """The configuration with another value of a key; None where it has no such key."""
     before = flat(base.model_dump(mode="json"))
-    choices = _choices(schemas._fields_of_all()[key].annotation)
+    choices = _choices(_fields_of_all()[key].annotation)
     for value in (OTHER[key],) if key in OTHER else (*choices, *ANY):
         try:
             config = with_value(base, key, value)
