@@ -72,9 +72,9 @@ class Target:
     name: str
     """``export=NAME``, ``export.NAME.*`` and the folder that is written."""
     section: type[TargetConfig]
-    refused: "Callable[[ModelSource, Any], str | None]"
-    """Why a model cannot be written with these settings, in words; None where it can. Loads
-    nothing."""
+    refused: "Callable[[ModelSource, Any, bool | None], str | None]"
+    """Why a model cannot be written with these settings, in words; None where it can. The last
+    says whether its layers will be alike, None where that is not known. Loads nothing."""
     write: Callable[[Exporting, Path], Mapping[str, Json]]
     """Writes into an empty folder, and returns what to know of it."""
     check: Callable[[Exporting, Path], Mapping[str, Json]]

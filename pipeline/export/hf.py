@@ -100,7 +100,7 @@ def _check(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
     return opened.check_folder(exporting, folder, exporting.number_format)
 
 
-def _refused(_source: "ModelSource", _settings: HfConfig) -> None:
+def _refused(_source: "ModelSource", _settings: HfConfig, _uniform: bool | None) -> None:
     """Every family that is pruned can be written."""
 
 

@@ -155,7 +155,7 @@ class VllmConfig(WeightsConfig):
     """A checkpoint for vLLM, SGLang and TensorRT-LLM (nemotron-nas)."""
 
 
-def _refused(source: "ModelSource", _settings: VllmConfig) -> str | None:
+def _refused(source: "ModelSource", _settings: VllmConfig, _uniform: bool | None) -> str | None:
     return refused(source.architecture, source.family.text(source.config))
 
 

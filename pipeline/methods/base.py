@@ -55,6 +55,15 @@ class Method(ABC, Generic[S]):
         """What is wrong with the settings for a model, one message each."""
         return []
 
+    def narrows(self, settings: S) -> bool:
+        """Whether layers end with widths of their own, so that they differ from one another."""
+        begins = 0.0
+        for phase in self.phases(settings):
+            if phase.group_size and phase.end_percent > begins:
+                return True
+            begins = phase.end_percent
+        return False
+
     def units_recipe(self, settings: S) -> dict[str, Any]:
         """What decides which pieces may go, whatever the target; part of stages' keys."""
         return {"phases": [phase.identity() for phase in self.phases(settings)]}

@@ -89,6 +89,14 @@ class ModelSource:
             return [self.folder / self.gguf_file]
         return sorted(self.folder.glob("*.safetensors"))
 
+    def gguf_field(self, key: str) -> Any:
+        """What a GGUF file says of itself under a key; None where it does not."""
+        from gguf import GGUFReader
+
+        assert self.gguf_file
+        field = GGUFReader(self.folder / self.gguf_file).fields.get(key)
+        return field.contents() if field else None
+
     @property
     def tokenizer_files(self) -> list[Path]:
         """The local files that decide how text becomes tokens; none without a tokenizer."""
@@ -168,10 +176,7 @@ class ModelSource:
             raise ConfigError(
                 [f"model.path: the tokenizer in {self.folder} cannot be read: {one_line(error)}"]
             ) from error
-        if (
-            self.gguf_file
-            and _gguf_field(self.folder / self.gguf_file, "tokenizer.ggml.pre") == "smollm"
-        ):
+        if self.gguf_file and self.gguf_field("tokenizer.ggml.pre") == "smollm":
             _split_digits(tokenizer)
         return tokenizer
 
@@ -276,13 +281,6 @@ def _check_gguf(path: Path) -> None:
     with path.open("rb") as stream:
         if stream.read(4) != b"GGUF":
             raise ConfigError([f"model.gguf_file: {path} is not a GGUF file"])
-
-
-def _gguf_field(path: Path, key: str) -> Any:
-    from gguf import GGUFReader
-
-    field = GGUFReader(path).fields.get(key)
-    return field.contents() if field else None
 
 
 def _split_digits(tokenizer: Any) -> None:

@@ -17,11 +17,13 @@ from pipeline.errors import ConfigError, DamagedError, PipelineError, StageError
 from pipeline.executors import executor_named, find_executor
 from pipeline.export.publish import taken
 from pipeline.files import content_of, read_object, read_sealed, understood
+from pipeline.methods import methods
 from pipeline.models.source import ModelSource
 from pipeline.plan.plan import Plan, plan, planning_of, source_of
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config, ModelConfig
 from pipeline.stages.base import PlannedStage
+from pipeline.stages.evaluate import EvaluateConfig
 from pipeline.stages.export import ExportConfig, places
 from pipeline.store.folders import LAUNCH, launch_of
 from pipeline.store.results import Store
@@ -79,13 +81,26 @@ class Run:
 
     def check_exports(self) -> None:
         """Raise ``ConfigError`` where an export cannot be written, or its folder is taken."""
-        settings = self.config.of(ExportConfig)
-        refusals = ((t.name, t.refused(self.source, settings.of(t))) for t in settings.wanted)
+        settings, uniform = self.config.of(ExportConfig), self._ends_uniform
+        refusals = (
+            (target.name, target.refused(self.source, settings.of(target), uniform))
+            for target in settings.wanted
+        )
         problems = [f"export.{name}: {reason}" for name, reason in refusals if reason]
         reasons = (taken(folder, self.plan.key) for _, folder in self.exports)
         problems += [f"export.dir: {reason}" for reason in reasons if reason]
         if problems:
             raise ConfigError(problems)
+
+    @property
+    def _ends_uniform(self) -> bool | None:
+        """Whether the exported model's layers will be alike; None where only the run tells."""
+        if self.config.of(ExportConfig).pad:
+            return True
+        if self.config.of(EvaluateConfig).pruning_config:
+            return None
+        method = methods()[self.config.prune.method]
+        return False if method.narrows(self.config.prune) else None
 
     def claim(self) -> None:
         """Make the run's folder this run's."""

@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.export import targets
 from pipeline.export.publish import publish
 from pipeline.files import Json
+from pipeline.models.source import ModelSource
 from pipeline.plan.run import Run
 from pipeline.report.card import PICTURE, Card, model_card
 from pipeline.report.data import RunReport
@@ -50,7 +51,7 @@ def _card(run: Run, planned: PlannedStage, result: Mapping[str, Json]) -> Card:
     shown["calibration.seqlen"] = calibration["seqlen"]
     return Card(
         base_model=hub.partition("@")[0] if hub else run.source.name,
-        licence=_licence(run.source.folder),
+        licence=_licence(run.source),
         how_to_open=target.how_to_open.replace("{name}", _example_name(run)).replace(
             "{code}", ", trust_remote_code=True" if result.get("needs_code") else ""
         ),
@@ -98,10 +99,13 @@ def _facts(result: Mapping[str, Json]) -> Iterator[str]:
         yield f"Checked: {result['checked']}."
 
 
-def _licence(folder: Path) -> str | None:
-    """What the base model's card says; a GGUF file is asked by its metadata elsewhere."""
+def _licence(source: ModelSource) -> str | None:
+    """What the base model's card says, or its GGUF file."""
+    if source.gguf_file:
+        named = source.gguf_field("general.license")
+        return str(named) if named else None
     try:
-        found = LICENCE.search((folder / "README.md").read_text(encoding="utf-8")[:4000])
+        found = LICENCE.search((source.folder / "README.md").read_text(encoding="utf-8")[:4000])
     except (OSError, UnicodeDecodeError):
         return None
     return found[1].strip() if found else None

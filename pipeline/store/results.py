@@ -36,6 +36,8 @@ from pipeline.store.leases import awaited_lease
 DONE, FILES, RECIPE, PROVENANCE = "done.json", "files.json", "recipe.json", "provenance.json"
 NOT_OF_THE_RESULT = (DONE, FILES, RECIPE, PROVENANCE, "leases", "runs", "attempts")
 """What a stage's folder has beside the result."""
+LARGE = 16 << 20
+"""Bytes of a file whose digest is remembered on disk."""
 
 
 class Store:
@@ -121,8 +123,10 @@ def result_in(folder: Path) -> Json | None:
     if files is None:
         return unchecked
     result = read_sealed(marker, _place(marker), must=True)
-    for damage in _damaged(folder, files):
+    digests = Digests(folder.parents[2] / "digests")
+    for damage in _damaged(folder, files, lambda path: _remembered(path, digests)):
         raise damage
+    digests.save()
     return result
 
 
@@ -140,13 +144,20 @@ def damaged_files(folder: Path) -> Iterator[DamagedError]:
         yield damage
         return
     if files:
-        yield from _damaged(folder, files)
+        yield from _damaged(folder, files, digest_of)
 
 
-def _damaged(folder: Path, files: Mapping[str, Json]) -> Iterator[DamagedError]:
+def _remembered(path: Path, digests: Digests) -> str:
+    """The digest of a file; of a large one the remembered, while its size and time stay."""
+    return digests.of(path) if path.stat().st_size >= LARGE else digest_of(path)
+
+
+def _damaged(
+    folder: Path, files: Mapping[str, Json], digest: Callable[[Path], str]
+) -> Iterator[DamagedError]:
     for name, wanted in files["files"].items():
         try:
-            _check(folder / name, wanted)
+            _check(folder / name, wanted, digest)
         except DamagedError as damage:
             yield DamagedError(damage.path, damage.reason, voided=folder / DONE)
 
@@ -186,7 +197,7 @@ def _files_in(folder: Path) -> dict[str, Json]:
     }
 
 
-def _check(path: Path, wanted: Json) -> None:
+def _check(path: Path, wanted: Json, digest: Callable[[Path], str]) -> None:
     if not path.is_file():
         if content_of(path) is None:
             raise DamagedError(path, "it is missing")
@@ -194,7 +205,7 @@ def _check(path: Path, wanted: Json) -> None:
     size = path.stat().st_size
     if size != wanted["bytes"]:
         raise DamagedError(path, f"it has {size} bytes instead of {wanted['bytes']}")
-    if digest_of(path) != wanted["sha256"]:
+    if digest(path) != wanted["sha256"]:
         raise DamagedError(path, "its content is not what was written there")
 
 

@@ -1,9 +1,12 @@
 """Random states of tiny models of every family, pruned for good."""
 
 import copy
+import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,8 +22,15 @@ from transformers import (
 
 from pipeline.models.packing import PackedModel
 from pipeline.models.prunable import PrunableModel
+from pipeline.models.source import locate
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.units import ATTN, ATTN_WIDTH, MLP, MLP_WIDTH
+
+GOLDEN = ("llama_mha", "llama_gqa", "qwen2_gqa")
+NO_TOKENIZER: Any = SimpleNamespace(
+    tokenizer_files=[], folder=Path("/nowhere"), gguf_file=None, name="tiny"
+)
+"""The source of a model that has weights alone."""
 
 SIZES = {
     "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 5,
@@ -66,6 +76,13 @@ def live(config: PretrainedConfig) -> PrunableModel:
     return PrunableModel(model)
 
 
+def logits_of(packed: PackedModel, ids: torch.Tensor) -> torch.Tensor:
+    """Of the live model, ``[windows, tokens, vocabulary]``."""
+    with torch.no_grad():
+        logits: torch.Tensor = packed.model.model(ids, use_cache=False).logits
+    return logits
+
+
 @pytest.fixture
 def packed() -> Callable[..., PackedModel]:
     """A family's model at a random state, or cut by what is given."""
@@ -79,6 +96,19 @@ def packed() -> Callable[..., PackedModel]:
         return PackedModel.of(model, config)
 
     return make
+
+
+@pytest.fixture(params=GOLDEN)
+def golden(request: pytest.FixtureRequest, shared: Path) -> PackedModel:
+    """A trained tiny model as its recorded run left it."""
+    folder = shared / "golden" / request.param
+    model = PrunableModel(AutoModelForCausalLM.from_pretrained(folder / "model"))
+    dense = locate(str(folder / "model"), None, None).config
+    recorded = json.loads((folder / "golden.json").read_text())
+    if recorded["weight_reorder"]:
+        model.reorder()
+    model.prune_to(PruningState.from_pruning_config(model.shape, recorded["pruning_config"]))
+    return PackedModel.of(model, copy.deepcopy(dense))
 
 
 @pytest.fixture(scope="session")

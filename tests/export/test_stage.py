@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support_inputs import TINY, problems_of, raw, save_model, save_tokenizer, write_tokens
-from transformers import AutoModelForCausalLM
+from support_inputs import MODEL, TINY, problems_of, raw, save_model, save_tokenizer, write_tokens
+from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 import launch
 from pipeline.commands.cli import main as multipruner
@@ -120,6 +120,23 @@ def test_a_taken_folder_is_told_before_anything_is_computed(place: Path) -> None
     )
     assert problem.startswith("export.dir: mine/hf is there")
     assert not (place / "outputs").exists()
+
+
+def test_a_family_that_cannot_be_expressed_is_told_before_anything_is_computed(
+    place: Path,
+) -> None:
+    Qwen3ForCausalLM(Qwen3Config(**MODEL, head_dim=4)).save_pretrained(place / "model")
+
+    def problems(*overrides: str) -> list[str]:
+        arguments = raw(*ARGUMENTS, "export=gguf", *overrides)
+        return problems_of(lambda: launch.run(arguments, []))
+
+    (problem,) = problems()
+    assert problem.startswith("export.gguf: GGUF cannot express a qwen3 model with layers that d")
+    assert "take export=hf, or export.pad=true" in problem
+    assert not (place / "outputs").exists()
+    for alike in ("export.pad=true", "prune.distribution=[100,0,0]"):
+        assert all("tokenizer" in problem for problem in problems(alike)), "the layers are no issue"
 
 
 def test_a_full_disk_is_told_before_the_weights_are_written(

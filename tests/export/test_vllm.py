@@ -2,12 +2,11 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from support_export import CONFIGS
+from support_export import CONFIGS, NO_TOKENIZER
 from test_hf import SEEDS, Packed, assert_same, logits_of
 from transformers import AutoConfig
 
@@ -15,12 +14,11 @@ from pipeline.export import vllm
 from pipeline.models import modelling
 from pipeline.models.packing import PackedModel
 
-NO_TOKENIZER = SimpleNamespace(tokenizer_files=[], folder=Path("/nowhere"), gguf_file=None)
 NAMES = ("llama", "llama_mha")
 
 
 def exported(packed: PackedModel, folder: Path) -> Path:
-    vllm.write_folder(packed, NO_TOKENIZER, folder, torch.float32, 10**9)  # type: ignore[arg-type]
+    vllm.write_folder(packed, NO_TOKENIZER, folder, torch.float32, 10**9)
     return folder
 
 

@@ -29,8 +29,8 @@ class GgufConfig(TargetConfig):
     """Time the dense and the pruned model in turns in llama.cpp on this CPU, where it is there."""
 
 
-def _refused(source: "ModelSource", _settings: GgufConfig) -> str | None:
-    return next(iter(problems(source)), None)
+def _refused(source: "ModelSource", _settings: GgufConfig, uniform: bool | None) -> str | None:
+    return next(iter(problems(source, uniform=uniform)), None)
 
 
 def _write(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
