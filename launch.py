@@ -3,12 +3,12 @@
 
 import os
 import shlex
-import stat
 import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pipeline import program
 from pipeline.commands.reporting import report_errors
 from pipeline.distributed.start import over_ranks
 from pipeline.errors import ConfigError
@@ -25,7 +25,7 @@ def main() -> int:
     """Run the command line; the exit status is 0 done, 2 wrong configuration, 1 anything else."""
     # Threads that spin while they wait slow one another down where cores are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.umask(os.umask(0) | stat.S_IWOTH)
+    program.begin()
     command = shlex.join(["python", *sys.argv])
     announce_job(os.environ)
     work = partial(compose_and_run, command)

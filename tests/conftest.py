@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ pytest.register_assert_rewrite("support_executors")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long comes first, so that no worker is left alone with it at the end."""
+    gc.freeze()  # what was imported is not looked through for garbage again and again
     items.sort(key=lambda item: not {"slurm", "slow"} & {mark.name for mark in item.iter_markers()})
 
 

@@ -3,10 +3,10 @@
 import argparse
 import os
 import shlex
-import stat
 import sys
 from collections.abc import Sequence
 
+from pipeline import program
 from pipeline.commands import commands
 from pipeline.commands.reporting import report_errors
 from pipeline.executors import announce_job
@@ -14,7 +14,7 @@ from pipeline.executors import announce_job
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0 done, 2 wrong arguments, 1 anything else."""
-    os.umask(os.umask(0) | stat.S_IWOTH)
+    program.begin()
     announce_job(os.environ)
     given = sys.argv[1:] if arguments is None else arguments
     parsed = _parser().parse_args(given)

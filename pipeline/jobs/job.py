@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline import program
 from pipeline.distributed.rendezvous import ranks_of_torchrun
 from pipeline.distributed.start import over_ranks
 from pipeline.errors import LeaseLostError, PipelineError, StageError
@@ -190,6 +191,7 @@ def check_unchanged(run: "Run", task: Task, needs_all: bool = True) -> None:
 
 def main() -> int:
     """Run this job, or this process's part of it."""
+    program.begin()
     # before any thread is started, those of the ranks' exchange among them
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
