@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Kill launches at random moments, again and again, and see whether they end as if undisturbed.
 
-python benchmarks/kills.py [--kills 200] [--seed 0]
+python benchmarks/kills.py [--kills 200] [--seed 0] [--export hf]
 
-A tiny model with steps in all dimensions, probed and evaluated. A launch is started, killed by
-SIGKILL at a random moment and started again, until it ends by itself; then comes the next.
+A tiny model with steps in all dimensions, probed and evaluated, and exported where that is asked. A
+launch is started, killed by SIGKILL at a random moment and started again, until it ends by itself;
+then comes the next.
 """
 
 import argparse
@@ -31,12 +32,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--export", help="a target, or a list of them in brackets")
     parsed = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         tiny_inputs(place)
         arguments = [absolute(each, place) for each in FAR]
+        if parsed.export:
+            arguments.append(f"export={parsed.export}")
         subprocess.run(  # noqa: S603
             [sys.executable, KILLED_RUN, str(parsed.kills), str(parsed.seed), "report.json",
              *arguments],
@@ -47,14 +51,16 @@ def main() -> None:
         wanted = results(place / "undisturbed")
         others = [each["folder"] for each in rounds if results(place / each["folder"]) != wanted]
         damaged = [damage for each in rounds for damage in damages(place / each["folder"])]
+    broken = sum(each["broken_exports"] for each in rounds)
     kills = sum(len(each["found"]) - 1 for each in rounds)
     most = max(len(each["found"]) - 1 for each in rounds)
     print(
         f"{kills} kills in {len(rounds)} runs, at most {most} in one; {len(others)} ended "
-        f"otherwise, {len(damaged)} files damaged; {time.monotonic() - started:.0f} s",
+        f"otherwise, {len(damaged)} files damaged, {broken} exports in parts; "
+        f"{time.monotonic() - started:.0f} s",
         *others, *damaged, sep="\n",
     )  # fmt: skip
-    sys.exit(bool(others or damaged))
+    sys.exit(bool(others or damaged or broken))
 
 
 def absolute(argument: str, place: Path) -> str:

@@ -60,23 +60,39 @@ def told_by_cancel(run: Path) -> list[str]:
     return told
 
 
-def has_been_signalled(pid: int) -> bool:
+@contextmanager
+def held(pids: list[int]) -> Iterator[list[int]]:
+    """Processes that do nothing meanwhile."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield pids
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):  # whoever ends it may have woken it
+                os.kill(pid, signal.SIGCONT)
+
+
+def has_been_signalled(pid: int, number: signal.Signals = signal.SIGTERM) -> bool:
     """Whether a stopped process has a signal waiting for it, or was woken to take it in."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
         return True
     fields = dict(line.split(":\t") for line in status.splitlines() if ":\t" in line)
-    is_waiting = int(fields["ShdPnd"], 16) >> (signal.SIGTERM - 1) & 1
+    is_waiting = int(fields["ShdPnd"], 16) >> (number - 1) & 1
     return bool(is_waiting) or not fields["State"].startswith("T")
 
 
 def write_inputs(folder: Path) -> list[str]:
-    """Arguments for a model whose pruning takes some seconds, in dozens of steps."""
+    """Arguments for a model whose pruning takes dozens of steps.
+
+    They are short: a job that something happens to is held, so that it has not ended before.
+    """
     model = save_tokenizer(
         save_model(folder / "tiny", num_hidden_layers=10, hidden_size=32, intermediate_size=48)
     )
-    windows = [[(7 * i + 3 * j) % 100 for j in range(64)] for i in range(120)]
+    windows = [[(7 * i + 3 * j) % 100 for j in range(64)] for i in range(40)]
     return [
         "model=hf",
         f"model.path={model}",
@@ -161,13 +177,8 @@ class Bench:
     def held(self) -> Iterator[int]:
         """A job that computes steps and comes to no end meanwhile; its process id."""
         wait_for(lambda: self.steps() > 3 and self.processes())
-        (pid,) = self.processes()
-        os.kill(pid, signal.SIGSTOP)
-        try:
+        with held(self.processes()) as (pid,):
             yield pid
-        finally:
-            with suppress(ProcessLookupError):  # whoever ends it may have woken it
-                os.kill(pid, signal.SIGCONT)
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.errors import ConfigError
@@ -11,6 +13,8 @@ from pipeline.files import encode, read_json
 
 MARKER = "export.json"
 """Says whose export a folder is; one that lacks it is never replaced."""
+LEFT_S = 3600
+"""Seconds after which what is half published was left by somebody who is gone."""
 
 
 def taken(folder: Path, owner: str) -> str | None:
@@ -35,6 +39,7 @@ def publish(
     if problem := taken(folder, owner):
         raise ConfigError([f"export.dir: {problem}"])
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
     mark = uuid.uuid4().hex[:8]
     fresh = folder.with_name(f".{folder.name}.{mark}.tmp")
     old = folder.with_name(f".{folder.name}.{mark}.old")
@@ -49,6 +54,14 @@ def publish(
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Of a process that was killed while it published."""
+    for path in folder.parent.glob(f".{folder.name}.*.*"):
+        with suppress(OSError):
+            if path.suffix in (".tmp", ".old") and time.time() - path.stat().st_mtime > LEFT_S:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _share(source: str, target: str) -> None:

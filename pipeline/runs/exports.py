@@ -87,6 +87,12 @@ def _facts(result: Mapping[str, Json]) -> Iterator[str]:
             f"{result['tokens']} tokens differ by at most {result['logits_differ_by']:.1e} of the "
             "largest, in one pass and from the cache."
         )
+    if "dense_divergence_nats" in result:
+        yield (
+            f"Rounding to {result['dtype']} moves its next-token distribution by "
+            f"{result['divergence_nats']:.2g} nats; the dense model's by "
+            f"{result['dense_divergence_nats']:.2g}."
+        )
     for name, speeds in (result.get("llama_cpp") or {}).items():
         if isinstance(speeds, dict):
             before, after = speeds["dense_tokens_per_s"], speeds["pruned_tokens_per_s"]

@@ -8,13 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support_executors import job_processes
+from support_executors import held, job_processes
 
 import launch
 from pipeline.executors.slurm import resources
@@ -93,7 +93,7 @@ class Place:
     def _arguments(self, more: Sequence[str]) -> list[str]:
         flags = [argument for argument in more if argument.startswith("-")]
         rest = [argument for argument in more if argument not in flags]
-        return [*flags, *self.arguments, *SMALL, "score.enabled=false", *rest]
+        return [*flags, *self.arguments, *SMALL, *rest]
 
     def start(self, *more: str) -> subprocess.Popen[str]:
         """Launch in a process of its own."""
@@ -177,6 +177,13 @@ class Place:
     def processes(self) -> list[int]:
         """The processes that run this place's stages."""
         return job_processes(self.folder)
+
+    @contextmanager
+    def held(self) -> Iterator[list[int]]:
+        """A job that computes steps and comes to no end meanwhile; its processes."""
+        wait_for(lambda: self.steps() > 3 and self.processes())
+        with held(self.processes()) as pids:
+            yield pids
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 90, poll_s: float = 0.2) -> None:

@@ -58,26 +58,10 @@ def cluster_without_accounting() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A model of 10 layers whose pruning takes some seconds, in dozens of steps."""
-    from support_inputs import save_model, save_tokenizer, write_tokens
+    """A model of 10 layers whose pruning takes dozens of steps."""
+    from support_executors import write_inputs
 
-    folder = tmp_path_factory.mktemp("inputs")
-    model = save_tokenizer(
-        save_model(folder / "tiny", num_hidden_layers=10, hidden_size=32, intermediate_size=48)
-    )
-    windows = [[(7 * i + 3 * j) % 100 for j in range(64)] for i in range(240)]
-    tokens = write_tokens(folder / "tokens.json", windows, windows)
-    return [
-        "model=hf",
-        f"model.path={model}",
-        "calibration=tokens",
-        f"calibration.path={tokens}",
-        "prune.target_ratio=40",
-        "prune.distribution=[20,60,20]",
-        "prune.mlp_group_size=8",
-        "prune.attn_group_size=16",
-        "tracking=local",
-    ]
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture(scope="session")

@@ -3,26 +3,28 @@
 import os
 import signal
 import time
-from contextlib import suppress
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
 from cluster_support import Place, assert_same_steps, wait_for
+from support_executors import has_been_signalled
 
 pytestmark = pytest.mark.xdist_group("slurm: disturbed")  # one SLURM serves all of them
 
 
-def preempt(place: Place) -> None:
+def preempt(place: Place, until: Callable[[int], bool]) -> None:
     everything = ["-N2", "--exclusive", "-t1", "-o/dev/null", "--wrap=sleep 2"]
-    place.cluster.run("sbatch", "-phigh", *everything)
+    with place.held() as (pid,):
+        place.cluster.run("sbatch", "-phigh", *everything)
+        wait_for(lambda: until(pid))
     wait_for(lambda: place.stages["prune"]["state"] == "requeued")
 
 
 def test_a_job_that_is_warned_of_preemption_goes_on(place: Place, undisturbed: Place) -> None:
     place.launch()
-    wait_for(lambda: place.steps() > 3)
+    preempt(place, until=lambda pid: has_been_signalled(pid, signal.SIGUSR2))
     job = place.job("prune")
-    preempt(place)
     assert place.steps() > 3
     place.finish()
     assert (place.job("prune"), place.stages["prune"]["restarts"]) == (job, 1)
@@ -34,8 +36,7 @@ def test_without_accounting_and_warning_a_preempted_job_goes_on(
     bare_place: Place, undisturbed: Place
 ) -> None:
     bare_place.launch("cluster.partition=abrupt")
-    wait_for(lambda: bare_place.steps() > 3)
-    preempt(bare_place)
+    preempt(bare_place, until=has_been_signalled)
     bare_place.finish()
     assert bare_place.stages["prune"]["restarts"] == 1
     assert bare_place.results() == undisturbed.results()
@@ -53,8 +54,8 @@ def test_without_accounting_a_killed_job_is_seen(bare_place: Place, evaluated: l
 
 def test_a_job_that_an_administrator_requeues_goes_on(place: Place, undisturbed: Place) -> None:
     place.launch()
-    wait_for(lambda: place.steps() > 3)
-    place.cluster.run("scontrol", "requeue", place.job("prune"))
+    with place.held():
+        place.cluster.run("scontrol", "requeue", place.job("prune"))
     place.finish()
     assert place.stages["prune"]["restarts"] == 1
     assert place.results() == undisturbed.results()
@@ -64,13 +65,9 @@ def test_before_the_time_limit_a_job_is_requeued_and_goes_on(
     place: Place, undisturbed: Place
 ) -> None:
     place.launch("cluster.timeout_min=1", "cluster.warn_s=15")
-    wait_for(lambda: place.steps() > 3)
-    (pid,) = place.processes()
-    os.kill(pid, signal.SIGSTOP)  # a long step; SLURM warns within 45 s
-    started = datetime.fromisoformat(place.stages["prune"]["started"])
-    time.sleep(max(0.0, 46 - (datetime.now(UTC) - started).total_seconds()))
-    with suppress(ProcessLookupError):  # SLURM may have woken it, too
-        os.kill(pid, signal.SIGCONT)
+    with place.held():  # a long step; SLURM warns within 45 s
+        started = datetime.fromisoformat(place.stages["prune"]["started"])
+        time.sleep(max(0.0, 46 - (datetime.now(UTC) - started).total_seconds()))
     wait_for(lambda: place.stages["prune"]["restarts"] == 1)
     assert "stopped between two steps by SIGUSR2" in place.multipruner("logs", str(place.run))
     place.finish()
@@ -79,8 +76,8 @@ def test_before_the_time_limit_a_job_is_requeued_and_goes_on(
 
 def test_the_tasks_of_a_requeued_job_go_on_from_its_steps(place: Place, undisturbed: Place) -> None:
     place.launch("cluster.stages.prune.nodes=2")
-    wait_for(lambda: place.steps() > 3)
-    place.cluster.run("scontrol", "requeue", place.job("prune"))
+    with place.held():
+        place.cluster.run("scontrol", "requeue", place.job("prune"))
     place.finish()
     assert place.stages["prune"]["restarts"] == 1
     assert_same_steps(place, undisturbed)
@@ -88,8 +85,8 @@ def test_the_tasks_of_a_requeued_job_go_on_from_its_steps(place: Place, undistur
 
 def test_requeues_are_bounded(place: Place) -> None:
     place.launch("cluster.max_requeues=0")
-    wait_for(lambda: place.steps() > 1)
-    place.cluster.run("scontrol", "requeue", place.job("prune"))
+    with place.held():
+        place.cluster.run("scontrol", "requeue", place.job("prune"))
     wait_for(lambda: place.state == "failed")
     assert "cluster.max_requeues is 0" in place.stages["prune"]["reason"]
     assert place.stages["prune"]["restarts"] == 1
@@ -97,23 +94,20 @@ def test_requeues_are_bounded(place: Place) -> None:
 
 def test_a_killed_slurmd_takes_no_step_with_it(place: Place, undisturbed: Place) -> None:
     place.launch("cluster.parameters.exclude=n2")
-    wait_for(lambda: place.steps() > 3)
-    os.kill(place.cluster.pid_of("slurmd-n1"), signal.SIGKILL)
-    time.sleep(1)
-    place.cluster.up()
+    with place.held():
+        os.kill(place.cluster.pid_of("slurmd-n1"), signal.SIGKILL)
+        time.sleep(1)
+        place.cluster.up()
     place.finish()
     assert place.results() == undisturbed.results()
 
 
 def test_a_restarted_slurmctld_takes_no_step_with_it(place: Place, undisturbed: Place) -> None:
     place.launch()
-    wait_for(lambda: place.steps() > 3)
-    os.kill(place.cluster.pid_of("slurmctld"), signal.SIGKILL)
-    (pid,) = place.processes()
-    os.kill(pid, signal.SIGSTOP)  # squeue takes its time to find nobody there
-    meanwhile = place.state
-    os.kill(pid, signal.SIGCONT)
-    place.cluster.up()
+    with place.held():
+        os.kill(place.cluster.pid_of("slurmctld"), signal.SIGKILL)
+        meanwhile = place.state
+        place.cluster.up()
     assert meanwhile == "running"
     place.finish()
     assert place.results() == undisturbed.results()

@@ -5,7 +5,6 @@ import os
 import resource
 import signal
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -88,16 +87,16 @@ def with_rank(place: Place) -> dict[int, int]:
 
 def test_the_tasks_of_a_job_share_the_candidates(place: Place, undisturbed: Place) -> None:
     place.launch("cluster.stages.prune.tasks_per_node=2")
-    wait_for(lambda: place.steps() > 3)
-    assert sorted(with_rank(place)) == [0, 1]
+    with place.held():
+        assert sorted(with_rank(place)) == [0, 1]
     place.finish()
     assert_same_steps(place, undisturbed)
 
 
 def test_a_dead_rank_ends_the_job(place: Place) -> None:
     place.launch("cluster.stages.prune.tasks_per_node=2")
-    wait_for(lambda: place.steps() > 1)
-    os.kill(with_rank(place)[1], signal.SIGKILL)
+    with place.held():
+        os.kill(with_rank(place)[1], signal.SIGKILL)
     wait_for(lambda: place.state == "failed", 60)
     wait_for(lambda: not place.processes(), 10)
 
@@ -123,12 +122,8 @@ def test_what_runs_of_a_sweep_share_is_one_job(place: Place) -> None:
 
 def test_cancel_ends_the_whole_chain(place: Place, evaluated: list[str]) -> None:
     place.launch(*evaluated)
-    wait_for(lambda: place.steps() > 1)
-    (pid,) = place.processes()
-    os.kill(pid, signal.SIGSTOP)  # it must not come to its end before
-    place.multipruner("cancel", str(place.run))
-    with suppress(ProcessLookupError):  # SLURM wakes what it ends
-        os.kill(pid, signal.SIGCONT)
+    with place.held():
+        place.multipruner("cancel", str(place.run))
     wait_for(lambda: place.cluster.queue() == [] and not place.processes())
     assert {name: stage["state"] for name, stage in place.stages.items()} == {
         "calibrate": "done",

@@ -470,6 +470,19 @@ def test_a_file_is_checked_in_a_process_of_its_own(exporting: Exporting, tmp_pat
 
 
 @needs_llama_cpp
+def test_what_rounding_does_is_told_beside_the_dense_model(
+    exporting: Exporting, tmp_path: Path
+) -> None:
+    rounded = dataclasses.replace(exporting, settings=target.GgufConfig(dtype="q4_0", speed=False))
+    target.TARGET.write(rounded, tmp_path)
+    checked = target.TARGET.check(rounded, tmp_path)
+    found = [checked[f"{which}divergence_nats"] for which in ("", "dense_")]
+    assert all(0 < each < checking.MOST_DIVERGENCE["q4_0"] for each in found)  # type: ignore[operator]
+    assert found[0] != found[1]
+    assert "llama_cpp" not in checked
+
+
+@needs_llama_cpp
 def test_a_file_that_differs_is_told_with_where(exporting: Exporting, tmp_path: Path) -> None:
     target.TARGET.write(exporting, tmp_path)
     last = exporting.packed.layers[-1].mlp

@@ -1,7 +1,11 @@
 """A run ends with a model that opens elsewhere; a finished run gives one later."""
 
 import json
+import os
+import random
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 import launch
 from pipeline.commands.cli import main as multipruner
 from pipeline.errors import StageError
+from pipeline.export.publish import publish
 from pipeline.models.loading import load
 from pipeline.models.source import locate
 
@@ -160,6 +165,33 @@ def test_a_model_that_answers_otherwise_is_not_published(
         run("export=hf")
     assert not (place / "run" / "export").exists()
     assert not list(place.glob("outputs/store/stages/export_hf/*/model"))
+
+
+def test_killed_at_any_moment_no_folder_looks_whole(place: Path) -> None:
+    """See also benchmarks/kills.py --export hf."""
+    files, folder = place / "files", place / "export"
+    files.mkdir()
+    for number in range(40):
+        (files / str(number)).write_bytes(b"weights" * 1000)
+    moments, left = random.Random(0), 0
+    for _ in range(60):
+        pid = os.fork()
+        if pid == 0:
+            publish(files, folder, {"README.md": b"card"}, "run", {})
+            os._exit(0)
+        time.sleep(moments.uniform(0, 0.01))
+        os.kill(pid, signal.SIGKILL)
+        left += os.waitpid(pid, 0)[1] == signal.SIGKILL
+        names = {path.name for path in folder.glob("*")}
+        assert len(names) in (0, 42), names
+    assert left > 5
+    leftovers = list(place.glob(".export.*"))
+    assert leftovers
+    for path in leftovers:
+        os.utime(path, (0, 0))
+    publish(files, folder, {"README.md": b"card"}, "run", {})
+    assert len(list(folder.iterdir())) == 42
+    assert not list(place.glob(".export.*"))
 
 
 def test_the_live_model_does_not_save_itself(place: Path) -> None:

@@ -55,19 +55,22 @@ def main() -> None:
     moments = random.Random(int(seed))
     status, whole_s = wait(start(Path("undisturbed"), arguments), None)
     rounds: list[dict[str, Any]] = []
+    whole = exported(Path("undisturbed"))
     kills_left = int(kills)
     while status == 0 and kills_left > 0:
         folder = Path(f"killed-{len(rounds)}")
         found: list[int] = []  # scored candidates on disk at each start
-        status = None
+        status, broken = None, 0
         while status is None:
             found.append(scored_on_disk(folder))
+            broken += exported(folder) not in ({}, whole)
             latest = moments.uniform(0, SLOWER * whole_s) if kills_left > 0 else None
             status, took_s = wait(start(folder, arguments), latest)
             kills_left -= status is None
         if len(found) == 1:
             whole_s = took_s  # the machine may be less busy now
-        rounds.append({"folder": str(folder), "found": found})
+        broken += exported(folder) != whole
+        rounds.append({"folder": str(folder), "found": found, "broken_exports": broken})
     Path(report).write_text(json.dumps({"status": status, "rounds": rounds}), encoding="utf-8")
 
 
@@ -100,6 +103,16 @@ def scored_on_disk(folder: Path) -> int:
     """How many candidates the steps in a folder's store hold."""
     steps = folder.glob("outputs/store/trajectories/*/steps/[0-9]*.json")
     return sum(len(json.loads(path.read_bytes())["candidates"]) for path in steps)
+
+
+def exported(folder: Path) -> dict[str, int]:
+    """What a user finds of exports in a folder: files and their sizes, without the card."""
+    exports = folder.glob("outputs/runs/*/export/[!.]*/**/*")
+    return {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in exports
+        if path.is_file() and path.name not in ("README.md", "export.json", "report.png")
+    }
 
 
 if __name__ == "__main__":

@@ -51,43 +51,56 @@ def _check(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
     from pipeline.export.llama_cpp.asking import available
 
     checked = check(exporting, folder / FILE)
-    return {**checked, **_speed(exporting, folder)} if available() else checked
+    return {**checked, **_beside_dense(exporting, folder)} if available() else checked
 
 
-def _speed(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
-    """Of the dense and the pruned model in the same format, timed in turns."""
+def _beside_dense(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
+    """What the same format does to the dense model, and both timed in turns."""
+    from pipeline.export.gguf.checking import MOST_DIVERGENCE, divergence
+    from pipeline.export.gguf.file import write
+
+    dtype, is_timed = exporting.settings.dtype, exporting.settings.speed
+    is_rounded = dtype in MOST_DIVERGENCE
+    if not (is_rounded or is_timed):
+        return {}
+    exporting.note(f"writing the dense model in {dtype}, to compare with")
+    dense, path, found = exporting.dense(), folder.with_name(".dense.gguf"), {}
+    try:
+        write(dense, exporting.source, path, dtype)
+        if is_rounded:
+            found["dense_divergence_nats"] = divergence(path, dense.model, exporting.ids)
+        if is_timed:
+            exporting.note("timing it in llama.cpp, in turns with the dense model")
+            found["llama_cpp"] = _speeds(path, folder / FILE)
+    finally:
+        path.unlink(missing_ok=True)
+    return found
+
+
+def _speeds(dense: Path, pruned: Path) -> Json:
+    """Of two files, timed in turns."""
     import os
 
-    from pipeline.export.gguf.file import write
     from pipeline.export.llama_cpp.asking import speed, speed_up
 
-    if not exporting.settings.speed:
-        return {}
-    exporting.note("timing it in llama.cpp, in turns with the dense model")
-    dense, threads = folder.with_name(".dense.gguf"), len(os.sched_getaffinity(0))
-    try:
-        write(exporting.dense(), exporting.source, dense, exporting.settings.dtype)
-        found = speed(
-            [dense, folder / FILE],
-            threads=threads, prompt_tokens=PROMPT, output_tokens=OUTPUT, rounds=ROUNDS,
-        )  # fmt: skip
-    finally:
-        dense.unlink(missing_ok=True)
+    threads = len(os.sched_getaffinity(0))
+    found = speed(
+        [dense, pruned],
+        threads=threads, prompt_tokens=PROMPT, output_tokens=OUTPUT, rounds=ROUNDS,
+    )  # fmt: skip
     timed = {"prefill": found.prefill, "decode": found.decode}
     return {
-        "llama_cpp": {
-            "threads": threads,
-            "prompt_tokens": PROMPT,
-            "output_tokens": OUTPUT,
-            **{
-                name: {
-                    "dense_tokens_per_s": median(before),
-                    "pruned_tokens_per_s": median(after),
-                    "speed_up": asdict(speed_up(before, after)),
-                }
-                for name, (before, after) in timed.items()
-            },
-        }
+        "threads": threads,
+        "prompt_tokens": PROMPT,
+        "output_tokens": OUTPUT,
+        **{
+            name: {
+                "dense_tokens_per_s": median(before),
+                "pruned_tokens_per_s": median(after),
+                "speed_up": asdict(speed_up(before, after)),
+            }
+            for name, (before, after) in timed.items()
+        },
     }
 
 

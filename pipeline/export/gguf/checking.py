@@ -16,6 +16,7 @@ from pipeline.export.llama_cpp.engine import why_not
 from pipeline.files import Json
 
 if TYPE_CHECKING:
+    from pipeline.models.prunable import PrunableModel
     from pipeline.models.source import ModelSource
 
 TOLERANCE = {"f32": 1e-3, "f16": 5e-3, "bf16": 3e-2}
@@ -52,9 +53,7 @@ def check(exporting: Exporting, path: Path) -> dict[str, Json]:
         exporting.note(f"export=gguf: not opened in llama.cpp: {reason}")
         return {"checked": f"not opened in llama.cpp: {reason}"}
     dtype, ids = exporting.settings.dtype, exporting.ids
-    live = exporting.packed.model
-    with torch.no_grad():
-        logits = live.model(ids.to(live.device), use_cache=False).logits
+    logits = _logits(exporting.packed.model, ids)
     allowed = None
     if dtype in TOLERANCE:
         allowed = max(TOLERANCE[dtype], LIVE_TOLERANCE[exporting.dtype])
@@ -77,6 +76,20 @@ def check(exporting: Exporting, path: Path) -> dict[str, Json]:
         "tokens": ids.numel(),
         "texts": texts,
     }
+
+
+def divergence(path: Path, live: "PrunableModel", ids: Tensor) -> float:
+    """Of a file from the model that it was written from, in nats.
+
+    Mean over token ids ``[windows, tokens]``.
+    """
+    return compare_logits(path, ids, _logits(live, ids), None).divergence
+
+
+def _logits(live: "PrunableModel", ids: Tensor) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = live.model(ids.to(live.device), use_cache=False).logits
+    return logits
 
 
 def compare_logits(path: Path, ids: Tensor, logits: Tensor, allowed: float | None) -> Comparison:
