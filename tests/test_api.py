@@ -22,8 +22,8 @@ SETTINGS = (
     "prune.mlp_group_size=8",
     "prune.attn_group_size=8",
     "probe=latency",
-    "probe.prompt_tokens=4",
-    "probe.output_tokens=2",
+    "probe.workloads.default.prompt_tokens=4",
+    "probe.workloads.default.output_tokens=2",
     "probe.repeats=1",
 )
 

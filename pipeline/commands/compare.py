@@ -27,6 +27,10 @@ def _arguments(parser: ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR",
         help="where to write; else the sweep's folder, or outputs/comparison",
     )  # fmt: skip
+    parser.add_argument(
+        "--workload", metavar="NAME",
+        help="whose latency to compare; else each run's main workload",
+    )  # fmt: skip
 
 
 def _run_command(parsed: Namespace) -> None:
@@ -34,7 +38,7 @@ def _run_command(parsed: Namespace) -> None:
     from pipeline.report.output import write_comparison
     from pipeline.screen import screen
 
-    comparison, folder = gather(parsed.target, parsed.out)
+    comparison, folder = gather(parsed.target, parsed.out, parsed.workload)
     written = write_comparison(comparison, folder)
     console = screen() if sys.stdout.isatty() else screen(width=200)
     console.print(runs_table(comparison.name, comparison.runs))
@@ -44,10 +48,12 @@ def _run_command(parsed: Namespace) -> None:
         console.print(f"see: {path}", soft_wrap=True)
 
 
-def gather(targets: Sequence[str], out: Path | None) -> tuple[Comparison, Path]:
+def gather(
+    targets: Sequence[str], out: Path | None, workload: str | None = None
+) -> tuple[Comparison, Path]:
     """The runs of sweeps and runs, and the folder for what is written of them.
 
-    Raises ``ConfigError`` where a target is neither, or no run is finished.
+    Raises ``ConfigError`` where a target is neither, no run is finished, or none timed that.
     """
     sweeps = {target: folder for target in targets if (folder := sweep_folder(target))}
     by_folder: dict[Path, ComparedRun] = {}
@@ -59,7 +65,12 @@ def gather(targets: Sequence[str], out: Path | None) -> tuple[Comparison, Path]:
         raise ConfigError(_none_finished(compared))
     alone = sweeps[targets[0]] if len(targets) == 1 and sweeps else None
     name = alone.resolve().name if alone else _name(compared)
-    return Comparison(name, tuple(compared)), out or alone or OUT
+    comparison = Comparison(name, tuple(compared), workload)
+    timed = comparison.workloads
+    if workload is not None and workload not in timed:
+        known = f"allowed is {', '.join(timed)}" if timed else "add probe=latency to the launch"
+        raise ConfigError([f"--workload: {workload!r} was not timed in these runs; {known}"])
+    return comparison, out or alone or OUT
 
 
 def _name(runs: Sequence[ComparedRun]) -> str:

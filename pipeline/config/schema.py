@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
 from functools import cache
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -76,18 +76,52 @@ def decisive(settings: Mapping[str, Json]) -> dict[str, Json]:
 
 def is_known(key: str) -> bool:
     """Whether the schema has the key, or a mapping that may hold it."""
-    keys = set(known_keys())
-    return key in keys or key.rpartition(".")[0] in _mappings()
+    if key in known_keys():
+        return True
+    for mapping, entry in _mappings().items():
+        if key.startswith(f"{mapping}."):
+            _, _, inner = key.removeprefix(f"{mapping}.").partition(".")
+            return not inner or inner in getattr(entry, "model_fields", ())
+    return False
 
 
-def _mappings() -> set[str]:
-    """Keys whose value is a mapping with names of the user's own."""
+def _mappings() -> dict[str, Any]:
+    """Keys whose value is a mapping with names of the user's own, and what each name has."""
     fields = _fields_of_all().items()
-    return {key for key, field in fields if get_origin(field.annotation) is dict}
+    return {
+        key: get_args(field.annotation)[1]
+        for key, field in fields
+        if get_origin(field.annotation) is dict
+    }
+
+
+def _sections() -> dict[str, type[Section]]:
+    """All sections that are the same for every method, by key."""
+    fields = {name: field.annotation for name, field in schema().model_fields.items()}
+    return {
+        name: section
+        for name, section in fields.items()
+        if isinstance(section, type) and issubclass(section, Section)
+    }
+
+
+def of_today(settings: Mapping[str, Json]) -> dict[str, Json]:
+    """A configuration that an earlier version wrote, with the keys of this one."""
+    sections = _sections()
+    return {
+        name: sections[name].of_today(values)
+        if name in sections and isinstance(values, Mapping)
+        else values
+        for name, values in settings.items()
+    }
 
 
 def unknown_key(key: str, others: Iterable[str] = ()) -> str:
     """The message for a key that neither the schema nor ``others`` have; never shows the value."""
+    section, _, rest = key.partition(".")
+    if rest in getattr(_sections().get(section), "moved", {}):
+        now = f"{section}.{_sections()[section].moved[rest]}"
+        return f"{key}: is {now} now; type {now}=VALUE"
     near = max((*known_keys(), *others), key=lambda known: _likeness(key, known))
     hint = f"; did you mean {near}?" if _likeness(key, near) >= LIKE else ""
     return f"{key}: no such key{hint}"

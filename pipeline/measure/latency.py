@@ -1,21 +1,36 @@
-"""Time of prefill and decoding, and the most memory they take."""
+"""Time of prefill and decoding, and the most memory they take.
+
+The time is the model's, not the interpreter's or the neighbour's: on a GPU it is that of CUDA
+graphs, on a CPU every generation of the pruned model has one of the dense model beside it.
+"""
 
 import gc
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from pipeline.errors import StageError
+from pipeline.measure.floors import floor_of
+from pipeline.measure.intervals import Interval
 from pipeline.measure.memory import weight_bytes
-from pipeline.measure.record import Latency, Timing
+from pipeline.measure.record import EAGER, GRAPHS, TURNS, Latency, SpeedUp, Timing, Way
 from pipeline.models.prunable import PrunableModel
 
+TIMING = 2
+"""Raised by hand when the same settings would be timed in another way."""
+AGREEING = 0.005
+"""Graphs are timed no more than twice where the medians differ by less."""
+GPU_BOUND_TOKENS = 1024
+"""From so many tokens of prompts on, the way without graphs is tried too: the GPU is the limit."""
 CLEAR_REFS = Path("/proc/self/clear_refs")
 RESET_PEAK_RSS = "5"  # proc_pid_clear_refs(5): makes the peak the present size again
 STATUS = Path("/proc/self/status")
@@ -25,6 +40,8 @@ STATUS = Path("/proc/self/status")
 class LatencySettings:
     """What is timed."""
 
+    workload: str
+    """What the configuration calls it."""
     batch: int
     """Sequences that are prefilled and decoded together."""
     prompt_tokens: int
@@ -32,56 +49,209 @@ class LatencySettings:
     output_tokens: int
     """Tokens decoded for each prompt."""
     repeats: int
-    """Generations that are timed."""
+    """Generations that are timed, at most."""
     warmup: int
-    """Generations before those, which are not."""
+    """Generations before those, which are not; graphs are warm from being captured."""
+
+    def identity(self) -> dict[str, int]:
+        """What decides what the figures mean; not how the workload is called."""
+        return {
+            "timing": TIMING,
+            "batch": self.batch,
+            "prompt_tokens": self.prompt_tokens,
+            "output_tokens": self.output_tokens,
+            "repeats": self.repeats,
+            "warmup": self.warmup,
+        }
 
 
-def measure_latency(model: PrunableModel, settings: LatencySettings) -> tuple[Latency, int | None]:
+class OutOfRoomError(StageError):
+    """The device has no memory for a workload; a smaller one may fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """Milliseconds: of each prefill, and of each step of each generation."""
+
+    prefill: list[float]
+    decode: list[list[float]]
+
+
+def measure_latency(
+    model: PrunableModel, settings: LatencySettings, dense: PrunableModel | None = None
+) -> tuple[Latency, int | None]:
     """Time the model as it is, and tell the peak bytes of memory meanwhile.
 
     A generation is one prefill of random token ids ``[batch, prompt_tokens]`` and ``output_tokens``
-    greedy decoding steps of one token for every sequence. Each generation gives one time for
-    prefill and one per step for decoding; median and 95th percentile are over all generations after
-    the warm-up. The peak is the weights and the most that running them took beside, whatever else
-    the process holds: on a CPU by its resident memory, and None where the system does not tell.
-    Global random state is left alone. Raises ``StageError`` where the model's context is too short,
-    and where memory runs out.
+    greedy decoding steps of one token for every sequence. On a GPU prefill and step are replayed as
+    CUDA graphs and timed by events; where they cannot be captured, the record says why. On a CPU
+    ``dense``, where it is given, is timed in turns with the model, which gives the speed-up an
+    interval that does not depend on what else the machine does. The peak is the weights and the
+    most that running them took beside, whatever else the process holds: on a CPU by its resident
+    memory, and None where the system does not tell. Global random state is left alone. Raises
+    ``StageError`` where the model's context is too short, ``OutOfRoomError`` where memory runs out.
     """
     _check_context(model, settings)
+    load = os.getloadavg()[0]
     ids = _prompts(model, settings)
-    clock = _CudaClock(model.device) if model.device.type == "cuda" else _CpuClock()
-    peak = _CudaPeak(model.device) if model.device.type == "cuda" else _CpuPeak()
-    weights = weight_bytes(model)
+    is_gpu = model.device.type == "cuda"
+    peak = _CudaPeak(model.device) if is_gpu else _CpuPeak()
     try:
-        for _ in range(settings.warmup):
-            _generate(model, ids, settings.output_tokens, clock)
-        with _no_garbage_collection():
-            runs = [
-                _generate(model, ids, settings.output_tokens, clock)
-                for _ in range(settings.repeats)
-            ]
-    except torch.OutOfMemoryError as error:
-        raise StageError(
-            f"out of memory while timing {settings.batch} sequences of {settings.prompt_tokens} + "
-            f"{settings.output_tokens} tokens on {model.device}; take a smaller batch or fewer "
-            "tokens"
+        way, why, times, of_dense = _timed(model, settings, ids, dense)
+        beside = peak.read_bytes()
+        floor = floor_of(model, settings.batch, settings.prompt_tokens, settings.output_tokens)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise OutOfRoomError(
+            f"workload {settings.workload}: out of memory while timing {settings.batch} sequences "
+            f"of {settings.prompt_tokens} + {settings.output_tokens} tokens on {model.device}; "
+            "take a smaller batch or fewer tokens"
         ) from error
-    beside = peak.read_bytes()
-    return _latency(settings, runs), None if beside is None else weights + beside
-
-
-def _latency(settings: LatencySettings, runs: list[list[float]]) -> Latency:
-    prefill = _timing([run[0] for run in runs])
-    decode = _timing([step_ms for run in runs for step_ms in run[1:]])
-    return Latency(
+    latency = Latency(
+        workload=settings.workload,
         batch=settings.batch,
         prompt_tokens=settings.prompt_tokens,
         output_tokens=settings.output_tokens,
-        prefill=prefill,
-        decode=decode,
-        prefill_tokens_per_s=settings.batch * settings.prompt_tokens / prefill.median_ms * 1e3,
-        decode_tokens_per_s=settings.batch / decode.median_ms * 1e3,
+        prefill=_timing(times.prefill),
+        decode=_timing([step_ms for steps in times.decode for step_ms in steps]),
+        way=way,
+        why=why,
+        speed_up=_speed_up(of_dense, times) if of_dense else None,
+        floor=floor,
+        threads=None if is_gpu else torch.get_num_threads(),
+        load=load,
+        taken=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return latency, None if beside is None else weight_bytes(model) + beside
+
+
+Timed = tuple[Way, str | None, _Times, _Times | None]
+"""How it was timed, why without graphs, the model's times, and the dense model's."""
+
+
+def _timed(
+    model: PrunableModel, settings: LatencySettings, ids: Tensor, dense: PrunableModel | None
+) -> Timed:
+    if model.device.type == "cuda":
+        return _on_gpu(model, settings, ids)
+    if dense is None:
+        return EAGER, None, _one_by_one([model], settings, ids)[0], None
+    if dense is model:
+        return TURNS, None, _one_by_one([model], settings, ids)[0], None
+    of_dense, times = _one_by_one([dense, model], settings, ids)
+    return TURNS, None, times, of_dense
+
+
+def _one_by_one(
+    models: Sequence[PrunableModel], settings: LatencySettings, ids: Tensor
+) -> list[_Times]:
+    """Generations of each model, in turns; every second round in the other order."""
+    clock: _Clock = _CpuClock() if ids.device.type == "cpu" else _CudaClock(ids.device)
+    for _ in range(settings.warmup):
+        for model in models:
+            _generate(model, ids, settings.output_tokens, clock)
+    times = [_Times([], []) for _ in models]
+    with _no_garbage_collection():
+        for turn in range(settings.repeats):
+            pairs = list(zip(models, times, strict=True))
+            for model, own in pairs if turn % 2 == 0 else reversed(pairs):
+                prefill, *steps = _generate(model, ids, settings.output_tokens, clock)
+                own.prefill.append(prefill)
+                own.decode.append(steps)
+    return times
+
+
+def _speed_up(dense: _Times, pruned: _Times) -> SpeedUp:
+    """Of rounds in which both were timed one after the other: what slows a round cancels."""
+    prefill = [a / b for a, b in zip(dense.prefill, pruned.prefill, strict=True)]
+    steps = zip(dense.decode, pruned.decode, strict=True)
+    decode = [median(a) / median(b) for a, b in steps]
+    return SpeedUp(
+        prefill=Interval.of(prefill),
+        decode=Interval.of(decode),
+        dense_prefill=_timing(dense.prefill),
+        dense_decode=_timing([step_ms for steps in dense.decode for step_ms in steps]),
+    )
+
+
+def _on_gpu(model: PrunableModel, settings: LatencySettings, ids: Tensor) -> Timed:
+    why = _why_no_graphs(model)
+    if why is None:
+        try:
+            return GRAPHS, None, _replayed(model, settings, ids), None
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:  # its code asks it
+            why = f"it cannot be captured: {str(error).splitlines()[0]}"
+    return EAGER, why, _one_by_one([model], settings, ids)[0], None
+
+
+def _why_no_graphs(model: PrunableModel) -> str | None:
+    if any(block.offloaded for block in model.blocks):
+        return "the weights of its blocks are brought to the device while it runs"
+    return None
+
+
+@torch.no_grad()
+def _replayed(model: PrunableModel, settings: LatencySettings, ids: Tensor) -> _Times:
+    """Prefill and decoding by graphs; for long prompts the faster way of prefill."""
+    from pipeline.measure.graphs import Decoding, captured
+
+    clock = _CudaClock(ids.device)
+    out: Any = None
+
+    def prefill() -> None:
+        nonlocal out
+        out = model.model(input_ids=ids, use_cache=True, logits_to_keep=1)
+
+    graph = captured(prefill, lambda: None, ids.device)
+    prefills = _repeated(settings, clock, 1, graph.replay)
+    if ids.numel() >= GPU_BOUND_TOKENS:
+        prefills = min(prefills, _repeated(settings, clock, 1, prefill), key=_median)
+    # the graph's memory is free for decoding; what it leaves in the cache goes on from here
+    del graph
+    prefill()
+    first = out.logits[:, -1:].argmax(dim=-1)
+    decoding = Decoding(model, out.past_key_values, first, settings.output_tokens + 1)
+    out = None
+    graph = captured(decoding.step, decoding.rewind, ids.device)
+    decodes = _repeated(settings, clock, settings.output_tokens, graph.replay, decoding.rewind)
+    return _Times([each for (each,) in prefills], decodes)
+
+
+def _repeated(
+    settings: LatencySettings,
+    clock: "_Clock",
+    laps: int,
+    work: Callable[[], object],
+    before: Callable[[], object] = lambda: None,
+) -> list[list[float]]:
+    """Laps of ``work``, as often as they are asked for, or until two medians agree.
+
+    What was captured is warm.
+    """
+    times: list[list[float]] = []
+    for _ in range(settings.repeats):
+        before()
+        clock.start()
+        for _ in range(laps):
+            work()
+            clock.lap()
+        times.append(clock.laps_ms())
+        if len(times) > 1 and abs(median(times[-1]) / median(times[-2]) - 1) < AGREEING:
+            break
+    return times
+
+
+def _median(times: list[list[float]]) -> float:
+    return median(each for laps in times for each in laps)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out. On a CPU torch says so in words alone."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        "can't allocate memory" in str(error)
     )
 
 
@@ -90,8 +260,9 @@ def _check_context(model: PrunableModel, settings: LatencySettings) -> None:
     context = model.context_length
     if context is not None and needed > context:
         raise StageError(
-            f"latency: {settings.prompt_tokens} prompt and {settings.output_tokens} output tokens "
-            f"do not fit into the model's context of {context} tokens"
+            f"workload {settings.workload}: {settings.prompt_tokens} prompt and "
+            f"{settings.output_tokens} output tokens do not fit into the model's context of "
+            f"{context} tokens"
         )
 
 
@@ -203,4 +374,12 @@ def _no_garbage_collection() -> Iterator[None]:
 
 def _timing(times_ms: list[float]) -> Timing:
     times = torch.tensor(times_ms, dtype=torch.float64)
-    return Timing(times.quantile(0.5).item(), times.quantile(0.95).item(), len(times_ms))
+    interval = Interval.of(times_ms)
+    return Timing(
+        median_ms=interval.median,
+        p95_ms=times.quantile(0.95).item(),
+        repeats=len(times_ms),
+        min_ms=min(times_ms),
+        low_ms=interval.low,
+        high_ms=interval.high,
+    )

@@ -1,7 +1,7 @@
 """What is measured of a variant: perplexity of a text, accuracy on tasks, latency and memory."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ class MeasurementProtocol:
     """Tasks for accuracy."""
     items: int | None = None
     """Items of each task at most; None takes all."""
-    latency: LatencySettings | None = None
-    """None: neither latency nor memory is measured."""
+    workloads: tuple[LatencySettings, ...] = ()
+    """What is timed, the main one first; without any, memory is not measured either."""
 
     @property
     def reads_text(self) -> bool:
@@ -50,13 +50,13 @@ class MeasurementProtocol:
         return bool(self.texts or self.tasks)
 
     def parts(self) -> Iterator["MeasurementProtocol"]:
-        """Each text, each task and the latency alone: each is measured once, whoever asks."""
+        """Each text, each task and each workload alone: each is measured once, whoever asks."""
         for text in self.texts:
             yield MeasurementProtocol(texts=(text,))
         for task in self.tasks:
             yield MeasurementProtocol(tasks=(task,), items=self.items)
-        if self.latency:
-            yield MeasurementProtocol(latency=self.latency)
+        for workload in self.workloads:
+            yield MeasurementProtocol(workloads=(workload,))
 
     def missing(self, sources: DataSources, section: str) -> list[str]:
         """What keeps this from being measured, in words that name the key in ``section``."""
@@ -106,7 +106,7 @@ class MeasurementProtocol:
             "texts": [_identity_of(text, sources.data_dir, digest) for text in self.texts],
             "tasks": {name: _task_digest(name, sources, digest) for name in self.tasks},
             "items": self.items if self.tasks else None,
-            "latency": asdict(self.latency) if self.latency else None,
+            "latency": [workload.identity() for workload in self.workloads] or None,
             "tokenizer": tokenizer_digest(model, digest) if self.reads_text else None,
         }
 

@@ -1,13 +1,31 @@
 """What was measured of one state of a model. Plain values, JSON in and out."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pipeline.errors import DamagedError
 from pipeline.files import key_of, read_sealed, understood
+from pipeline.measure.intervals import Interval
 from pipeline.pruning.records import Measured
+
+DEFAULT_WORKLOAD = "default"
+Part = Literal["prefill", "decode"]
+PARTS: tuple[Part, ...] = get_args(Part)
+"""Of a generation: one pass over the prompts, and then one token at a time."""
+Way = Literal["graphs", "turns", "eager", "earlier"]
+GRAPHS, TURNS, EAGER, EARLIER = get_args(Way)
+WAYS: dict[str, str] = {
+    GRAPHS: "CUDA graphs",
+    TURNS: "in turns with the dense model",
+    EAGER: "without CUDA graphs or turns",
+    EARLIER: "as earlier versions did",
+}
+"""How times were taken, in words. Times that were taken in different ways are not compared."""
+OTHER_PROCESS = 0.01
+"""The same model may take so much more or less in another process: placement in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +35,68 @@ class Timing:
     median_ms: float
     p95_ms: float
     repeats: int
+    min_ms: float | None = None
+    """None in records of earlier versions, as the next two."""
+    low_ms: float | None = None
+    """With ``high_ms``: from where to where the true median is, with 95 %."""
+    high_ms: float | None = None
+
+    @property
+    def interval(self) -> Interval:
+        """The median, and how sure it is."""
+        if self.low_ms is None or self.high_ms is None:
+            spread = self.p95_ms / self.median_ms if self.median_ms > 0 else 1.0
+            return Interval(self.median_ms, self.median_ms / spread, self.p95_ms)
+        return Interval(self.median_ms, self.low_ms, self.high_ms)
 
 
 @dataclass(frozen=True, slots=True)
+class SpeedUp:
+    """How many times as fast as the dense model, both timed in turns in one process."""
+
+    prefill: Interval
+    decode: Interval
+    dense_prefill: Timing
+    """The dense model's time in those turns."""
+    dense_decode: Timing
+
+    def of(self, part: Part) -> Interval:
+        """Of prefill or decoding."""
+        return self.prefill if part == "prefill" else self.decode
+
+    def dense(self, part: Part) -> Timing:
+        """The dense model's time."""
+        return self.dense_prefill if part == "prefill" else self.dense_decode
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "SpeedUp":
+        """From its fields."""
+        return cls(
+            Interval(**data["prefill"]),
+            Interval(**data["decode"]),
+            Timing(**data["dense_prefill"]),
+            Timing(**data["dense_decode"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """The least time that the device allows, by its measured speed of copying and multiplying."""
+
+    prefill_ms: float
+    decode_ms: float
+
+    def of(self, part: Part) -> float:
+        """Of prefill or decoding, in ms."""
+        return self.prefill_ms if part == "prefill" else self.decode_ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
     """Prefill and decoding of one batch, with a KV cache."""
 
+    workload: str = DEFAULT_WORKLOAD
+    """What the configuration calls it."""
     batch: int
     prompt_tokens: int
     output_tokens: int
@@ -30,8 +104,80 @@ class Latency:
     """One forward pass over the prompts, ``[batch, prompt_tokens]``."""
     decode: Timing
     """One token for every sequence of the batch, from the cache."""
-    prefill_tokens_per_s: float
-    decode_tokens_per_s: float
+    way: Way = EARLIER
+    why: str | None = None
+    """What kept a GPU's graphs from being used."""
+    speed_up: SpeedUp | None = None
+    """Against the dense model, where both were timed in turns."""
+    floor: Floor | None = None
+    threads: int | None = None
+    """Of a CPU."""
+    load: float | None = None
+    """Processes that wanted to run in the minute before, as the system counts them."""
+    taken: str = ""
+    """When, in ISO 8601."""
+
+    def timing(self, part: Part) -> Timing:
+        """Of prefill or decoding."""
+        return self.prefill if part == "prefill" else self.decode
+
+    def tokens_per_s(self, part: Part) -> float:
+        """Tokens of the whole batch."""
+        tokens = self.batch * (self.prompt_tokens if part == "prefill" else 1)
+        median_ms = self.timing(part).median_ms
+        return tokens / median_ms * 1e3 if median_ms > 0 else math.inf
+
+    def floor_share(self, part: Part) -> float | None:
+        """Which fraction of its time the device needs in any case."""
+        median_ms = self.timing(part).median_ms
+        return self.floor.of(part) / median_ms if self.floor and median_ms > 0 else None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Batch, tokens of a prompt, tokens of an output."""
+        return self.batch, self.prompt_tokens, self.output_tokens
+
+    @property
+    def protocol(self) -> str:
+        """What must be equal for times to be compared, beside the device; in words."""
+        what = f"{self.batch} × {self.prompt_tokens} + {self.output_tokens} tokens"  # noqa: RUF001
+        threads = f", {self.threads} threads" if self.threads else ""
+        return f"{what}, {WAYS[self.way]}{threads}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, with the speeds that readers want."""
+        speeds = {f"{part}_tokens_per_s": self.tokens_per_s(part) for part in PARTS}
+        return {**asdict(self), **speeds}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Latency":
+        """The inverse of ``to_json``; of earlier versions' records, too."""
+        own: dict[str, Any] = {
+            name: data[name] for name in cls.__dataclass_fields__ if name in data
+        }
+        own |= {part: Timing(**data[part]) for part in PARTS}
+        if speeds := data.get("speed_up"):
+            own["speed_up"] = SpeedUp.from_json(speeds)
+        if floor := data.get("floor"):
+            own["floor"] = Floor(**floor)
+        return cls(**own)
+
+
+def speed_up(dense: Latency | None, pruned: Latency | None, part: Part) -> Interval | None:
+    """How many times as fast as the dense model; None where they were not timed alike.
+
+    By turns where they were taken; else by the two times, and by how much a process may differ.
+    """
+    if pruned is None:
+        return None
+    if pruned.speed_up:
+        return pruned.speed_up.of(part)
+    if dense is None or dense.protocol != pruned.protocol or dense.way == TURNS:
+        return None
+    before, after = dense.timing(part).interval, pruned.timing(part).interval
+    if before.low <= 0 or after.low <= 0:
+        return None
+    return before.over(after).widened(OTHER_PROCESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +267,10 @@ class Record:
     """Parameters, counted as everywhere: see ``PruningState.params``."""
     texts: tuple[TextScore, ...]
     tasks: tuple[TaskScore, ...]
-    latency: Latency | None
+    latencies: tuple[Latency, ...]
+    """One for each workload, the main one first."""
     memory: Memory | None
+    """The peak is the main workload's."""
     seconds: float
     """Time that measuring took."""
     made_by: Mapping[str, Any]
@@ -138,6 +286,17 @@ class Record:
         """Mean accuracy over the tasks (a fraction); None without tasks."""
         return average_accuracy(self.tasks)
 
+    @property
+    def latency(self) -> Latency | None:
+        """Of the main workload."""
+        return self.latencies[0] if self.latencies else None
+
+    def latency_of(self, workload: str | None) -> Latency | None:
+        """Of a workload by its name; None names the main one."""
+        if workload is None:
+            return self.latency
+        return next((each for each in self.latencies if each.workload == workload), None)
+
     @classmethod
     def joined(cls, params: int, made_by: Mapping[str, Any], parts: Iterable["Record"]) -> "Record":
         """What several records say of one variant."""
@@ -146,7 +305,7 @@ class Record:
             params=params,
             texts=tuple(text for record in records for text in record.texts),
             tasks=tuple(task for record in records for task in record.tasks),
-            latency=next((record.latency for record in records if record.latency), None),
+            latencies=tuple(latency for record in records for latency in record.latencies),
             memory=next((record.memory for record in records if record.memory), None),
             seconds=sum(record.seconds for record in records),
             made_by=records[0].made_by if records else made_by,
@@ -157,31 +316,30 @@ class Record:
         return Measured(
             self.ppl,
             self.accuracy,
-            asdict(self.latency) if self.latency else None,
+            self.latency.to_json() if self.latency else None,
             asdict(self.memory) if self.memory else None,
+            [each.to_json() for each in self.latencies] if len(self.latencies) > 1 else (),
         )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, with the averages that readers want."""
-        values = {**asdict(self), "made_by": dict(self.made_by)}
-        return {**values, "ppl": self.ppl, "accuracy": self.accuracy}
+        return {
+            **asdict(self),
+            "latencies": [latency.to_json() for latency in self.latencies],
+            "made_by": dict(self.made_by),
+            "ppl": self.ppl,
+            "accuracy": self.accuracy,
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Record":
         """The inverse of ``to_json``."""
-        latency, memory = data["latency"], data["memory"]
+        memory = data["memory"]
         return cls(
             params=data["params"],
             texts=tuple(TextScore(**text) for text in data.get("texts", _older_text(data))),
             tasks=tuple(TaskScore(**task) for task in data["tasks"]),
-            latency=latency
-            and Latency(
-                **{
-                    **latency,
-                    "prefill": Timing(**latency["prefill"]),
-                    "decode": Timing(**latency["decode"]),
-                }
-            ),
+            latencies=tuple(map(Latency.from_json, data.get("latencies", _older_latency(data)))),
             memory=memory and Memory(**memory),
             seconds=data["seconds"],
             made_by=data["made_by"],
@@ -194,6 +352,11 @@ def _older_text(data: Mapping[str, Any]) -> list[dict[str, Any]]:
         return []
     unknown = {"split": None, "tokens": 0, "is_whole": False, "seqlen": 0}
     return [{"name": "text", "text": "a text that was not recorded", "ppl": data["ppl"], **unknown}]
+
+
+def _older_latency(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of a record that an earlier version wrote, which knew one workload."""
+    return [data["latency"]] if data.get("latency") else []
 
 
 def read_record(path: Path) -> Record | None:

@@ -1,5 +1,6 @@
 """Loading weights, and the one model in memory."""
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -170,6 +171,7 @@ class LiveModel:
     def __init__(self, load: Callable[[Variant], PrunableModel], lineage: Lineage = ()) -> None:
         self.load, self.lineage = load, lineage
         self._model: PrunableModel | None = None
+        self._twin: PrunableModel | None = None
         self._base: Lineage = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -189,6 +191,16 @@ class LiveModel:
             self._base = variant.base
         model.prune_to(variant.state)
         return model
+
+    def twin(self, variant: Variant) -> PrunableModel:
+        """A second model as ``variant``, which stays in memory beside the first."""
+        if self._twin is None:
+            model = self._model
+            is_here = model is not None and self._base == variant.base
+            is_here = is_here and model is not None and model.state == variant.state
+            self._twin = copy.deepcopy(model) if is_here else self.load(variant)
+        assert self._twin is not None
+        return self._twin
 
 
 @contextmanager

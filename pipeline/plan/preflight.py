@@ -187,12 +187,12 @@ def _measurements(config: Config, source: ModelSource) -> list[str]:
         )
     context = source.context_length
     lengths = {
-        "probe.prompt_tokens + probe.output_tokens": (
-            probe.prompt_tokens + probe.output_tokens if probe.every and probe.latency else 0
-        ),
         "probe.seqlen": probe.seqlen if probe.every and probe.text else 0,
         "evaluate.seqlen": evaluate.seqlen if evaluate.sources else 0,
     }
+    for name, workload in probe.workloads.items() if probe.every and probe.latency else ():
+        key = f"probe.workloads.{name}: prompt_tokens + output_tokens"
+        lengths[key] = workload.prompt_tokens + workload.output_tokens
     for key, length in lengths.items():
         if context is not None and length > context:
             problems.append(

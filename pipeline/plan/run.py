@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from pipeline.config.schema import validate
+from pipeline.config.schema import of_today, validate
 from pipeline.errors import ConfigError, DamagedError, PipelineError, StageError
 from pipeline.executors import executor_named, find_executor
 from pipeline.export.publish import taken
@@ -128,7 +128,7 @@ def config_of(path: Path, other: Mapping[str, Any] = MappingProxyType({})) -> Co
 
     Raises ``DamagedError``, and ``ConfigError`` for what is wrong in the other sections.
     """
-    settings = settings_of(path)
+    settings = of_today(settings_of(path))
     (settings.get("sweep") or {}).pop("reach", None)  # of an earlier version
     config = understood(path / CONFIG, lambda: validate(settings))
     return validate({**settings, **other}) if other else config

@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ class Measured:
     accuracy: float | None
     """Mean over tasks, a fraction."""
     latency: Mapping[str, Any] | None
-    """The fields of ``measure.record.Latency``."""
+    """The fields of ``measure.record.Latency``, of the main workload."""
     memory: Mapping[str, Any] | None
     """The fields of ``measure.record.Memory``."""
+    latencies: Sequence[Mapping[str, Any]] = ()
+    """Of all workloads, where there are several."""
 
     def to_json(self) -> dict[str, Any]:
         """The keys that a line has of it."""
@@ -37,6 +39,7 @@ class Measured:
             "accuracy": self.accuracy,
             "latency": self.latency,
             "memory": self.memory,
+            **({"latencies": list(self.latencies)} if self.latencies else {}),
         }
 
 
@@ -88,7 +91,13 @@ class StepRecord:
                 f"a step has schema_version {version}; known are versions up to {SCHEMA_VERSION}"
             )
         measured = (
-            Measured(data["ppl"], data["accuracy"], data["latency"], data["memory"])
+            Measured(
+                data["ppl"],
+                data["accuracy"],
+                data["latency"],
+                data["memory"],
+                data.get("latencies", ()),
+            )
             if "accuracy" in data
             else None
         )

@@ -13,6 +13,7 @@ from pipeline.pruning.steps import PERPLEXITY
 from pipeline.pruning.units import Candidate
 
 Side = Literal["dense", "pruned"]
+SIDES: tuple[Side, ...] = get_args(Side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,13 @@ class RunReport:
         if side == "dense":
             return self.dense
         return self.pruned or (self.records.get(self.steps[-1].step) if self.steps else None)
+
+    @property
+    def workloads(self) -> list[str]:
+        """What was timed of the dense or of the pruned model, the main one first."""
+        records = [record for side in SIDES if (record := self.record_of(side))]
+        named = [latency.workload for record in records for latency in record.latencies]
+        return list(dict.fromkeys(named))
 
     @property
     def probed(self) -> Evaluated:

@@ -4,13 +4,26 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.measure.record import Latency, Record, TaskScore, tasks_protocol
+from pipeline.measure.intervals import Interval
+from pipeline.measure.record import (
+    EAGER,
+    EARLIER,
+    PARTS,
+    WAYS,
+    Latency,
+    Part,
+    Record,
+    TaskScore,
+    speed_up,
+    tasks_protocol,
+)
 from pipeline.report.data import RunReport, Side, finite, mean_accuracy
-from pipeline.report.wording import NOTHING, TIMES, number, relative_change, signed
+from pipeline.report.wording import NOTHING, TIMES, TO, number, relative_change, signed
 
 BYTES_PER_MB = 1e6
 SMALLEST_CHANGE = 5e-4
 """Relative; less shows as 0.0 % and is neither better nor worse."""
+WITHIN_NOISE = "within noise"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,42 +122,75 @@ def _accuracy_row(
 
 
 def _latency(report: RunReport) -> Iterator[Row | None]:
-    before, after = (_latency_of(report, side) for side in ("dense", "pruned"))
-    shown = after or before
-    if shown is None:
-        return
-    prefill = f"Prefill, {shown.batch} {TIMES} {shown.prompt_tokens} tokens"
-    decode = f"Decode, batch of {shown.batch}"
-    comparable = not (before and after) or _measured_alike(before, after)
-    values: list[tuple[str, Callable[[Latency], float], bool]] = [
-        (f"{prefill} (ms)", lambda latency: latency.prefill.median_ms, True),
-        ("tokens per second", lambda latency: latency.prefill_tokens_per_s, False),
-        (f"{decode} (ms per token)", lambda latency: latency.decode.median_ms, True),
-        ("tokens per second", lambda latency: latency.decode_tokens_per_s, False),
-    ]
-    for label, value, lower in values:
-        yield _row(
-            label,
-            value(before) if before else None,
-            value(after) if after else None,
-            digits=2 if lower else 1,
-            lower=lower,
-            comparable=comparable,
-            indent=not lower,
-        )
+    """Every workload: times with what changed beyond doubt, speeds, and what the device allows."""
+    for workload in report.workloads:
+        before, after = (_latency_of(report, side, workload) for side in ("dense", "pruned"))
+        shown = after or before
+        if shown is None:
+            continue
+        named = f"{workload}: " if len(report.workloads) > 1 else ""
+        how = f", {WAYS[shown.way]}" if shown.way in (EAGER, EARLIER) else ""
+        what: dict[Part, str] = {
+            "prefill": f"Prefill, {shown.batch} {TIMES} {shown.prompt_tokens} tokens{how} (ms)",
+            "decode": f"Decode, batch of {shown.batch}{how} (ms per token)",
+        }
+        for part in PARTS:
+            yield _time_row(named + what[part], before, after, part)
+            yield _row("tokens per second", *_speeds(before, after, part), digits=1, indent=True,
+                       comparable=False)  # fmt: skip
+            yield _floor_row(before, after, part)
 
 
-def _latency_of(report: RunReport, side: Side) -> Latency | None:
-    record = report.record_of(side)
-    return record.latency if record else None
-
-
-def _measured_alike(one: Latency, other: Latency) -> bool:
-    return (one.batch, one.prompt_tokens, one.output_tokens) == (
-        other.batch,
-        other.prompt_tokens,
-        other.output_tokens,
+def _time_row(label: str, before: Latency | None, after: Latency | None, part: Part) -> Row:
+    """In turns the dense model's time is that of the same turns."""
+    in_turns = after.speed_up.dense(part).median_ms if after and after.speed_up else None
+    dense = before.timing(part).median_ms if before else None
+    change, better = "", None
+    if before and after and (gain := speed_up(before, after, part)):
+        change, better = gain_text(gain), better_by(gain)
+    return Row(
+        label,
+        number(in_turns or dense),
+        number(after.timing(part).median_ms if after else None),
+        change,
+        better,
     )
+
+
+def gain_text(gain: Interval) -> str:
+    """How many times as fast, from where to where; where that may be once, no number."""
+    if gain.contains(1.0):
+        return WITHIN_NOISE
+    low, high = f"{gain.low:.2f}", f"{gain.high:.2f}"
+    return f"{low}{TIMES}" if low == high else f"{low}{TO}{high}{TIMES}"
+
+
+def better_by(gain: Interval) -> bool | None:
+    """Whether the pruned model is faster; None where that cannot be told."""
+    return None if gain.contains(1.0) else gain.low > 1
+
+
+def _speeds(
+    before: Latency | None, after: Latency | None, part: Part
+) -> tuple[float | None, float | None]:
+    ours = after.tokens_per_s(part) if after else None
+    if after and after.speed_up:
+        tokens = after.tokens_per_s(part) * after.timing(part).median_ms
+        return tokens / after.speed_up.dense(part).median_ms, ours
+    return before.tokens_per_s(part) if before else None, ours
+
+
+def _floor_row(before: Latency | None, after: Latency | None, part: Part) -> Row | None:
+    shares = [latency.floor_share(part) if latency else None for latency in (before, after)]
+    if shares == [None, None]:
+        return None
+    dense, pruned = (NOTHING if share is None else f"{share * 100:.0f} %" for share in shares)
+    return Row("share that the device needs", dense, pruned, "", indent=True)
+
+
+def _latency_of(report: RunReport, side: Side, workload: str) -> Latency | None:
+    record = report.record_of(side)
+    return record.latency_of(workload) if record else None
 
 
 def _memory(report: RunReport) -> Iterator[Row | None]:

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.measure.record import Record, tasks_protocol
+from pipeline.measure.intervals import Interval
+from pipeline.measure.record import PARTS, Part, Record, speed_up, tasks_protocol
 from pipeline.pruning.shape import BLOCK_KINDS, BLOCK_NAMES, BlockKind
-from pipeline.report.data import RunReport, finite, mean_accuracy
-from pipeline.report.dense_and_pruned import accuracy_text
+from pipeline.report.data import SIDES, RunReport, finite, mean_accuracy
+from pipeline.report.dense_and_pruned import accuracy_text, gain_text
 from pipeline.report.wording import (
     TIMES,
     number,
@@ -14,6 +15,9 @@ from pipeline.report.wording import (
     short_count,
     signed,
 )
+
+NO_CHANGE = "no measurable change"
+PART_NAMES: dict[Part, str] = {"prefill": "prefill", "decode": "decoding"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +81,11 @@ def _cost(report: RunReport) -> Headline:
 
 
 def _gained(report: RunReport) -> Headline:
-    speeds = [
-        (name, before / after, before, after)
-        for name, (before, after) in (
-            (
-                "prefill",
-                _pair(report, lambda r: r.latency.prefill.median_ms if r.latency else None),
-            ),
-            (
-                "decoding",
-                _pair(report, lambda r: r.latency.decode.median_ms if r.latency else None),
-            ),
-        )
-        if before and after
-    ]
+    """The first speed that changed beyond doubt in large; what all are, below."""
+    dense, pruned = (report.record_of(side) for side in SIDES)
+    before, after = (record.latency if record else None for record in (dense, pruned))
+    gains = {PART_NAMES[part]: gain for part in PARTS if (gain := speed_up(before, after, part))}
+    details = [f"{name}: {_said(gain)}" for name, gain in gains.items()]
     memory = [
         f"{name} {relative_change(before, after)}"
         for name, (before, after) in (
@@ -102,18 +97,28 @@ def _gained(report: RunReport) -> Headline:
         )
         if before and after is not None
     ]
-    details = [
-        f"{name} {number(before)} → {number(after)} ms, {factor:.2f}{TIMES}"
-        for name, factor, before, after in speeds
-    ]
     if memory:
         details.append(", ".join(memory))
-    if speeds:
-        name, factor, _, _ = speeds[0]
-        return Headline("Gained", f"{factor:.2f}{TIMES}", f"{name} speed", tuple(details))
+    if gains:
+        name, gain = next(
+            ((name, gain) for name, gain in gains.items() if not gain.contains(1.0)),
+            next(iter(gains.items())),
+        )
+        return Headline("Gained", *_in_large(name, gain), tuple(details))
     if memory:
         return Headline("Gained", "", "speed not measured", tuple(details))
     return Headline("Gained", "", "not measured", ())
+
+
+def _said(gain: Interval) -> str:
+    return NO_CHANGE if gain.contains(1.0) else f"{gain_text(gain)} as fast"
+
+
+def _in_large(name: str, gain: Interval) -> tuple[str, str]:
+    """A number and what it is of."""
+    if gain.contains(1.0):
+        return "", f"{NO_CHANGE} of speed"
+    return f"{gain.median:.2f}{TIMES}", f"{name} speed"
 
 
 def _accuracy(report: RunReport) -> list[str]:

@@ -9,6 +9,7 @@ DIMENSION_NAMES = {"blocks": "Blocks", "mlp_channels": "MLP channels", "heads": 
 
 NOTHING = "–"  # noqa: RUF001 (an en dash stands for no value in a table)
 TIMES = "×"  # noqa: RUF001 (an x would be a letter)
+TO = "–"  # noqa: RUF001 (an en dash stands between the ends of an interval)
 MINUS = "−"  # noqa: RUF001 (as wide as a plus sign)
 LARGE_RATIO = 3.0
 WHOLE_PERCENT_FROM = 100

@@ -37,6 +37,22 @@ class Section(BaseModel):
     key: ClassVar[str]
     """The section's name in the configuration."""
 
+    moved: ClassVar[Mapping[str, str]] = {}
+    """Keys of earlier versions, and the dotted key of this section that each is now."""
+
+    @classmethod
+    def of_today(cls, values: Mapping[str, Json]) -> dict[str, Json]:
+        """The section as an earlier version wrote it, with the keys of this one."""
+        today = dict(values)
+        for old, new in cls.moved.items():
+            if old in today:
+                inner = today
+                *outer, last = new.split(".")
+                for name in outer:
+                    inner = inner.setdefault(name, {})
+                inner.setdefault(last, today.pop(old))
+        return today
+
     @classmethod
     def problems(cls, given: Mapping[str, Json]) -> Iterable[str]:  # noqa: ARG003
         """Messages on what is wrong between keys of this section, as they were given."""

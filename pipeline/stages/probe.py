@@ -4,19 +4,20 @@ The prune stage measures while it goes, on the model that it has in memory. This
 is missing: after another choice of probe, and for steps that another run took.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from pipeline.errors import DamagedError
 from pipeline.files import Json, encode, read_object, replace, understood
-from pipeline.measure.record import Record
+from pipeline.measure.record import DEFAULT_WORKLOAD, Record
 from pipeline.pruning.records import read_steps
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
-from pipeline.settings.section import Section, SomeText
+from pipeline.settings.section import LIKE_A_FOLDER, Section, SomeText
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
 from pipeline.stages.evaluate import data_sources
 
@@ -24,10 +25,31 @@ if TYPE_CHECKING:
     from pipeline.measure.protocol import MeasurementProtocol
 
 
+class Workload(Section):
+    """Something that a model is timed at."""
+
+    batch: int = Field(default=1, ge=1)
+    """Sequences that are decoded together."""
+    prompt_tokens: int = Field(default=128, ge=1)
+    """Tokens of a prompt."""
+    output_tokens: int = Field(default=32, ge=1)
+    """Tokens decoded after it."""
+
+
+WorkloadName = Annotated[str, Field(max_length=64), LIKE_A_FOLDER]
+
+
+def _default_workloads() -> dict[str, Workload]:
+    return {DEFAULT_WORKLOAD: Workload()}
+
+
 class ProbeConfig(Section):
     """What is measured of the pruned model while pruning. Never changes what is decided."""
 
     key: ClassVar[str] = "probe"
+    moved: ClassVar[Mapping[str, str]] = {
+        name: f"workloads.{DEFAULT_WORKLOAD}.{name}" for name in Workload.model_fields
+    }
 
     every: int = Field(ge=0)
     """Measure the dense model, every so many steps, and the last one; 0 measures nothing."""
@@ -44,14 +66,11 @@ class ProbeConfig(Section):
     """Items of each task."""
     latency: bool = False
     """Whether prefill and decoding are timed, and memory is measured."""
-    batch: int = Field(1, ge=1)
-    """Sequences that are decoded together."""
-    prompt_tokens: int = Field(128, ge=1)
-    """Tokens of a prompt."""
-    output_tokens: int = Field(32, ge=1)
-    """Tokens decoded after it."""
+    workloads: dict[WorkloadName, Workload] = Field(default_factory=_default_workloads)
+    """What is timed, by name; the first is the main one. Each has batch (sequences that are decoded
+    together), prompt_tokens and output_tokens (tokens decoded after a prompt)."""
     repeats: int = Field(5, ge=1)
-    """Timed repetitions."""
+    """Timed repetitions at most; CUDA graphs need no more than two that agree."""
     warmup: int = Field(1, ge=0)
     """Repetitions before those that are timed."""
 
@@ -98,13 +117,14 @@ def probe_protocol(config: Config) -> "MeasurementProtocol":
     from pipeline.measure.text import Text
 
     probe = config.of(ProbeConfig)
-    latency = LatencySettings(
-        probe.batch, probe.prompt_tokens, probe.output_tokens, probe.repeats, probe.warmup
-    )
+    workloads = [
+        LatencySettings(name, repeats=probe.repeats, warmup=probe.warmup, **workload.model_dump())
+        for name, workload in probe.workloads.items()
+    ]
     texts = [Text(Path(source).name, source, probe.text_tokens, probe.seqlen)
              for source in [probe.text] if source]  # fmt: skip
     return MeasurementProtocol(
-        tuple(texts), tuple(probe.tasks), probe.items, latency if probe.latency else None
+        tuple(texts), tuple(probe.tasks), probe.items, tuple(workloads if probe.latency else ())
     )
 
 
@@ -115,7 +135,8 @@ def probe_recipe(planning: Planning) -> Recipe | None:
         return None
     protocol, sources = probe_protocol(planning.config), data_sources(planning.config)
     measured = protocol.identity(sources, planning.source, planning.digest)
-    return {"every": every, "protocol": measured}
+    names = [workload.workload for workload in protocol.workloads]
+    return {"every": every, "protocol": measured, **({"workloads": names} if names else {})}
 
 
 def recipe(planning: Planning) -> Recipe | None:

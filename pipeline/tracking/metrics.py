@@ -5,10 +5,18 @@ left out: JSON has no not-a-number, and a chart shows a gap either way.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipeline.measure.record import Latency, Memory, Record, tasks_protocol
+from pipeline.measure.record import (
+    DEFAULT_WORKLOAD,
+    EAGER,
+    PARTS,
+    Latency,
+    Memory,
+    Record,
+    tasks_protocol,
+)
 from pipeline.pruning.records import StepRecord
 
 Value = float | int | str
@@ -51,7 +59,7 @@ def probe_metrics(record: Record | None) -> dict[str, Value]:
             "probe/ppl": record.ppl,
             "probe/accuracy": record.accuracy,
             **{f"probe/accuracy_{score.task}": score.accuracy for score in record.tasks},
-            **_latency_metrics(record.latency),
+            **_latency_metrics(record.latencies),
             **_memory_metrics(record.memory),
             "probe/seconds": record.seconds,
         }
@@ -90,17 +98,29 @@ def export_metrics(target: str, result: Mapping[str, Any]) -> dict[str, Value]:
     return _finite(values)
 
 
-def _latency_metrics(latency: Latency | None) -> dict[str, float]:
-    if latency is None:
-        return {}
-    return {
-        "probe/prefill_median_ms": latency.prefill.median_ms,
-        "probe/prefill_p95_ms": latency.prefill.p95_ms,
-        "probe/decode_median_ms": latency.decode.median_ms,
-        "probe/decode_p95_ms": latency.decode.p95_ms,
-        "probe/prefill_tokens_per_s": latency.prefill_tokens_per_s,
-        "probe/decode_tokens_per_s": latency.decode_tokens_per_s,
-    }
+def _latency_metrics(latencies: Iterable[Latency]) -> dict[str, float | None]:
+    """Of every workload; all but the default one have its name in theirs."""
+    values: dict[str, float | None] = {}
+    for latency in latencies:
+        of_workload = "" if latency.workload == DEFAULT_WORKLOAD else f"{latency.workload}/"
+        for part in PARTS:
+            name, timing = f"probe/{of_workload}{part}", latency.timing(part)
+            values |= {
+                f"{name}_median_ms": timing.median_ms,
+                f"{name}_p95_ms": timing.p95_ms,
+                f"{name}_min_ms": timing.min_ms,
+                f"{name}_tokens_per_s": latency.tokens_per_s(part),
+                f"{name}_floor_share": latency.floor_share(part),
+            }
+            if latency.speed_up:
+                interval = latency.speed_up.of(part)
+                values |= {
+                    f"{name}_speed_up": interval.median,
+                    f"{name}_speed_up_low": interval.low,
+                    f"{name}_speed_up_high": interval.high,
+                }
+        values[f"probe/{of_workload}is_eager"] = int(latency.way == EAGER)
+    return values
 
 
 def _memory_metrics(memory: Memory | None) -> dict[str, int | None]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
 from pipeline.models.prunable import PrunableModel
 
@@ -39,8 +39,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def _built(dtype: torch.dtype = torch.float32, **sizes: object) -> PrunableModel:
-    model = LlamaForCausalLM(LlamaConfig(**SIZES | sizes))
+def _built(
+    family: type[PretrainedConfig] = LlamaConfig,
+    dtype: torch.dtype = torch.float32,
+    **sizes: object,
+) -> PrunableModel:
+    model = AutoModelForCausalLM.from_config(family(**SIZES | sizes))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -51,7 +55,7 @@ def _built(dtype: torch.dtype = torch.float32, **sizes: object) -> PrunableModel
 
 @pytest.fixture
 def build() -> Build:
-    """Makes the same model every time, of a dtype and with sizes of ``LlamaConfig``."""
+    """Makes the same model every time, of a family and dtype, with sizes of its configuration."""
     return _built
 
 

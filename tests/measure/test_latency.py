@@ -1,9 +1,12 @@
 """What is timed, and that nothing else is touched. How fast it is, no test says."""
 
 import gc
+import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -11,12 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import StageError
-from pipeline.measure import latency
-from pipeline.measure.latency import LatencySettings, measure_latency
+from pipeline.measure import floors, latency
+from pipeline.measure.floors import floor_of
+from pipeline.measure.intervals import Interval
+from pipeline.measure.latency import LatencySettings, OutOfRoomError, measure_latency
 from pipeline.measure.memory import weight_bytes
+from pipeline.measure.record import Latency, speed_up
 from pipeline.models.prunable import PrunableModel
 
-SETTINGS = LatencySettings(batch=2, prompt_tokens=9, output_tokens=4, repeats=3, warmup=1)
+LAYERS, HEAD_DIM = 3, 8
+SETTINGS = LatencySettings("short", batch=2, prompt_tokens=9, output_tokens=4, repeats=3, warmup=1)
 
 
 @contextmanager
@@ -35,8 +42,8 @@ def test_the_record_says_what_was_measured(build) -> None:
     assert (record.prefill.repeats, record.decode.repeats) == (3, 3 * 4)
     for timing in (record.prefill, record.decode):
         assert 0 < timing.median_ms <= timing.p95_ms
-    assert record.prefill_tokens_per_s == pytest.approx(2 * 9 / record.prefill.median_ms * 1000)
-    assert record.decode_tokens_per_s == pytest.approx(2 / record.decode.median_ms * 1000)
+    assert record.tokens_per_s("prefill") == pytest.approx(2 * 9 / record.prefill.median_ms * 1000)
+    assert record.tokens_per_s("decode") == pytest.approx(2 / record.decode.median_ms * 1000)
 
 
 def test_median_and_95th_percentile(build, monkeypatch) -> None:
@@ -48,7 +55,7 @@ def test_median_and_95th_percentile(build, monkeypatch) -> None:
 
 
 def test_one_repeat_without_warmup_is_enough(build) -> None:
-    record, _ = measure_latency(build(), LatencySettings(1, 1, 1, repeats=1, warmup=0))
+    record, _ = measure_latency(build(), LatencySettings("one", 1, 1, 1, repeats=1, warmup=0))
     assert record.prefill.median_ms == record.prefill.p95_ms > 0
 
 
@@ -79,7 +86,7 @@ def test_the_physically_pruned_shapes_are_what_runs(pruned) -> None:
             module.register_forward_hook(
                 lambda _, inputs, out, name=name: widths.append((name[-6:], out.shape[-1]))
             )
-    measure_latency(model, LatencySettings(1, 3, 1, repeats=1, warmup=0))
+    measure_latency(model, LatencySettings("one", 1, 3, 1, repeats=1, warmup=0))
     forward = [("p_proj", 20), ("q_proj", 32), ("q_proj", 16), ("p_proj", 48)]
     assert [(kind[-6:], width) for kind, width in widths] == forward * 2
 
@@ -113,7 +120,7 @@ def test_garbage_is_collected_before_and_after_but_not_meanwhile(build) -> None:
     model = build()
     collecting: list[bool] = []
     model.model.register_forward_pre_hook(lambda *_: collecting.append(gc.isenabled()))
-    measure_latency(model, LatencySettings(1, 3, 1, repeats=2, warmup=1))
+    measure_latency(model, LatencySettings("one", 1, 3, 1, repeats=2, warmup=1))
     warmup, timed = collecting[:2], collecting[2:]
     assert all(warmup)
     assert not any(timed)
@@ -125,7 +132,7 @@ def test_no_gradients_are_kept(build) -> None:
     model.model.requires_grad_(True)
     grad_modes = []
     model.model.register_forward_pre_hook(lambda *_: grad_modes.append(torch.is_grad_enabled()))
-    measure_latency(model, LatencySettings(1, 3, 1, repeats=1, warmup=0))
+    measure_latency(model, LatencySettings("one", 1, 3, 1, repeats=1, warmup=0))
     assert grad_modes == [False, False]
 
 
@@ -133,7 +140,7 @@ def test_more_tokens_than_the_models_context_are_refused(build) -> None:
     model = build(max_position_embeddings=12)
     with pytest.raises(StageError, match=r"9 prompt and 4 output tokens .* context of 12"):
         measure_latency(model, SETTINGS)
-    measure_latency(model, LatencySettings(1, 9, 3, repeats=1, warmup=0))
+    measure_latency(model, LatencySettings("one", 1, 9, 3, repeats=1, warmup=0))
 
 
 def test_memory_that_runs_out_is_said(build, monkeypatch) -> None:
@@ -179,3 +186,134 @@ def test_on_a_gpu_events_time_the_device_and_the_peak_is_its_own(pruned, removed
     assert 0 < record.decode.median_ms <= record.decode.p95_ms
     assert weight_bytes(model) < peak < 2**28 < held.nbytes
     assert torch.cuda.get_rng_state().tolist() == state
+
+
+def paced(monkeypatch, paces: Iterable[list[float]]) -> None:
+    """The clock says these laps of one generation after the other."""
+    laps = iter(paces)
+    monkeypatch.setattr(latency._CpuClock, "laps_ms", lambda self: next(laps))
+
+
+def test_in_turns_with_the_dense_model_every_second_round_the_other_way(
+    build, pruned, monkeypatch
+) -> None:
+    dense, model = build(), pruned(attn=(0,))
+    order: list[str] = []
+    for name, each in (("dense", dense), ("pruned", model)):
+        each.model.register_forward_pre_hook(lambda *_, name=name: order.append(name))
+    settings = LatencySettings("one", 1, 3, 1, repeats=3, warmup=0)
+    record, _ = measure_latency(model, settings, dense)
+    generations = [order[i] for i in range(0, len(order), 2)]
+    assert generations == ["dense", "pruned", "pruned", "dense", "dense", "pruned"]
+    assert record.way == "turns"
+    assert record.speed_up is not None
+
+
+def test_what_slows_a_whole_round_is_not_in_the_speed_up(build, pruned, monkeypatch) -> None:
+    settings = LatencySettings("one", 1, 3, 2, repeats=3, warmup=0)
+    slow = [1.0, 7.0, 3.0]
+    rounds = [[[20 * s, 4 * s, 6 * s], [10 * s, 4 * s, 4 * s]] for s in slow]
+    rounds[1].reverse()  # the second one starts with the pruned model
+    paced(monkeypatch, [laps for pair in rounds for laps in pair])
+    record, _ = measure_latency(pruned(attn=(0,)), settings, build())
+    assert record.speed_up is not None
+    assert record.speed_up.prefill == Interval(2.0, 2.0, 2.0)
+    assert record.speed_up.decode == Interval(1.25, 1.25, 1.25)
+    assert record.speed_up.dense("prefill").median_ms == 60.0
+    assert record.timing("prefill").interval.ends == (10.0, 70.0)
+
+
+def test_the_dense_model_itself_is_timed_alone_and_in_the_same_way(build) -> None:
+    model = build()
+    with recorded_ids(model) as calls:
+        record, _ = measure_latency(model, SETTINGS, model)
+    assert (record.way, record.speed_up) == ("turns", None)
+    assert len(calls) == (1 + 4) * (SETTINGS.warmup + SETTINGS.repeats)
+
+
+def test_without_a_twin_there_is_no_speed_up_of_its_own(build, pruned) -> None:
+    dense, _ = measure_latency(build(), SETTINGS)
+    record, _ = measure_latency(pruned(attn=(0,)), SETTINGS)
+    assert (record.way, record.why, record.speed_up) == ("eager", None, None)
+    gain = speed_up(dense, record, "decode")
+    assert gain is not None
+    assert gain.low < dense.decode.median_ms / record.decode.median_ms < gain.high
+    assert speed_up(replace(dense, batch=7), record, "decode") is None
+    assert speed_up(replace(dense, way="graphs"), record, "decode") is None
+
+
+def test_the_record_says_when_where_and_beside_what(build) -> None:
+    record, _ = measure_latency(build(), SETTINGS)
+    assert datetime.fromisoformat(record.taken).tzinfo == UTC
+    assert record.threads == torch.get_num_threads()
+    assert record.load is not None
+    assert record.workload == "short"
+    assert "2 × 9 + 4 tokens" in record.protocol  # noqa: RUF001
+    assert Latency.from_json(json.loads(json.dumps(record.to_json()))) == record
+
+
+def test_what_an_earlier_version_wrote_is_read_and_compared_with_nothing_of_today(build) -> None:
+    timing = {"median_ms": 10.0, "p95_ms": 12.0, "repeats": 5}
+    earlier = Latency.from_json(
+        {"batch": 2, "prompt_tokens": 9, "output_tokens": 4, "prefill": timing, "decode": timing,
+         "prefill_tokens_per_s": 1800.0, "decode_tokens_per_s": 200.0}
+    )  # fmt: skip
+    assert earlier.way == "earlier"
+    assert earlier.decode.interval.ends == (pytest.approx(10 / 1.2), 12.0)
+    record, _ = measure_latency(build(), SETTINGS)
+    assert speed_up(earlier, record, "decode") is None
+    assert speed_up(earlier, earlier, "decode").contains(1.0)
+
+
+def test_the_floor_counts_what_is_read_and_what_is_multiplied(build, pruned, monkeypatch) -> None:
+    monkeypatch.setattr(floors, "_bandwidth", lambda device: 1e6)  # a byte in a microsecond
+    monkeypatch.setattr(floors, "_rate", lambda device, dtype: 1e30)
+    model = build()
+    linear = sum(4 * m.weight.numel() for m in model.model.modules() if isinstance(m, nn.Linear))
+    cache = LAYERS * 2 * 2 * HEAD_DIM * 4  # keys and values of two heads, in float32
+    floor = floor_of(model, batch=2, prompt_tokens=9, output_tokens=4)
+    assert floor.prefill_ms == pytest.approx(linear / 1e3)
+    assert floor.decode_ms == pytest.approx((linear + 2 * (9 + 2) * cache) / 1e3)
+    less = floor_of(pruned(mlp_widths={0: 24}), 2, 9, 4)
+    assert floor.decode_ms - less.decode_ms == pytest.approx(3 * 24 * 32 * 4 / 1e3)
+    monkeypatch.setattr(floors, "_rate", lambda device, dtype: 1.0)
+    operations = 2 * 2 * linear / 4 + 4 * 2 * LAYERS * 32 * 11
+    assert floor_of(model, 2, 9, 4).decode_ms == pytest.approx(operations * 1e3)
+
+
+def test_the_device_is_asked_how_fast_it_copies_and_multiplies() -> None:
+    assert floors._bandwidth(torch.device("cpu")) > 1e8
+    assert floors._rate(torch.device("cpu"), torch.float32) > 1e8
+
+
+def test_a_workload_without_room_is_told_by_its_name(build, monkeypatch) -> None:
+    def no_memory(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+
+    model = build()
+    monkeypatch.setattr(model.model, "forward", no_memory)
+    with pytest.raises(OutOfRoomError, match=r"workload short: .* take a smaller batch"):
+        measure_latency(model, SETTINGS)
+
+
+def test_another_error_is_not_taken_for_memory(build, monkeypatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    model = build()
+    monkeypatch.setattr(model.model, "forward", broken)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        measure_latency(model, SETTINGS)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_what_cannot_be_captured_is_timed_without_graphs_and_says_why(build) -> None:
+    model = build()
+    model.model.to("cuda")
+    asks_the_device = lambda *_: torch.ones(1, device="cuda").item() > 1 or None  # noqa: E731
+    model.model.register_forward_pre_hook(asks_the_device)
+    record, _ = measure_latency(model, SETTINGS)
+    assert record.way == "eager"
+    assert record.why.startswith("it cannot be captured: ")
+    assert record.decode.median_ms > 0

@@ -49,6 +49,7 @@ OTHER: dict[str, Json] = {
     "evaluate.texts": {"wikitext2": "other.txt"},
     "probe.tasks": ["own"],
     "probe.text": "other.txt",
+    "probe.workloads": {"default": {"batch": 2}},
     "export.hf.dtype": "float16",
     "export.gguf.dtype": "q8_0",
     "export.vllm.dtype": "float16",

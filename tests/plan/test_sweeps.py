@@ -261,8 +261,8 @@ def test_status_takes_a_sweep(place: Place, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_runs_of_a_sweep_are_compared(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    measured = ["probe=latency", "probe.every=100", "probe.prompt_tokens=8"]
-    few = ["probe.output_tokens=2", "probe.repeats=1"]
+    measured = ["probe=latency", "probe.every=100", "probe.workloads.default.prompt_tokens=8"]
+    few = ["probe.workloads.default.output_tokens=2", "probe.repeats=1"]
     ratios = "prune.target_ratio=5,15,99"
     place.type("-m", ratios, "sweep.name=five", *measured, *few, status=1)
     capsys.readouterr()

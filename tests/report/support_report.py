@@ -5,7 +5,7 @@ import random
 from dataclasses import replace
 from html.parser import HTMLParser
 
-from pipeline.measure.record import Latency, Memory, Record, TaskScore, TextScore, Timing
+from pipeline.measure.record import Floor, Latency, Memory, Record, TaskScore, TextScore, Timing
 from pipeline.pruning.records import StepRecord
 from pipeline.pruning.shape import BlockShape, ModelShape
 from pipeline.pruning.state import PruningState
@@ -43,6 +43,12 @@ def text(ppl: float | None, on: TextScore = HELD_OUT) -> TextScore:
     return replace(on, ppl=ppl)
 
 
+def timing(median_ms: float, p95: float = 1.1) -> Timing:
+    """Of graphs: almost without noise."""
+    low, high = median_ms * 0.999, median_ms * 1.001
+    return Timing(median_ms, median_ms * p95, 20, low * 0.99, low, high)
+
+
 def record(state: PruningState, step: int, tasks: bool = True) -> Record:
     """A measurement that gets worse and faster as ``state`` shrinks."""
     share = state.params / state.shape.total_params
@@ -59,14 +65,18 @@ def record(state: PruningState, step: int, tasks: bool = True) -> Record:
         params=state.params,
         texts=(text(14.2 * math.exp(damage * 0.9 + noise)),),
         tasks=scores if tasks else (),
-        latency=Latency(
-            1,
-            512,
-            128,
-            Timing(prefill, prefill * 1.08, 20),
-            Timing(decode, decode * 1.11, 20),
-            512_000 / prefill,
-            1000 / decode,
+        latencies=(
+            Latency(
+                batch=1,
+                prompt_tokens=512,
+                output_tokens=128,
+                prefill=timing(prefill, 1.08),
+                decode=timing(decode, 1.11),
+                way="graphs",
+                floor=Floor(prefill / 2, decode * 0.8),
+                load=0.5,
+                taken="2026-01-02T03:04:05+00:00",
+            ),
         ),
         memory=Memory(state.params * 4, kept * 2 * 192 * 4, 900_000_000 + state.params * 4),
         seconds=3.4,
@@ -162,7 +172,7 @@ def broken() -> RunReport:
         **report.records,
         5: replace(record(report.state, 5), texts=(text(nan),)),
         8: replace(record(report.state, 8), texts=(text(math.inf),), tasks=()),
-        11: replace(record(report.state, 11), latency=None),
+        11: replace(record(report.state, 11), latencies=()),
     }
     blocks = report.sensitivity["blocks"]
     refused = tuple(

@@ -76,7 +76,9 @@ def test_a_dense_latency_of_zero_is_not_divided_by() -> None:
     still = replace(report.dense.latency, decode=Timing(0.0, 0.0, 1))
     names = [
         line.name
-        for line in along(replace(report, dense=replace(report.dense, latency=still)))[-1].lines
+        for line in along(replace(report, dense=replace(report.dense, latencies=(still,))))[
+            -1
+        ].lines
     ]
     assert names == ["prefill"]
 

@@ -171,7 +171,7 @@ def test_devices_share_neither_line_nor_front(tmp_path: Path) -> None:
 def test_other_lengths_are_another_line(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a", 10)
     summary = json.loads((folder / "summary.json").read_text())
-    summary["measured"]["pruned"]["latency"]["prompt_tokens"] = 64
+    summary["measured"]["pruned"]["latencies"][0]["prompt_tokens"] = 64
     (folder / "summary.json").write_text(json.dumps(summary))
     runs = read(folder)
     assert not [c for c in charts(runs) if c.title == "Prefill speed"

@@ -77,7 +77,7 @@ def test_latencies_of_different_batches_are_not_compared() -> None:
     report = full()
     assert report.pruned
     assert report.pruned.latency
-    other = replace(report.pruned, latency=replace(report.pruned.latency, batch=4))
+    other = replace(report.pruned, latencies=(replace(report.pruned.latency, batch=4),))
     row = rows_of(replace(report, pruned=other))[f"Prefill, 4 {TIMES} 512 tokens (ms)"]
     assert row.dense
     assert row.pruned
@@ -190,6 +190,6 @@ def test_scores_that_are_no_perplexities_may_be_of_any_size() -> None:
 
 
 def test_a_record_without_anything_is_a_record() -> None:
-    nothing = Record(1, (), (), None, None, 0.0, {})
+    nothing = Record(1, (), (), (), None, 0.0, {})
     report = replace(bare(), dense=nothing, pruned=nothing)
     assert [row.label for row in dense_and_pruned(report)] == ["Parameters", "Removed"]

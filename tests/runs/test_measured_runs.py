@@ -30,8 +30,8 @@ PROBE = (
     "probe.seqlen=16",
     "probe.tasks=[letters]",
     "probe.items=4",
-    "probe.prompt_tokens=4",
-    "probe.output_tokens=2",
+    "probe.workloads.default.prompt_tokens=4",
+    "probe.workloads.default.output_tokens=2",
     "probe.repeats=2",
     "+evaluate.task_files.letters=letters.jsonl",
 )

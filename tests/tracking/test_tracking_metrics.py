@@ -1,6 +1,16 @@
 import math
 
-from pipeline.measure.record import Latency, Memory, Record, TaskScore, TextScore, Timing
+from pipeline.measure.intervals import Interval
+from pipeline.measure.record import (
+    Floor,
+    Latency,
+    Memory,
+    Record,
+    SpeedUp,
+    TaskScore,
+    TextScore,
+    Timing,
+)
 from pipeline.pruning.records import StepRecord
 from pipeline.pruning.steps import Step
 from pipeline.pruning.units import MLP_WIDTH, Candidate
@@ -20,12 +30,47 @@ def text(ppl: float) -> TextScore:
     return TextScore("mine", "notes.txt", None, 64, False, 16, ppl)
 
 
+def timed(**changed: object) -> Latency:
+    twice = Interval(2.0, 1.5, 2.5)
+    prefill, decode = Timing(1.0, 2.0, 5, 0.5, 0.9, 1.1), Timing(4.0, 5.0, 6)
+    values = {
+        "batch": 4,
+        "prompt_tokens": 128,
+        "output_tokens": 32,
+        "prefill": prefill,
+        "decode": decode,
+        "way": "turns",
+        "speed_up": SpeedUp(twice, twice, prefill, decode),
+        "floor": Floor(0.25, 1.0),
+    }
+    return Latency(**{**values, **changed})  # type: ignore[arg-type]
+
+
+def of_workload(prefix: str, is_eager: int) -> dict[str, float]:
+    values = {
+        "prefill_median_ms": 1.0,
+        "prefill_p95_ms": 2.0,
+        "prefill_min_ms": 0.5,
+        "prefill_tokens_per_s": 512_000.0,
+        "prefill_floor_share": 0.25,
+        "decode_median_ms": 4.0,
+        "decode_p95_ms": 5.0,
+        "decode_tokens_per_s": 1000.0,
+        "decode_floor_share": 0.25,
+        "is_eager": is_eager,
+    }
+    for part in ("prefill", "decode"):
+        speed_up = {"": 2.0, "_low": 1.5, "_high": 2.5}
+        values |= {f"{part}_speed_up{name}": value for name, value in speed_up.items()}
+    return {prefix + name: value for name, value in values.items()}
+
+
 def record(**changed: object) -> Record:
     values = {
         "params": 10,
         "texts": (),
         "tasks": (),
-        "latency": None,
+        "latencies": (),
         "memory": None,
         "seconds": 1.5,
         "made_by": {"host": "h"},
@@ -61,7 +106,7 @@ def test_what_a_probe_measured_is_in_the_same_row() -> None:
             TaskScore("piqa", 100, 0.5, 0.01, 0.75, 0.02),
             TaskScore("winogrande", 100, 0.25, 0.01, None, None),
         ),
-        latency=Latency(4, 128, 32, Timing(1.0, 2.0, 5), Timing(3.0, 4.0, 6), 5.0, 6.0),
+        latencies=(timed(), timed(workload="long", way="eager")),
         memory=Memory(weights=7, kv_cache_per_token=8, peak=9),
     )
     probed = {
@@ -74,12 +119,8 @@ def test_what_a_probe_measured_is_in_the_same_row() -> None:
         "probe/accuracy": 0.5,
         "probe/accuracy_piqa": 0.75,
         "probe/accuracy_winogrande": 0.25,
-        "probe/prefill_median_ms": 1.0,
-        "probe/prefill_p95_ms": 2.0,
-        "probe/decode_median_ms": 3.0,
-        "probe/decode_p95_ms": 4.0,
-        "probe/prefill_tokens_per_s": 5.0,
-        "probe/decode_tokens_per_s": 6.0,
+        **of_workload("probe/", is_eager=0),
+        **of_workload("probe/long/", is_eager=1),
         "probe/weight_bytes": 7,
         "probe/kv_cache_bytes_per_token": 8,
         "probe/peak_bytes": 9,

@@ -76,6 +76,8 @@ class Point:
     """Where it differs from its line's."""
     ringed: bool = False
     """Whether a ring around it singles it out."""
+    reach: tuple[float, float] | None = None
+    """From where to where the true ``x`` may be."""
 
 
 @dataclass(frozen=True, slots=True)

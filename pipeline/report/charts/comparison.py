@@ -31,6 +31,7 @@ from pipeline.report.compare.quantities import (
     PERPLEXITY,
     Quantity,
     percent_of_dense,
+    percent_text,
     value_text,
 )
 from pipeline.report.compare.records import ComparedRun, Value
@@ -42,7 +43,6 @@ DASHES: tuple[Dash, ...] = ("solid", "dashed", "dotted", "dash-dotted")
 DENSE_MARKER = Marker(colours.MUTED, "diamond", hollow=True)
 PUBLISHED_STROKE = Stroke(colours.PUBLISHED, "dotted")
 BLOCKPRUNER = "BlockPruner"
-Spans = tuple[float, float] | None
 
 
 def over_ratio(quantity: Quantity, comparison: Comparison, order: int = 100) -> Iterator[Chart]:
@@ -120,13 +120,6 @@ def place_of(protocol: str, protocols: list[str]) -> int:
     return protocols.index(protocol)
 
 
-def interval(value: Value) -> Spans:
-    """One standard error down and up."""
-    return (
-        None if value.stderr is None else (value.value - value.stderr, value.value + value.stderr)
-    )
-
-
 def _lines(
     quantity: Quantity, place: int, group: Group, scale: Scale, protocols: list[str]
 ) -> Iterator[Line]:
@@ -139,7 +132,7 @@ def _lines(
             continue
         points = by_protocol.setdefault(value.protocol, _dense_start(quantity, run, scale))
         tip = _tip(group, run, quantity, plain, percent)
-        points.append(Point(run.removed_percent, value.value, tip, interval(value)))
+        points.append(Point(run.removed_percent, value.value, tip, value.ends))
     for protocol, points in by_protocol.items():
         look = group_look(place, place_of(protocol, protocols))
         yield Line(tuple(points), *look, name=group.label)
@@ -152,13 +145,13 @@ def _dense_start(quantity: Quantity, run: ComparedRun, scale: Scale) -> list[Poi
     tip = f"dense {run.model_name}: {value_text(before, quantity.unit)}\n{before.protocol}"
     if scale == "relative":
         return [Point(0.0, 100.0, tip, marker=DENSE_MARKER)]
-    return [Point(0.0, before.value, tip, interval(before), DENSE_MARKER)]
+    return [Point(0.0, before.value, tip, before.ends, DENSE_MARKER)]
 
 
 def _tip(
     group: Group, run: ComparedRun, quantity: Quantity, value: Value, percent: Value | None
 ) -> str:
-    share = f", {percent.value:.1f} % of dense" if percent and quantity.has_percent else ""
+    share = f", {percent_text(percent)} of dense" if percent and quantity.has_percent else ""
     return "\n".join([
         f"{group.label}, {run.removed_percent:.1f} % removed",
         f"{quantity.title.lower()} {value_text(value, quantity.unit)}{share}",

@@ -1,9 +1,9 @@
 """Time of prefill and decoding along a run; their speeds at the end of every run."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from pipeline.measure.record import Latency, Record
+from pipeline.measure.intervals import Interval
+from pipeline.measure.record import PARTS, Latency, Part, Record, speed_up
 from pipeline.report import colours
 from pipeline.report.charts.base import Chart, Marker, Source, Stroke
 from pipeline.report.charts.comparison import over_ratio
@@ -11,46 +11,60 @@ from pipeline.report.charts.run import Curve, Reading, dense_level, over_removed
 from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.quantities import DECODE, PREFILL
 from pipeline.report.data import RunReport
-from pipeline.report.wording import number, relative_change
+from pipeline.report.dense_and_pruned import gain_text
+from pipeline.report.wording import number
 
-Time = Callable[[Latency], float]
+LOOKS: dict[Part, tuple[Stroke, Marker]] = {
+    "prefill": (Stroke(colours.PREFILL), Marker(colours.PREFILL)),
+    "decode": (Stroke(colours.DECODE, "dotted"), Marker(colours.DECODE, "square")),
+}
 
 
 def of_run(report: RunReport) -> Iterator[Chart]:
-    """In percent of the dense model's; in ms where that was not measured."""
-    dense = report.dense.latency if report.dense else None
-    curves = [
-        Curve(
-            _readings(report, lambda latency: latency.prefill.median_ms, dense),
-            "prefill",
-            Stroke(colours.PREFILL),
-            Marker(colours.PREFILL),
-        ),
-        Curve(
-            _readings(report, lambda latency: latency.decode.median_ms, dense),
-            "decode",
-            Stroke(colours.DECODE, "dotted"),
-            Marker(colours.DECODE, "square"),
-        ),
-    ]
-    measured = [curve for curve in curves if curve.readings]
-    levels = dense_level(measured[0]) if measured and dense else ()
-    axis = "percent of the dense model's" if dense else "ms"
-    yield from over_removed(report, "Latency", axis, measured, levels, order=4)
+    """Of every workload, in percent of the dense model's; in ms where that was not measured."""
+    for place, workload in enumerate(report.workloads):
+        dense = report.dense.latency_of(workload) if report.dense else None
+        curves = [
+            Curve(_readings(report, workload, part, dense), part, *LOOKS[part]) for part in PARTS
+        ]
+        measured = [curve for curve in curves if curve.readings]
+        levels = dense_level(measured[0]) if measured and dense else ()
+        axis = "percent of the dense model's" if dense else "ms"
+        title = f"Latency: {workload}" if len(report.workloads) > 1 else "Latency"
+        note = _how(report, workload)
+        yield from over_removed(report, title, axis, measured, levels, order=4 + place, note=note)
 
 
-def _readings(report: RunReport, time: Time, dense: Latency | None) -> tuple[Reading, ...]:
+def _how(report: RunReport, workload: str) -> str:
+    """What was timed and how, in words; each way once."""
+    records = [report.dense, *report.records.values(), report.pruned]
+    latencies = [record.latency_of(workload) for record in records if record]
+    ways = dict.fromkeys(
+        latency.protocol + (f" ({latency.why})" if latency.why else "")
+        for latency in latencies
+        if latency
+    )
+    return "; ".join(ways)
+
+
+def _readings(
+    report: RunReport, workload: str, part: Part, dense: Latency | None
+) -> tuple[Reading, ...]:
     def reading(record: Record) -> Reading | None:
-        if record.latency is None:
+        latency = record.latency_of(workload)
+        if latency is None:
             return None
-        now_ms = time(record.latency)
-        text = f"{number(now_ms)} ms"
+        timing = latency.timing(part)
+        text = f"{number(timing.median_ms)} ms"
         if dense is None:
-            return Reading(None, 0.0, now_ms, text)
-        if record is not report.dense:
-            text += f" ({relative_change(time(dense), now_ms)})"
-        value = now_ms / time(dense) * 100 if time(dense) > 0 else math.nan
-        return Reading(None, 0.0, value, text)
+            return Reading(None, 0.0, timing.median_ms, text, timing.interval.ends)
+        if record is report.dense and timing.median_ms > 0:
+            return Reading(None, 0.0, 100.0, text)
+        gain = speed_up(dense, latency, part)
+        if gain is None:
+            return None
+        share = Interval(100 / gain.median, 100 / gain.high, 100 / gain.low)
+        return Reading(None, 0.0, share.median, f"{text}, speed {gain_text(gain)}", share.ends)
 
     return probed(report, reading)
 

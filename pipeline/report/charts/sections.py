@@ -48,8 +48,8 @@ OVER_LATENCY = Section(
     height=320,
     picture_columns=2,
     picture_height=310,
-    foot="The front follows measured values, each device for itself; runs within each other's "
-    "error bars may change places.",
+    foot="Each device and way of measuring has a front of its own; within each other's error bars "
+    "no run beats another.",
 )
 RUN_LAYERS = Section(
     name="run-layers",

@@ -9,7 +9,6 @@ from pipeline.report.charts.comparison import (
     DENSE_MARKER,
     group_keys,
     group_look,
-    interval,
     place_of,
     protocol_notes,
 )
@@ -29,7 +28,8 @@ from pipeline.report.compare.records import ComparedRun
 BETWEEN_PROTOCOLS = "; "
 """Between how time and how quality were measured."""
 FRONT_KEY = Key(
-    "on the Pareto front: no other is both faster and better", marker=Marker(colours.INK, "ring")
+    "on the Pareto front: no other is faster or better beyond doubt, and neither slower nor worse",
+    marker=Marker(colours.INK, "ring"),
 )
 
 
@@ -97,7 +97,7 @@ def _pairs(quality: Quantity, time: Quantity, group: Group) -> dict[str, list[Po
                 duration.protocol,
             ])  # fmt: skip
             marker = None if pruned else DENSE_MARKER
-            point = Point(duration.value, worth.value, tip, interval(worth), marker)
+            point = Point(duration.value, worth.value, tip, worth.ends, marker, reach=duration.ends)
             if point not in points:
                 points.append(point)
     return by_protocol
@@ -110,16 +110,22 @@ def _state_text(group: Group, run: ComparedRun, pruned: bool) -> str:
 
 
 def pareto_front(points: Iterable[Point], upwards: bool = True) -> tuple[Point, ...]:
-    """Points than which no other is both faster and better; the fastest first.
+    """Points that no other beats; the fastest first. ``upwards``: a higher ``y`` is better.
 
-    ``upwards`` says that a higher ``y`` is better.
+    Another one beats a point that is neither faster nor better than it, and slower or worse beyond
+    both intervals: within them nobody wins.
     """
     sign = 1 if upwards else -1
-    front: list[Point] = []
-    for point in sorted(set(points), key=lambda p: (p.x, -sign * p.y)):
-        if not front or sign * point.y > sign * front[-1].y:
-            front.append(point)
-    return tuple(front)
+    distinct = sorted(set(points), key=lambda p: (p.x, -sign * p.y))
+    return tuple(p for p in distinct if not any(_beats(other, p, sign) for other in distinct))
+
+
+def _beats(one: Point, other: Point, sign: int) -> bool:
+    if one.x > other.x or sign * one.y < sign * other.y:
+        return False
+    (_, slowest), (fastest, _) = one.reach or (one.x, one.x), other.reach or (other.x, other.x)
+    ours, theirs = (sorted(sign * y for y in p.interval or (p.y, p.y)) for p in (one, other))
+    return slowest < fastest or ours[0] > theirs[1]
 
 
 CHART = Source(of_comparison=of_comparison)

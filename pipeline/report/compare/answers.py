@@ -17,7 +17,7 @@ from pipeline.report.compare.quantities import (
     value_text,
 )
 from pipeline.report.compare.records import ComparedRun, Value, main_protocol
-from pipeline.report.wording import TIMES, number, relative_change, signed
+from pipeline.report.wording import TIMES, TO, number, relative_change, signed
 
 ACCURACY_BUDGETS = (1.0, 2.0, 5.0)
 """Points of accuracy that somebody may be ready to lose."""
@@ -28,8 +28,6 @@ NOISE_ERRORS = 2.0
 MOST_RATIOS = 4
 NOTED_POINTS = 1.5
 """Runs with one target that removed less or more than others by so many points say so."""
-LEAST_GAIN_PERCENT = 3.0
-"""Speeds that differ by less, in percent of the dense model's, name no winner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +227,7 @@ def _fastest(entries: Sequence[Entry], quantity: Quantity, verb: str) -> Iterato
         return
     ordered = sorted(known, key=lambda pair: -pair[0].value)
     (first, entry), (second, _) = ordered[0], ordered[1]
-    if first.value - second.value >= LEAST_GAIN_PERCENT:
+    if first.ends and second.ends and first.ends[0] > second.ends[1]:
         yield f"{entry.label} {verb} fastest, {_times(first)} dense"
 
 
@@ -261,7 +259,7 @@ def _within(best: Entry | None, quality: Quantity) -> str:
     if best is None:
         return "no finished run stays within that."
     speeds = [
-        f"{name} {_times(value)} dense"
+        f"{name} {_speed(value)}"
         for name, quantity in (("prefill", PREFILL), ("decode", DECODE))
         if (value := percent_of_dense(quantity, best.run))
     ]
@@ -310,8 +308,16 @@ def _worth(entry: Entry, quality: Quantity) -> str:
     return f"{value_text(entry.value, quality.unit)}{dense}"
 
 
-def _times(value: Value) -> str:
-    return f"{value.value / 100:.2f}{TIMES}"
+def _speed(value: Value) -> str:
+    if value.interval and value.interval.contains(100.0):
+        return "as fast as dense, as far as can be told"
+    return f"{_times(value)} dense"
+
+
+def _times(speed: Value) -> str:
+    """A speed in percent of the dense model's as a factor, from where to where it may be."""
+    low, high = speed.ends or (speed.value, speed.value)
+    return f"{low / 100:.2f}{TO}{high / 100:.2f}{TIMES}"
 
 
 def _and(words: Sequence[str]) -> str:

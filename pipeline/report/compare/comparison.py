@@ -15,11 +15,18 @@ class Comparison:
 
     name: str
     given: tuple[ComparedRun, ...]
+    workload: str | None = None
+    """Whose latency is compared; None: each run's main one."""
 
     @cached_property
     def runs(self) -> tuple[ComparedRun, ...]:
         """Each shown by what was measured alike in most of them, where it has that."""
-        return tuple(alike(self.given))
+        return tuple(alike([run.at(self.workload) for run in self.given]))
+
+    @property
+    def workloads(self) -> list[str]:
+        """All that were timed."""
+        return list(dict.fromkeys(name for run in self.given for name in run.pruned.workloads))
 
     @cached_property
     def groups(self) -> list[Group]:

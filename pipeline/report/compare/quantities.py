@@ -3,11 +3,15 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from pipeline.measure.record import Latency
+from pipeline.measure.intervals import Interval
+from pipeline.measure.record import Latency, Part, speed_up
 from pipeline.report.compare.records import ComparedRun, Measured, Value
 from pipeline.report.data import finite
 from pipeline.report.dense_and_pruned import BYTES_PER_MB
-from pipeline.report.wording import TIMES, number
+from pipeline.report.wording import number
+
+Of = Callable[[ComparedRun, bool], Value | None]
+"""A value of the pruned model (true) or the dense one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,29 +21,39 @@ class Quantity:
     title: str
     axis: str
     unit: str
-    of: Callable[[ComparedRun, bool], Value | None]
-    """Of the pruned model (true) or the dense one."""
+    of: Of
     has_percent: bool = False
     """Whether it is shown relative to the dense model, too."""
 
 
-def _latency_value(of: Callable[[Latency], float]) -> Callable[[ComparedRun, bool], Value | None]:
+def _latency_value(
+    of: Callable[[Latency], float], interval: Callable[[Latency], Interval] | None = None
+) -> Of:
     def value(run: ComparedRun, pruned: bool) -> Value | None:
         side = run.pruned if pruned else run.dense
         measured = finite(of(side.latency)) if side.latency else None
         if side.latency is None or measured is None:
             return None
-        return Value(measured, None, latency_protocol(side, side.latency))
+        known = interval(side.latency) if interval else None
+        return Value(measured, None, latency_protocol(side, side.latency), known)
 
     return value
 
 
-def latency_protocol(side: Measured, latency: Latency) -> str:
-    """Device, batch and lengths: what must be equal for times to be compared."""
-    return (
-        f"{side.device or 'unknown device'}, {latency.batch} {TIMES} {latency.prompt_tokens} "
-        f"+ {latency.output_tokens} tokens"
+def _milliseconds(part: Part) -> Of:
+    return _latency_value(
+        lambda latency: latency.timing(part).median_ms,
+        lambda latency: latency.timing(part).interval,
     )
+
+
+def _speed(part: Part) -> Of:
+    return _latency_value(lambda latency: latency.tokens_per_s(part))
+
+
+def latency_protocol(side: Measured, latency: Latency) -> str:
+    """Device, batch, lengths and way: what must be equal for times to be compared."""
+    return f"{side.device or 'unknown device'}, {latency.protocol}"
 
 
 def _memory_value(of: Callable[[Measured], float | None]) -> Callable[..., Value | None]:
@@ -62,26 +76,48 @@ def _cache_bytes(side: Measured) -> float | None:
 
 ACCURACY = Quantity("Accuracy", "percent, ± standard error", "%", lambda r, p: r.accuracy(p))
 PERPLEXITY = Quantity("Held-out perplexity", "perplexity", "", lambda r, p: r.perplexity(p))
-PREFILL = Quantity(
-    "Prefill speed", "tokens/s", "tokens/s", _latency_value(lambda x: x.prefill_tokens_per_s), True
-)
-DECODE = Quantity(
-    "Decode speed", "tokens/s", "tokens/s", _latency_value(lambda x: x.decode_tokens_per_s), True
-)
+PREFILL = Quantity("Prefill speed", "tokens/s", "tokens/s", _speed("prefill"), True)
+DECODE = Quantity("Decode speed", "tokens/s", "tokens/s", _speed("decode"), True)
 PEAK = Quantity("Peak memory", "MB", "MB", _memory_value(_peak_mb), True)
 CACHE = Quantity(
     "KV cache", "bytes per token", "bytes per token", _memory_value(_cache_bytes), True
 )
-PREFILL_MS = Quantity("prefill", "ms", "ms", _latency_value(lambda x: x.prefill.median_ms))
-DECODE_MS = Quantity("decode", "ms per token", "ms", _latency_value(lambda x: x.decode.median_ms))
+PREFILL_MS = Quantity("prefill", "ms", "ms", _milliseconds("prefill"))
+DECODE_MS = Quantity("decode", "ms per token", "ms", _milliseconds("decode"))
 
 
 def percent_of_dense(quantity: Quantity, run: ComparedRun) -> Value | None:
-    """The pruned model's value in percent of the dense one's, measured alike."""
+    """The pruned model's value in percent of the dense one's, measured alike.
+
+    A speed has an interval.
+    """
+    if part := SPEEDS.get(quantity.title):
+        return _speed_percent(part, run)
     before, after = quantity.of(run, False), quantity.of(run, True)
     if not before or not after or before.protocol != after.protocol or before.value <= 0:
         return None
     return Value(after.value / before.value * 100, None, after.protocol)
+
+
+SPEEDS: dict[str, Part] = {PREFILL.title: "prefill", DECODE.title: "decode"}
+
+
+def _speed_percent(part: Part, run: ComparedRun) -> Value | None:
+    dense, pruned = run.dense, run.pruned
+    same_device = dense.device == pruned.device
+    gain = speed_up(dense.latency if same_device else None, pruned.latency, part)
+    if gain is None or pruned.latency is None:
+        return None
+    percent = gain.times(100)
+    return Value(percent.median, None, latency_protocol(pruned, pruned.latency), percent)
+
+
+def percent_text(percent: Value) -> str:
+    """With its interval where there is one."""
+    if percent.interval is None:
+        return f"{percent.value:.1f} %"
+    low, high = percent.interval.ends
+    return f"{percent.value:.1f} % ({low:.1f} to {high:.1f})"
 
 
 def value_text(value: Value | None, unit: str = "", digits: int = 2) -> str:

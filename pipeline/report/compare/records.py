@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pipeline.errors import ConfigError
 from pipeline.files import Json, read_json
+from pipeline.measure.intervals import Interval
 from pipeline.measure.record import Latency, Memory, Record, TaskScore, TextScore, tasks_protocol
 from pipeline.pruning.records import StepRecord, read_steps
 from pipeline.pruning.shape import ModelShape
@@ -28,6 +29,8 @@ class Measured:
     evaluations: tuple[Record, ...] = ()
     """Each of other settings; the last one first."""
     probe: Record | None = None
+    workload: str | None = None
+    """Whose latency is meant; None: the main one's."""
 
     @property
     def texts(self) -> dict[str, TextScore]:
@@ -49,8 +52,13 @@ class Measured:
 
     @property
     def latency(self) -> Latency | None:
-        """Prefill and decoding."""
-        return self.probe.latency if self.probe else None
+        """Prefill and decoding of the workload that is meant."""
+        return self.probe.latency_of(self.workload) if self.probe else None
+
+    @property
+    def workloads(self) -> tuple[str, ...]:
+        """All that were timed."""
+        return tuple(each.workload for each in self.probe.latencies) if self.probe else ()
 
     @property
     def memory(self) -> Memory | None:
@@ -78,6 +86,17 @@ class Value:
     value: float
     stderr: float | None
     protocol: str
+    interval: Interval | None = None
+    """Of a time: from where to where it may be."""
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """From where to where it may be: one standard error down and up, or the interval."""
+        if self.interval:
+            return self.interval.ends
+        if self.stderr is None:
+            return None
+        return self.value - self.stderr, self.value + self.stderr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +120,11 @@ class ComparedRun:
     pruned: Measured = field(default_factory=Measured)
     preferred: tuple[str, ...] = ()
     """Ways to measure that are shown where there are several: see ``alike``."""
+
+    def at(self, workload: str | None) -> "ComparedRun":
+        """With the latency of a workload."""
+        dense, pruned = (replace(side, workload=workload) for side in (self.dense, self.pruned))
+        return replace(self, dense=dense, pruned=pruned)
 
     @property
     def is_done(self) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.measure.record import PARTS, Part
 from pipeline.report.compare.groups import Group, differing_keys, groups
 from pipeline.report.compare.published import (
     Published,
@@ -32,7 +33,7 @@ from pipeline.report.compare.quantities import (
 )
 from pipeline.report.compare.records import ComparedRun, Measured, Value, main_protocol
 from pipeline.report.dense_and_pruned import BYTES_PER_MB
-from pipeline.report.wording import NOTHING, number, signed
+from pipeline.report.wording import NOTHING, TO, number, signed
 
 SHOWN: tuple[tuple[str, Quantity, int], ...] = (
     ("Perplexity", PERPLEXITY, 2),
@@ -42,6 +43,7 @@ SHOWN: tuple[tuple[str, Quantity, int], ...] = (
     ("KV (B/token)", CACHE, 0),
 )
 SPEEDS = {PREFILL_MS.title: PREFILL, DECODE_MS.title: DECODE}
+TIME_UNITS: dict[Part, str] = {"prefill": "ms", "decode": "ms_per_token"}
 NEAR_PERCENT = 1.0
 """A published ratio and ours within so many points are set side by side."""
 
@@ -177,13 +179,20 @@ def _measures(run: ComparedRun, shown: _Shown, *, pruned: bool) -> Iterator[Cell
         relative = SPEEDS.get(quantity.title, quantity)
         percent = percent_of_dense(relative, run) if pruned and relative.has_percent else None
         prefix = "speed " if relative is not quantity else ""
-        detail = f"{prefix}{percent.value:.0f} %" if percent else ""
+        detail = f"{prefix}{_percent(percent)}" if percent else ""
         if quantity is PERPLEXITY:
             detail = _other(value, shown.perplexity)
         text = number(value.value if value else None, digits)
         yield CellText(text, value.value if value else "", detail)
         if quantity is PERPLEXITY:
             yield from _other_perplexities(run, shown, pruned)
+
+
+def _percent(percent: Value) -> str:
+    if percent.interval is None:
+        return f"{percent.value:.0f} %"
+    low, high = percent.interval.ends
+    return f"{low:.0f}{TO}{high:.0f} %"
 
 
 def _other_perplexities(run: ComparedRun, shown: _Shown, pruned: bool) -> Iterator[CellText]:
@@ -333,6 +342,9 @@ def _csv_record(group: Group, run: ComparedRun, keys: Sequence[str]) -> dict[str
     ):  # fmt: skip
         percent = percent_of_dense(quantity, run)
         record[f"{name}_percent_of_dense"] = percent.value if percent else None
+        if percent and percent.interval:
+            record[f"{name}_percent_of_dense_low"] = percent.interval.low
+            record[f"{name}_percent_of_dense_high"] = percent.interval.high
     record |= {f"accuracy_{t.task}_percent": t.accuracy * 100 for t in run.tasks()}
     for protocol in run.pruned.texts:
         for prefix, pruned in (("", True), ("dense_", False)):
@@ -351,10 +363,17 @@ def _csv_values(run: ComparedRun, pruned: bool) -> Iterator[tuple[str, object]]:
     yield "accuracy_of", accuracy and accuracy.protocol
     yield "perplexity", ppl and ppl.value
     yield "perplexity_of", ppl and ppl.protocol
-    yield "prefill_ms", latency and latency.prefill.median_ms
-    yield "decode_ms_per_token", latency and latency.decode.median_ms
-    yield "prefill_tokens_per_s", latency and latency.prefill_tokens_per_s
-    yield "decode_tokens_per_s", latency and latency.decode_tokens_per_s
+    for part in PARTS:
+        timing = latency and latency.timing(part)
+        unit = TIME_UNITS[part]
+        yield f"{part}_{unit}", timing and timing.median_ms
+        yield f"{part}_{unit}_low", timing and timing.interval.low
+        yield f"{part}_{unit}_high", timing and timing.interval.high
+        yield f"{part}_tokens_per_s", latency and latency.tokens_per_s(part)
+    yield "latency_of", latency and latency.protocol
+    yield "latency_taken", latency and latency.taken
+    yield "latency_load", latency and latency.load
+    yield "host", side.probe and side.probe.made_by.get("host")
     for name, quantity in (("peak_memory_mb", PEAK), ("kv_cache_bytes_per_token", CACHE)):
         value = quantity.of(run, pruned)
         yield name, value and value.value

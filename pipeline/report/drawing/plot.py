@@ -70,7 +70,9 @@ def _scales(chart: Chart, width: float, height: float) -> tuple[Scale, Scale]:
 
 
 def _x_range(chart: Chart, points: list[Point]) -> tuple[float, float]:
-    xs = [point.x for point in points] + [stem.x for stem in chart.stems]
+    xs = [value for point in points for value in (point.x, *(point.reach or ()))] + [
+        stem.x for stem in chart.stems
+    ]
     ends = [end for band in chart.bands for end in (band.start, band.end)]
     if chart.x.whole:
         return min(xs) - HALF_STEP, max(xs) + HALF_STEP
@@ -140,6 +142,10 @@ def _line(each: Line, x: Scale, y: Scale) -> Iterator[Shape]:
         for point in spans:
             low, high = _interval(point, y)
             yield _error_bar(x(point.x), y(low), y(high), colour)
+    for point in each.points:
+        if point.reach:
+            left, right = point.reach
+            yield _error_bar(y(point.y), x(left), x(right), colour, sideways=True)
     places = tuple((x(point.x), y(point.y)) for point in each.points)
     yield Path((places,), stroke(each.stroke, 1.9), attributes={"class": "line"})
 
@@ -150,9 +156,14 @@ def _interval(point: Point, y: Scale) -> tuple[float, float]:
     return max(low, y.low), high
 
 
-def _error_bar(x: float, low: float, high: float, colour: str) -> Path:
-    caps = (((x, low), (x, high)), ((x - 3, low), (x + 3, low)), ((x - 3, high), (x + 3, high)))
-    return Path(caps, Look(stroke=colour, width=1.2, opacity=0.5), attributes={"class": "error"})
+def _error_bar(at: float, low: float, high: float, colour: str, sideways: bool = False) -> Path:
+    """From ``low`` to ``high`` at one place of the other axis."""
+    bars = [((at, low), (at, high)), *(((at - 3, end), (at + 3, end)) for end in (low, high))]
+    if sideways:
+        bars = [((a[1], a[0]), (b[1], b[0])) for a, b in bars]
+    return Path(
+        tuple(bars), Look(stroke=colour, width=1.2, opacity=0.5), attributes={"class": "error"}
+    )
 
 
 def _point(each: Line, point: Point, x: Scale, y: Scale, radius: float) -> Iterator[Shape]:

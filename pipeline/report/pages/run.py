@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pipeline.measure.record import PARTS
 from pipeline.pruning.records import StepRecord
 from pipeline.report import colours
 from pipeline.report.charts import figures_of_run
@@ -64,8 +65,16 @@ def _step_columns(report: RunReport) -> list[str]:
                 ("Accuracy", report.probed_tasks),
             )
         ]
-        columns += ["Prefill (ms)", "Decode (ms)"]
+        columns += [
+            f"{name} (ms)" for workload in report.workloads for name in _timed(report, workload)
+        ]
     return columns
+
+
+def _timed(report: RunReport, workload: str) -> list[str]:
+    """Names of the two times of a workload; of the only one, without its name."""
+    several = len(report.workloads) > 1
+    return [f"{workload}: {part}" if several else part.capitalize() for part in PARTS]
 
 
 def _step_row(report: RunReport, step: StepRecord) -> list[Value]:
@@ -88,11 +97,12 @@ def _step_row(report: RunReport, step: StepRecord) -> list[Value]:
 def _measured(report: RunReport, step: StepRecord) -> Iterator[Value]:
     record = report.records.get(step.step)
     accuracy = mean_accuracy(record.tasks) if record else None
-    latency = record.latency if record else None
     yield _number(record.ppl if record else None, 3)
     yield Value(accuracy_text(accuracy), accuracy[0] if accuracy else "")
-    yield _number(latency.prefill.median_ms if latency else None, 2)
-    yield _number(latency.decode.median_ms if latency else None, 2)
+    for workload in report.workloads:
+        latency = record.latency_of(workload) if record else None
+        for part in PARTS:
+            yield _number(latency.timing(part).median_ms if latency else None, 2)
 
 
 def _number(value: float | None, digits: int) -> Value:

@@ -8,18 +8,23 @@ from typing import Any
 
 from pipeline.files import key_of, mended, publish_sealed
 from pipeline.measure.accuracy import TaskSet
-from pipeline.measure.latency import measure_latency
-from pipeline.measure.memory import measure_memory
+from pipeline.measure.latency import OutOfRoomError, measure_latency
+from pipeline.measure.memory import available_bytes, measure_memory
 from pipeline.measure.protocol import DataSources, MeasurementProtocol
 from pipeline.measure.record import Record, TextScore, read_record
 from pipeline.measure.text import Text, text_windows
+from pipeline.models.loading import DTYPES
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.variants import Variant
+from pipeline.pruning.state import PruningState
 from pipeline.scoring.one_pass import perplexity
 from pipeline.scoring.perplexity import Windows
 from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs
 from pipeline.stages.shared import identity
+
+TWIN_BYTES = 2_000_000_000
+"""On a CPU a model with weights up to this size is timed in turns with a dense twin."""
 
 
 class Measurements:
@@ -35,28 +40,56 @@ class Measurements:
         self.config, self.inputs = config, inputs
         self.protocol, self._sources = protocol, sources
         self._seconds = 0.0
+        self._left_out: list[_Part] = []
 
     def of(self, variant: Variant) -> Record:
         """The record of ``variant``; only what nobody measured before is measured."""
         before = self._seconds
-        parts = [self._of_part(part, variant) for part in self._parts]
+        records = [self._of_part(part, variant) for part in self._parts]
+        parts = [record for record in records if record]
         if self._seconds > before:
             self.inputs.listener.on_measured(self._seconds - before)
         return Record.joined(variant.state.params, self.inputs.made_by, parts)
 
-    def _of_part(self, part: "_Part", variant: Variant) -> Record:
+    def _of_part(self, part: "_Part", variant: Variant) -> Record | None:
+        """None where the device has no room for it."""
+        if part in self._left_out:
+            return None
         made_of = self._identity(part, variant)
         path = self.inputs.records / f"{key_of(made_of)}.json"
         stored = mended(lambda: read_record(path), self.inputs.listener.on_warning)
         if stored is None:
-            record = part.measured(
-                self.inputs.live.at(variant), variant.state.params, self.inputs.made_by
-            )
+            try:
+                record = self._measured(part, variant)
+            except OutOfRoomError as error:
+                self._left_out.append(part)
+                self.inputs.listener.on_warning(f"{error}; it is left out")
+                return None
             self._seconds += record.seconds
             publish_sealed(path, {"identity": made_of, "record": record.to_json()}, path.name)
             stored = read_record(path)
             assert stored is not None
         return part.named(stored)
+
+    def _measured(self, part: "_Part", variant: Variant) -> Record:
+        model = self.inputs.live.at(variant)
+        dense = self._twin(model, variant) if part.protocol.workloads else None
+        return part.measured(model, variant.state.params, self.inputs.made_by, dense)
+
+    def _twin(self, model: PrunableModel, variant: Variant) -> PrunableModel | None:
+        """On a CPU the dense model, for times that are taken in turns; None if it is too large."""
+        if model.device.type != "cpu" or not self._has_room_for_twin:
+            return None
+        dense = PruningState.dense(variant.state.shape)
+        twin = self.inputs.live.twin(self.inputs.live.cut(dense))
+        return model if variant.state == dense else twin
+
+    @cached_property
+    def _has_room_for_twin(self) -> bool:
+        """Whether the dense model may be in memory a second time."""
+        weights = self.inputs.source.shape.total_params * DTYPES[self.config.model.dtype].itemsize
+        free = available_bytes()
+        return weights <= TWIN_BYTES and (free is None or 2 * weights <= free)
 
     def _identity(self, part: "_Part", variant: Variant) -> Mapping[str, Any]:
         """What decides a record: the model, what is measured, and what it is computed with."""
@@ -75,8 +108,14 @@ class _Part:
         self.protocol, self._sources, self._source = protocol, sources, inputs.source
         self.identity = protocol.identity(sources, inputs.source, inputs.digest)
 
-    def measured(self, model: PrunableModel, params: int, made_by: Mapping[str, Any]) -> Record:
-        """The record of a model that is in memory."""
+    def measured(
+        self,
+        model: PrunableModel,
+        params: int,
+        made_by: Mapping[str, Any],
+        dense: PrunableModel | None,
+    ) -> Record:
+        """The record of a model that is in memory; ``dense`` is timed in turns with it."""
         started = time.monotonic()
         texts = tuple(
             TextScore(
@@ -91,27 +130,32 @@ class _Part:
             for text, windows in self._windows
         )
         tasks = self._tasks.evaluate(model, self._source.tokenizer) if self._tasks else ()
-        latency, memory = None, None
-        if self.protocol.latency:
-            latency, peak_bytes = measure_latency(model, self.protocol.latency)
-            memory = measure_memory(model, peak_bytes)
+        latencies, memory = [], None
+        for workload in self.protocol.workloads:
+            latency, peak_bytes = measure_latency(model, workload, dense)
+            latencies.append(latency)
+            memory = memory or measure_memory(model, peak_bytes)
         return Record(
             params=params,
             texts=texts,
             tasks=tasks,
-            latency=latency,
+            latencies=tuple(latencies),
             memory=memory,
             seconds=time.monotonic() - started,
             made_by=made_by,
         )
 
     def named(self, record: Record) -> Record:
-        """With names as they are asked for: another run may have called the same text otherwise."""
+        """With names as they are asked for: another run may have called the same otherwise."""
         texts = tuple(
             replace(score, name=text.name, text=text.title, split=text.split)
             for text, score in zip(self.protocol.texts, record.texts, strict=True)
         )
-        return replace(record, texts=texts)
+        latencies = tuple(
+            replace(latency, workload=workload.workload)
+            for workload, latency in zip(self.protocol.workloads, record.latencies, strict=True)
+        )
+        return replace(record, texts=texts, latencies=latencies)
 
     @cached_property
     def _windows(self) -> list[tuple[Text, Windows]]:

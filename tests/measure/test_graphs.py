@@ -1,0 +1,102 @@
+"""Decoding step by step on the same tensors: the same tokens and logits as the plain way."""
+
+from functools import partial
+
+import pytest
+import torch
+from transformers import MistralConfig, Qwen2Config
+
+from pipeline.measure.graphs import Decoding, captured
+from pipeline.models.prunable import PrunableModel
+
+STEPS = 9
+REMOVED = [
+    {},
+    {"attn": (0,), "mlp_widths": {1: 20}},
+    {"attn": (2,), "mlp": (0, 2), "attn_widths": {1: 16}},
+    {"attn": (0, 1, 2)},
+]
+
+
+def prompts(model: PrunableModel, tokens: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.randint(model.vocabulary_size, (2, tokens), generator=generator)
+    return ids.to(model.device)
+
+
+@torch.no_grad()
+def plainly(model: PrunableModel, ids: torch.Tensor) -> tuple[list, list]:
+    """Tokens and logits of greedy decoding with the cache that grows."""
+    cache, tokens, logits = None, [], []
+    for _ in range(1 + STEPS):
+        out = model.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        ids, cache = out.logits[:, -1:].argmax(dim=-1), out.past_key_values
+        tokens.append(ids.tolist())
+        logits.append(out.logits)
+    return tokens, logits
+
+
+@torch.no_grad()
+def started(model: PrunableModel, ids: torch.Tensor) -> Decoding:
+    out = model.model(input_ids=ids, use_cache=True, logits_to_keep=1)
+    return Decoding(model, out.past_key_values, out.logits[:, -1:].argmax(dim=-1), STEPS + 1)
+
+
+@pytest.mark.parametrize("removed", REMOVED)
+def test_every_step_is_that_of_the_plain_way(pruned, removed) -> None:
+    model = pruned(**removed)
+    ids = prompts(model, 7)
+    tokens, logits = plainly(model, ids)
+    decoding = started(model, ids)
+    for _ in range(2):  # a second time after being rewound
+        decoding.rewind()
+        for step in range(1, 1 + STEPS):
+            decoding.step()
+            assert decoding.logits is not None
+            torch.testing.assert_close(decoding.logits, logits[step])
+            assert decoding.token.tolist() == tokens[step]
+
+
+ALL_SLIDING = partial(MistralConfig, sliding_window=12)
+LAST_SLIDING = partial(Qwen2Config, use_sliding_window=True, sliding_window=12, max_window_layers=2)
+
+
+@pytest.mark.parametrize("family", [ALL_SLIDING, LAST_SLIDING])
+@pytest.mark.parametrize("prompt_tokens", [3, 11, 12, 20])
+def test_sliding_windows_below_across_and_full(build, family, prompt_tokens) -> None:
+    model = build(family)
+    ids = prompts(model, prompt_tokens)
+    tokens, logits = plainly(model, ids)
+    decoding = started(model, ids)
+    decoding.rewind()
+    for step in range(1, 1 + STEPS):
+        decoding.step()
+        assert decoding.logits is not None
+        torch.testing.assert_close(decoding.logits, logits[step])
+        assert decoding.token.tolist() == tokens[step]
+
+
+def test_a_full_window_takes_no_more_room(build) -> None:
+    model = build(ALL_SLIDING)
+    decoding = started(model, prompts(model, 20))
+    assert {layer.keys.shape[-2] for layer in decoding._layers} == {12}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("removed", REMOVED)
+def test_replayed_steps_are_the_same(pruned, removed) -> None:
+    model = pruned(**removed)
+    model.model.to("cuda")
+    ids = prompts(model, 7)
+    tokens, logits = plainly(model, ids)
+    decoding = started(model, ids)
+    with torch.no_grad():
+        graph = captured(decoding.step, decoding.rewind, ids.device)
+    for _ in range(2):
+        decoding.rewind()
+        for step in range(1, 1 + STEPS):
+            graph.replay()
+            assert decoding.logits is not None
+            torch.testing.assert_close(decoding.logits, logits[step])
+            assert decoding.token.tolist() == tokens[step]
