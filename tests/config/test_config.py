@@ -15,6 +15,7 @@ from support_inputs import CONF, REPOSITORY, configured, problems_of, raw
 from pipeline.config.overrides import check
 from pipeline.config.schema import known_keys
 from pipeline.export import targets
+from pipeline.stages.probe import ProbeConfig
 
 OPTIONS = sorted((f.parent.name, f.stem) for f in CONF.glob("*/*.yaml") if f.parent.name != "paper")
 PAPERS = sorted(f.stem for f in CONF.glob("paper/*.yaml"))
@@ -246,6 +247,35 @@ def test_an_unknown_key_is_answered_with_the_nearest_one_and_never_with_its_valu
     (only,) = refused(override)
     assert only.startswith(problem)
     assert "hunter2" not in only
+
+
+@pytest.mark.parametrize("name", ["batch", "prompt_tokens", "output_tokens"])
+def test_a_key_that_moved_is_answered_with_what_to_type(name: str) -> None:
+    now = f"probe.workloads.default.{name}"
+    assert refused(f"+probe.{name}=4") == [f"probe.{name}: is {now} now; type {now}=VALUE"]
+
+
+def test_workloads_are_named_by_the_user() -> None:
+    config = configured("probe=latency", "probe.workloads.default.batch=2",
+                        "+probe.workloads.chat={prompt_tokens: 9}")  # fmt: skip
+    workloads = config.of(ProbeConfig).workloads
+    assert list(workloads) == ["default", "chat"]
+    assert [(w.batch, w.prompt_tokens) for w in workloads.values()] == [(2, 128), (1, 9)]
+    one = configured("probe=latency", "+probe.workloads.chat.batch=3").of(ProbeConfig)
+    assert one.workloads["chat"].batch == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("+probe.workloads.default.bach=2", "probe.workloads.default.bach: no such key"),
+        ("probe.workloads.default.batch=0", "probe.workloads.default.batch: 0 is wrong; allowed"),
+        ("+probe.workloads={a b: {batch: 1}}", "probe.workloads.a b"),
+    ],
+)
+def test_a_workload_that_is_wrong_is_named(override: str, problem: str) -> None:
+    (only,) = refused("probe=latency", override)
+    assert only.startswith(problem)
 
 
 def test_an_unknown_key_that_is_like_no_other_gets_no_suggestion() -> None:

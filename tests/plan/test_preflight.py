@@ -487,6 +487,16 @@ def test_windows_longer_than_the_context(place: Path) -> None:
         assert said.endswith("allowed is up to 64")
 
 
+def test_a_workload_longer_than_the_context_is_named() -> None:
+    check(
+        "probe=latency", "probe.workloads.default={batch: 1, prompt_tokens: 32, output_tokens: 32}"
+    )
+    said = problem("probe=latency", "+probe.workloads.chat={prompt_tokens: 60, output_tokens: 5}",
+                   "probe.workloads.default.prompt_tokens=8")  # fmt: skip
+    assert said.startswith("probe.workloads.chat: prompt_tokens + output_tokens: 65 tokens are")
+    assert said.endswith("allowed is up to 64")
+
+
 # ---- calibration
 
 

@@ -25,6 +25,7 @@ from pipeline.report.compare.records import ComparedRun, read_run
 from pipeline.report.compare.table import published_rows, runs_table, to_csv
 from pipeline.report.output import write_comparison
 from pipeline.report.pages.comparison import comparison_page
+from pipeline.report.wording import TIMES
 from pipeline.screen import screen
 
 LLAMA = {"model__path": "meta-llama/Llama-2-7b-hf"}
@@ -176,6 +177,78 @@ def test_other_lengths_are_another_line(tmp_path: Path) -> None:
     runs = read(folder)
     assert not [c for c in charts(runs) if c.title == "Prefill speed"
                 and c.scale == "relative"]  # fmt: skip
+
+
+def timed_as(folder: Path, side: str = "pruned", **changes: object) -> None:
+    """Another latency of a run's main workload."""
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["measured"][side]["latencies"][0] |= changes
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+def test_other_ways_of_timing_share_neither_line_nor_front(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / str(ratio), ratio, accuracy=0.5) for ratio in (10, 20)]
+    timed_as(folders[1], "dense", way="eager")
+    timed_as(folders[1], way="eager")
+    runs = read(*folders)
+    speed = next(chart for chart in charts(runs) if "speed" in chart.title)
+    assert len(speed.lines) == 2
+    for chart in trade_offs(runs):
+        assert len(chart.fronts) == 2
+
+
+def test_no_speed_wins_within_the_intervals(tmp_path: Path) -> None:
+    def between(low: float, high: float) -> dict[str, object]:
+        interval = {"median": (low + high) / 2, "low": low, "high": high}
+        timing = {"median_ms": 9.0, "p95_ms": 9.0, "repeats": 5}
+        return {"way": "turns", "speed_up": {"prefill": interval, "decode": interval,
+                "dense_prefill": timing, "dense_decode": timing}}  # fmt: skip
+
+    folders = [
+        write_run(tmp_path / name, 10, shares, accuracy=0.5)
+        for name, shares in (("a", (44, 52, 4)), ("b", (90, 6, 4)))
+    ]
+    timed_as(folders[0], **between(1.2, 1.4))
+    timed_as(folders[1], **between(1.3, 1.5))
+    assert "fastest" not in told(read(*folders))["10 % to remove"]
+    timed_as(folders[1], **between(1.41, 1.5))
+    assert f"decodes fastest, 1.41–1.50{TIMES} dense" in told(read(*folders))["10 % to remove"]  # noqa: RUF001
+    gentle = write_run(tmp_path / "c", 10, accuracy=0.595)
+    timed_as(gentle, **between(0.9, 1.1))
+    alone = told(read(gentle))
+    assert any("prefill as fast as dense, as far as can be told" in text for text in alone.values())
+
+
+def test_the_latency_of_the_workload_that_is_named_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_run(tmp_path / "outputs/runs/a", 10)
+    summary = json.loads((folder / "summary.json").read_text())
+    for side, decode_ms in (("dense", 80.0), ("pruned", 60.0)):
+        (first,) = summary["measured"][side]["latencies"]
+        timing = {"median_ms": decode_ms, "p95_ms": decode_ms, "repeats": 9}
+        long = {**first, "workload": "long", "prompt_tokens": 2048, "decode": timing}
+        summary["measured"][side]["latencies"].append(long)
+    (folder / "summary.json").write_text(json.dumps(summary))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["compare", "a", "--workload", "long", "--out", "long"]) == 0
+    (row,) = csv.DictReader((tmp_path / "long" / "comparison.csv").open())
+    assert (float(row["decode_ms_per_token"]), float(row["dense_decode_ms_per_token"])) == (60, 80)
+    assert "1 × 2048 + 128 tokens" in row["latency_of"]  # noqa: RUF001
+    assert cli.main(["compare", "a", "--workload", "short"]) == 2
+    said = capsys.readouterr().err
+    assert "--workload: 'short' was not timed in these runs; allowed is default, long" in said
+
+
+def test_within_the_intervals_no_point_beats_another() -> None:
+    def point(x: float, y: float) -> Point:
+        return Point(x, y, "", (y - 1, y + 1), reach=(x - 0.5, x + 0.5))
+
+    beside, worse, slower = point(10, 50.5), point(10, 48.5), point(11.5, 51)
+    best = point(10, 51)
+    assert pareto_front([best, beside]) == (best, beside)
+    assert pareto_front([best, worse]) == (best,)
+    assert pareto_front([best, slower]) == (best,)
 
 
 def test_the_pareto_front() -> None:

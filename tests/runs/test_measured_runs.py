@@ -12,8 +12,10 @@ import torch
 from support_inputs import TINY, raw, save_model, save_tokenizer, write_jsonl, write_tokens
 
 import launch
+from pipeline.measure.latency import OutOfRoomError, measure_latency
 from pipeline.measure.record import Record
 from pipeline.models.variants import Variant
+from pipeline.stages.shared import measuring
 from pipeline.stages.shared.measuring import Measurements, _Part
 
 ARGUMENTS = (
@@ -24,15 +26,18 @@ ARGUMENTS = (
     "prune.attn_group_size=8",
     "run.dir=run",
 )
+SHORT = (
+    "probe.workloads.default.prompt_tokens=4",
+    "probe.workloads.default.output_tokens=2",
+    "probe.repeats=2",
+)
 PROBE = (
     "probe=latency",
     "probe.text=text.txt",
     "probe.seqlen=16",
     "probe.tasks=[letters]",
     "probe.items=4",
-    "probe.workloads.default.prompt_tokens=4",
-    "probe.workloads.default.output_tokens=2",
-    "probe.repeats=2",
+    *SHORT,
     "+evaluate.task_files.letters=letters.jsonl",
 )
 EVALUATE = ("evaluate.tasks=[letters]", "evaluate.text=text.txt", "evaluate.seqlen=16")
@@ -100,6 +105,51 @@ def test_another_probe_scores_nothing_and_measures_what_is_missing(place: Path, 
     again = run(*PROBE)
     assert again["states_measured"] == 0
     assert lines(place / "run" / "steps.jsonl") == joined
+
+
+def test_every_workload_is_measured_once_and_found_under_any_name(place: Path, run: Run) -> None:
+    chat = "probe.workloads.chat={batch: 2, prompt_tokens: 3, output_tokens: 2}"
+    run("probe=latency", *SHORT, f"+{chat}", "tracking=local")
+    steps = lines(place / "run" / "steps.jsonl")
+    assert [[each["workload"] for each in step["latencies"]] for step in steps] == [
+        ["default", "chat"]
+    ] * len(steps)
+    assert all(step["latency"]["workload"] == "default" for step in steps)
+    assert all(step["latency"]["way"] == "turns" for step in steps)
+    for row in lines(place / "run" / "metrics.jsonl"):
+        assert row["probe/chat/decode_median_ms"] > 0
+        assert row["probe/decode_median_ms"] > 0
+    other = chat.replace("chat", "talk")
+    again = run("probe=latency", *SHORT, f"+{other}")
+    assert again["states_measured"] == 0
+    latencies = lines(place / "run" / "steps.jsonl")[0]["latencies"]
+    assert [each["workload"] for each in latencies] == ["default", "talk"]
+
+
+def test_a_workload_without_room_is_left_out_with_one_warning(
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(model: Any, settings: Any, dense: Any) -> Any:
+        if settings.batch > 1:
+            raise OutOfRoomError(f"workload {settings.workload}: out of memory")
+        return measure_latency(model, settings, dense)
+
+    monkeypatch.setattr(measuring, "measure_latency", measure)
+    summary = run("probe=latency", *SHORT, "+probe.workloads.many={batch: 64, prompt_tokens: 4}")
+    assert summary["status"] == "done"
+    said = [each for each in summary["warnings"] if "many" in each]
+    assert said == ["workload many: out of memory; it is left out"]
+    assert {len(step.get("latencies", ())) for step in lines(place / "run" / "steps.jsonl")} == {0}
+
+
+def test_a_model_too_large_for_a_twin_is_timed_alone(
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "TWIN_BYTES", 10)
+    run("probe=latency", *SHORT)
+    steps = lines(place / "run" / "steps.jsonl")
+    assert {step["latency"]["way"] for step in steps} == {"eager"}
+    assert {step["latency"]["speed_up"] for step in steps} == {None}
 
 
 def test_every_other_step_and_the_last_are_measured(place: Path, run: Run) -> None:
