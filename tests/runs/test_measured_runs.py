@@ -79,6 +79,13 @@ def test_every_step_is_measured_on_the_model_that_is_left(place: Path, run: Run)
         assert 0 <= step["accuracy"] <= 1
         assert step["latency"]["decode"]["median_ms"] > 0
         assert step["latency"]["decode"]["repeats"] == 4
+    costs = {name: entry["measuring_seconds"] for name, entry in summary["stages"].items()}
+    assert set(costs["prune"]) == {"texts", "tasks", "latency"}
+    assert min(costs["prune"].values()) > 0
+    assert costs["calibrate"] == costs["probe"] == {}, "the prune stage has measured it all"
+    took = sum(summary["stages"][name]["seconds"] for name in ("prune", "probe"))
+    share = sum(costs["prune"].values()) / took
+    assert summary["probe_share"] == pytest.approx(share, abs=1e-3)
     weights = [step["memory"]["weights"] for step in steps]
     assert weights == sorted(weights, reverse=True)
     assert weights[-1] < weights[0]
