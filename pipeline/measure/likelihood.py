@@ -187,7 +187,7 @@ def _tokenised(
     """The requests as lm-eval tokenises them, and the most tokens that it lets the model read."""
     from lm_eval.models.huggingface import HFLM
 
-    class Tokeniser(HFLM):  # type: ignore[misc] - lm-eval has no types
+    class Tokeniser(HFLM):  # type: ignore[misc]  # lm-eval has no types
         def _loglikelihood_tokens(
             self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_: object
         ) -> list[Answer]:

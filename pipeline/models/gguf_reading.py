@@ -40,7 +40,7 @@ def _readers() -> dict[bool, Any]:
     import numpy as np
     from gguf import GGUFReader, GGUFValueType
 
-    class Reader(GGUFReader):  # type: ignore[misc] - gguf has no types
+    class Reader(GGUFReader):  # type: ignore[misc]  # gguf has no types
         """Reads from a plain array: slices of numpy's memory maps take three times as long."""
 
         @property
@@ -49,7 +49,7 @@ def _readers() -> dict[bool, Any]:
 
         @data.setter
         def data(self, mapped: Any) -> None:
-            self._data = np.asarray(mapped)
+            self._data: Any = np.asarray(mapped)
 
     class WithoutTokens(Reader):
         def _get_field_parts(self, offset: int, kind: int) -> Any:
@@ -63,10 +63,10 @@ def _readers() -> dict[bool, Any]:
         def _size_of_list(self, of: Any, length: int, start: int) -> int:
             """Bytes of a list's entries. Raises ``struct.error`` where the file ends before."""
             if of != GGUFValueType.STRING:
-                return length * np.dtype(self.gguf_scalar_to_np[of]).itemsize
-            end, unpack, data = start, struct.Struct("<Q").unpack_from, memoryview(self._data)
+                return length * int(np.dtype(self.gguf_scalar_to_np[of]).itemsize)
+            end, read_length, data = start, struct.Struct("<Q").unpack_from, memoryview(self._data)
             for _ in range(length):
-                end += 8 + unpack(data, end)[0]
+                end += 8 + int(read_length(data, end)[0])
             return end - start
 
     return {False: WithoutTokens, True: Reader}
