@@ -12,6 +12,7 @@ import torch
 from support_inputs import TINY, raw, save_model, save_tokenizer, write_jsonl, write_tokens
 
 import launch
+from pipeline.errors import ConfigError
 from pipeline.measure.record import Record
 from pipeline.models.variants import Variant
 from pipeline.stages.shared.measuring import Measurements, _Part
@@ -107,6 +108,23 @@ def test_another_probe_scores_nothing_and_measures_what_is_missing(place: Path, 
     again = run(*PROBE)
     assert again["states_measured"] == 0
     assert lines(place / "run" / "steps.jsonl") == joined
+
+
+def test_where_everything_is_done_no_text_and_no_weights_are_read(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = (*PROBE, "calibration=text", "calibration.path=text.txt", "calibration.seqlen=16")
+    run(*settings)
+    for read in ("incomplete", "prepare", "_unfit"):
+        monkeypatch.setattr(f"pipeline.plan.preflight.{read}", None)
+    monkeypatch.setattr("pipeline.runs.runner.DenseLoader.__call__", None)
+    again = run(*settings)
+    assert {entry["status"] for entry in again["stages"].values()} == {"reused"}
+    # the windows are there; the weights are looked at for what is new
+    monkeypatch.setattr("pipeline.plan.preflight._unfit", lambda *_: [])
+    monkeypatch.setattr("pipeline.plan.preflight.incomplete", lambda _: ["model.path: looked at"])
+    with pytest.raises(ConfigError, match="looked at"):
+        run(*settings, "prune.target_ratio=30", "probe=none")
 
 
 def test_every_other_step_and_the_last_are_measured(place: Path, run: Run) -> None:
