@@ -151,6 +151,10 @@ class ModelSource:
                 [f"model.path: no model can be made as {self.config_file} says: {one_line(error)}"]
             ) from error
 
+    def recall(self, shape: ModelShape) -> None:
+        """Take the shape that was found before for these files: to find it takes a second."""
+        self.__dict__["shape"] = shape
+
     @property
     def vocabulary_size(self) -> int:
         """Number of token ids; the ids run from 0."""

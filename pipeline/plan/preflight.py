@@ -28,6 +28,8 @@ from pipeline.stages.shared.calibration import prepare, require_tokenizer
 from pipeline.stages.shared.phases import needs_windows
 from pipeline.store.folders import RUNS
 from pipeline.store.results import Store
+from pipeline.store.run_folder import RunFolder
+from pipeline.store.summary import Summary
 
 if TYPE_CHECKING:
     from pipeline.measure.protocol import MeasurementProtocol
@@ -109,13 +111,20 @@ def _finished(config: Config, source: ModelSource) -> dict[str, bool]:
     """Of the stages that the configuration needs, by name, whether each is finished.
 
     What a finished stage reads was checked before it was, and its key says that it is the same.
+    Where all are, the model's shape is in the run's summary, too, and has not to be found again.
     """
     store = Store(config.store_dir)
     try:
-        planned = plan(planning_of(settled(config, source), source, store)).stages
+        planned = plan(planning_of(settled(config, source), source, store))
     except ConfigError:
         return {}
-    return {stage.name: store.finished(stage) is not None for stage in planned}
+    done = {stage.name: store.finished(stage) is not None for stage in planned.stages}
+    summary = Summary.read(RunFolder.of(config, planned.key, source.name).path)
+    if summary and summary.shape and all(done.values()):
+        keys = {name: entry.key for name, entry in summary.stages.items()}
+        if keys == {stage.name: stage.key for stage in planned.stages}:
+            source.recall(summary.shape)
+    return done
 
 
 def _collected(part: Callable[[], list[str]]) -> list[str]:

@@ -3,12 +3,11 @@
 import platform
 import time
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 
-from pipeline.distributed.ranks import Leader
 from pipeline.errors import LeaseLostError
 from pipeline.files import Json, mended
 from pipeline.models.loading import DenseLoader, LiveModel
@@ -22,6 +21,9 @@ from pipeline.stages.shared.phases import is_reordered
 from pipeline.store.provenance import provenance
 from pipeline.store.summary import Audit, Measured, StageSummary, Summary, Work
 from pipeline.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from pipeline.distributed.ranks import Leader
 
 
 class StageRunner:
@@ -37,7 +39,7 @@ class StageRunner:
         display: Display,
         tracker: Tracker,
         only: Collection[str] | None = None,
-        leader: Leader | None = None,
+        leader: "Leader | None" = None,
         before: Work | None = None,
     ) -> None:
         self.plan, self.config, self.only = run.plan, run.config, only
