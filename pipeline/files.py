@@ -10,9 +10,12 @@ import functools
 import hashlib
 import json
 import os
+import shutil
 import stat
+import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +27,8 @@ SEAL = "seal"
 """The key under which an object has its seal."""
 ASIDE = ".damaged"
 """What the name of a file ends in that was set aside."""
+LEFT_S = 3600
+"""Seconds after which what is half published was left by somebody who is gone."""
 
 
 def is_file(path: str | Path) -> bool:
@@ -208,6 +213,14 @@ def replace(path: Path, content: str | bytes) -> None:
         temporary.unlink()
         raise
     _sync_folder(path.parent)
+
+
+def remove_leftovers(folder: Path, pattern: str) -> None:
+    """Remove what processes left in ``folder`` that were killed while they published."""
+    for path in folder.glob(pattern):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > LEFT_S:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _write_temporary(path: Path, content: str | bytes) -> Path:

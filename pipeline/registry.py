@@ -12,10 +12,13 @@ def declared(package: str, name: str, kind: type[T]) -> list[T]:
 
     Modules and packages directly in it count; those that declare no such value do not.
     """
-    values: list[T] = []
-    for entry in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        value = getattr(importlib.import_module(f"{package}.{entry.name}"), name, None)
-        if value is not None:
-            assert isinstance(value, kind), f"{package}.{entry.name}.{name}"
-            values.append(value)
-    return values
+    entries = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    found = (declared_in(f"{package}.{entry.name}", name, kind) for entry in entries)
+    return [value for value in found if value is not None]
+
+
+def declared_in(module: str, name: str, kind: type[T]) -> T | None:
+    """The value called ``name`` in a module; None where it has none."""
+    value = getattr(importlib.import_module(module), name, None)
+    assert value is None or isinstance(value, kind), f"{module}.{name}"
+    return value

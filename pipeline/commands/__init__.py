@@ -1,9 +1,17 @@
-"""One file for each command of multipruner; being in this folder is being one."""
+"""One file for each command of multipruner, called as it is; being in this folder is being one."""
 
+import pkgutil
 from functools import cache
 
 from pipeline.commands.base import Command
-from pipeline.registry import declared
+from pipeline.registry import declared, declared_in
+
+
+def find_command(name: str) -> Command | None:
+    """The command of that name, or None where there is none. No other's file is imported."""
+    if name not in (entry.name for entry in pkgutil.iter_modules(__path__)):
+        return None
+    return declared_in(f"{__name__}.{name}", "COMMAND", Command)
 
 
 @cache

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from pipeline import program
-from pipeline.commands import commands
+from pipeline.commands import commands, find_command
 from pipeline.commands.reporting import report_errors
 from pipeline.executors import announce_job
 
@@ -17,15 +17,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     program.begin()
     announce_job(os.environ)
     given = sys.argv[1:] if arguments is None else arguments
-    parsed = _parser().parse_args(given)
+    parsed = _parser(given).parse_args(given)
     typed = shlex.join(["multipruner", *given])
     return report_errors(lambda: parsed.run_command(parsed), typed, heading="wrong:")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
+    """What reads the arguments: of the command that they begin with, or else of all."""
+    chosen = find_command(given[0]) if given else None
     parser = argparse.ArgumentParser(prog="multipruner", description=__doc__)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in commands():
+    for command in [chosen] if chosen else commands():
         subparser = subparsers.add_parser(command.name, help=command.help)
         command.arguments(subparser)
         subparser.set_defaults(run_command=command.run)

@@ -2,19 +2,15 @@
 
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from pipeline.errors import ConfigError
-from pipeline.files import encode, read_json
+from pipeline.files import encode, read_json, remove_leftovers
 
 MARKER = "export.json"
 """Says whose export a folder is; one that lacks it is never replaced."""
-LEFT_S = 3600
-"""Seconds after which what is half published was left by somebody who is gone."""
 
 
 def taken(folder: Path, owner: str) -> str | None:
@@ -39,7 +35,8 @@ def publish(
     if problem := taken(folder, owner):
         raise ConfigError([f"export.dir: {problem}"])
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder)
+    for kind in ("tmp", "old"):
+        remove_leftovers(folder.parent, f".{folder.name}.*.{kind}")
     mark = uuid.uuid4().hex[:8]
     fresh = folder.with_name(f".{folder.name}.{mark}.tmp")
     old = folder.with_name(f".{folder.name}.{mark}.old")
@@ -54,14 +51,6 @@ def publish(
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Of a process that was killed while it published."""
-    for path in folder.parent.glob(f".{folder.name}.*.*"):
-        with suppress(OSError):
-            if path.suffix in (".tmp", ".old") and time.time() - path.stat().st_mtime > LEFT_S:
-                shutil.rmtree(path, ignore_errors=True)
 
 
 def _share(source: str, target: str) -> None:

@@ -17,6 +17,7 @@ from pipeline.measure.record import read_record
 from pipeline.plan.run import written_settings
 from pipeline.pruning.records import read_steps
 from pipeline.pruning.trajectory import Trajectory, read_identity
+from pipeline.store import weights
 from pipeline.store.digests import remembered
 from pipeline.store.folders import entries_of, launch_of
 from pipeline.store.leases import awaited_lease
@@ -26,7 +27,7 @@ from pipeline.store.summary import Summary
 
 Look = Callable[[], object]
 """Reads something, and raises ``DamagedError`` where it is not what was written."""
-KINDS = ("stages", "trajectories", "records", "digests", "submissions", "code")
+KINDS = ("stages", "trajectories", "records", "digests", "weights", "submissions", "code")
 """The folders of a store."""
 OF_A_STAGE: tuple[Callable[[Path], object], ...] = (
     result_in, recipe_in, provenance_in, runs_that_want, attempts,
@@ -73,6 +74,8 @@ def units_of_store(root: Path) -> Iterator[Unit]:
         yield Unit(path, (partial(read_record, path),))
     for path in _files(root / "digests"):
         yield Unit(path, (partial(remembered, path),))
+    for folder in _folders(root / "weights", "*"):
+        yield Unit(folder, (partial(_check_weights, folder),))
     for folder in _folders(root / "submissions", "*"):
         if folder.name != "leases":
             yield Unit(folder, tuple(_reports_of(Submission(folder))))
@@ -128,6 +131,11 @@ def _reports_of(submission: Submission) -> Iterator[Look]:
     indexes = {path.name.split(".")[0] for path in _files(submission.folder)}
     for index in sorted(int(name) for name in indexes if name.isdecimal()):
         yield partial(submission.check, index)
+
+
+def _check_weights(folder: Path) -> None:
+    for damage in weights.damages(folder):
+        raise damage
 
 
 def _check_copies(run: Path) -> None:

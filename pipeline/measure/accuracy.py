@@ -4,7 +4,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,11 +12,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from pipeline.errors import ConfigError, StageError
 from pipeline.files import is_file
 from pipeline.given import file_problem
+from pipeline.measure.likelihood import Answer, Likelihoods
 from pipeline.measure.record import TaskScore
 from pipeline.measure.rows import rows_of_lm_eval, rows_of_user
 from pipeline.models.prunable import PrunableModel
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from lm_eval.api.instance import Instance
     from lm_eval.api.task import Task
-    from lm_eval.models.huggingface import HFLM
     from transformers import PreTrainedTokenizerBase
 
 INSTALL = 'install it with: pip install "lm-eval[hf]==0.4.13"'
@@ -189,7 +187,7 @@ class TaskSet:
     ``names`` are of ``TASKS`` or of ``files``. ``data_dir`` holds local copies (see
     ``missing_data``); with None they come from the hub. ``limit`` takes the first items of each
     task, as lm-eval does; None takes all. ``batch_size`` sequences are scored together, fewer where
-    memory runs out.
+    memory runs out; None takes what suits the device.
 
     A file holds rows ``{"context": str, "choices": [str, ...], "label": int}``. A choice is scored
     by its likelihood after the context; a space is put between the two where neither has white
@@ -204,7 +202,7 @@ class TaskSet:
         names: Sequence[str],
         data_dir: Path | None,
         limit: int | None,
-        batch_size: int,
+        batch_size: int | None,
         files: Mapping[str, Path] = NO_FILES,
     ) -> None:
         if problems := missing_data(names, data_dir, files):
@@ -218,22 +216,45 @@ class TaskSet:
                 for name in names
             }
             self._items = {name: _items(name, task) for name, task in self._tasks.items()}
+        self._asked: dict[str, Likelihoods] = {}
+        self._asked_by: tuple[object, ...] = ()
 
     def evaluate(
         self, model: PrunableModel, tokenizer: "PreTrainedTokenizerBase"
     ) -> tuple[TaskScore, ...]:
         """The model's scores as it is, in the order of the names.
 
-        Zero-shot and without a chat template. Nothing is cached over calls but the questions, and
-        the global random generators are left alone. Raises ``StageError`` where one sequence does
-        not fit into memory, a choice not into the model's context, or the tokenizer has no token
-        that a sequence could start with.
+        Zero-shot and without a chat template. Nothing is kept over calls but the questions, as this
+        tokenizer reads them, and the global random generators are left alone. Raises ``StageError``
+        where one sequence does not fit into memory, a choice not into the model's context, or the
+        tokenizer has no token that a sequence could start with.
         """
-        with _quiet(), _own_random_state(), _padding_token(tokenizer):
-            lm = _language_model(model, tokenizer, self._batch_size)
+        with _quiet(), _own_random_state():
+            asked = self._asked_of(model, tokenizer)
             return tuple(
-                _score(name, task, self._items[name], lm) for name, task in self._tasks.items()
+                _score(name, task, self._items[name], asked[name].of(model))
+                for name, task in self._tasks.items()
             )
+
+    def _asked_of(
+        self, model: PrunableModel, tokenizer: "PreTrainedTokenizerBase"
+    ) -> dict[str, Likelihoods]:
+        """Every task's requests, for all states of a model."""
+        asked_by = (tokenizer, model.device, model.context_length)
+        if self._asked_by != asked_by:
+            with _padding_token(tokenizer):
+                self._asked = {
+                    name: Likelihoods(
+                        name,
+                        [request for item in items for request in item.requests],
+                        model,
+                        tokenizer,
+                        self._batch_size,
+                    )
+                    for name, items in self._items.items()
+                }
+            self._asked_by = asked_by
+        return self._asked
 
 
 def _task_of_lm_eval(name: str, data_dir: Path | None, limit: int | None) -> "Task":
@@ -324,16 +345,6 @@ def _items(name: str, task: "Task") -> list[_Item]:
     return items
 
 
-def _language_model(
-    model: PrunableModel, tokenizer: "PreTrainedTokenizerBase", batch_size: int
-) -> "HFLM":
-    from lm_eval.models.huggingface import HFLM
-
-    return HFLM(
-        pretrained=model.model, backend="causal", tokenizer=tokenizer, batch_size=batch_size
-    )
-
-
 @contextmanager
 def _padding_token(tokenizer: "PreTrainedTokenizerBase") -> Iterator[None]:
     """Lend the tokenizer a padding token: lm-eval would give it one for good, even a new one."""
@@ -348,12 +359,10 @@ def _padding_token(tokenizer: "PreTrainedTokenizerBase") -> Iterator[None]:
         tokenizer.pad_token = own
 
 
-def _score(name: str, task: "Task", items: Sequence[_Item], lm: "HFLM") -> TaskScore:
-    requests = [request for item in items for request in item.requests]
-    _check_context(name, lm, requests)
-    answers = iter(_answers(lm, requests))
+def _score(name: str, task: "Task", items: Sequence[_Item], answers: Iterable[Answer]) -> TaskScore:
+    answered = iter(answers)
     metrics = [
-        task.process_results(item.doc, [next(answers) for _ in item.requests]) for item in items
+        task.process_results(item.doc, [next(answered) for _ in item.requests]) for item in items
     ]
     acc, acc_stderr = _mean([metric["acc"] for metric in metrics])
     acc_norm, acc_norm_stderr = (
@@ -362,37 +371,6 @@ def _score(name: str, task: "Task", items: Sequence[_Item], lm: "HFLM") -> TaskS
         else (None, None)
     )
     return TaskScore(name, len(items), acc, acc_stderr, acc_norm, acc_norm_stderr)
-
-
-def _check_context(name: str, lm: "HFLM", requests: "Sequence[Instance]") -> None:
-    """lm-eval cuts contexts that are too long from the left, but stops at such a choice."""
-    for request in requests:
-        context, continuation = request.args
-        choice = context[len(context.rstrip()) :] + continuation  # what lm-eval scores
-        if len(choice.encode()) <= lm.max_length:  # a token is at least a byte
-            continue
-        tokens = len(lm.tok_encode(choice, add_special_tokens=False))
-        if tokens > lm.max_length:
-            raise StageError(
-                f"{name} cannot be measured: a choice of {tokens} tokens does not fit into the "
-                f"model's context of {lm.max_length}"
-            )
-
-
-def _answers(lm: "HFLM", requests: "list[Instance]") -> list[tuple[float, bool]]:
-    """Log-likelihood of each request's continuation, and whether greedy decoding would give it."""
-    while True:
-        try:
-            answers: list[tuple[float, bool]] = lm.loglikelihood(requests, disable_tqdm=True)
-        except torch.OutOfMemoryError as error:
-            if lm.batch_size_per_gpu == 1:
-                raise StageError(
-                    f"out of memory while scoring one sequence on {lm.device}; load the model in "
-                    "half precision (model.dtype)"
-                ) from error
-            lm.batch_size_per_gpu //= 2
-        else:
-            return answers
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float]:

@@ -27,8 +27,8 @@ class DataSources:
     """Folder of local copies; None: the hub."""
     task_files: Mapping[str, Path]
     """The user's own tasks."""
-    batch_size: int = 16
-    """Sequences of tasks that are scored together, fewer where memory runs out."""
+    batch_size: int | None = None
+    """Sequences of tasks that are scored together; None takes what suits the device."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What stands for a model's files in keys, wherever the files are."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ def weights_digest(source: ModelSource, digest: Digest) -> str:
     """
     if source.hub_commit:
         return f"hub:{source.hub_commit}"
-    payload: dict[str, Any] = {"files": {path.name: digest(path) for path in source.weight_files}}
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(digest, source.weight_files)
+    names = (path.name for path in source.weight_files)
+    payload: dict[str, Any] = {"files": dict(zip(names, digests, strict=True))}
     if not source.gguf_file:
         config = read_json(source.folder / "config.json")
         payload["config"] = {k: v for k, v in config.items() if k not in CONFIG_KEYS_WITHOUT_EFFECT}

@@ -5,12 +5,14 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 
 from pipeline.errors import ConfigError, StageError
-from pipeline.models.checks import one_line, other_head
+from pipeline.models.checks import WEIGHTS, one_line, other_head
+from pipeline.models.gguf_reading import quick_gguf
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.quiet import quiet_transformers
 from pipeline.models.source import ModelSource, fetch
@@ -25,14 +27,27 @@ Offload = Literal["none", "cpu", "disk"]
 """Where the weights of blocks stay that are not on the device."""
 
 
+class Kept(Protocol):
+    """Weights that take long to read, in safetensors from the second time on."""
+
+    def find(self, file: Path, dtype: str) -> Path | None:
+        """The folder with the weights of a file in a number format; None where there is none."""
+
+    def keep(self, file: Path, dtype: str, write: Callable[[Path], None]) -> None:
+        """Have ``write`` write them into the folder that it is given, and keep that."""
+
+
 def load(
     source: ModelSource,
     dtype: str,
     device: str,
     attn_implementation: str,
     offload: Offload = "none",
+    kept: Kept | None = None,
 ) -> PrunableModel:
     """Load a model ready for pruning onto ``device`` ("cpu" or "cuda").
+
+    What a GGUF file holds is taken from ``kept`` where it is there, the same to the last bit.
 
     The whole model is in CPU memory first, and one block twice while its weights go to where
     ``offload`` keeps them; with "disk" CPU memory is free of the blocks after that. On a CPU "cpu"
@@ -40,12 +55,8 @@ def load(
     """
     fetch(source)
     try:
-        with _without_gguf_bar():
-            model, problems = _read(
-                source, dtype=DTYPES[dtype], attn_implementation=attn_implementation
-            )
-        _demand_none(source, problems)
-        return _placed(model, device, offload)
+        how = {"dtype": DTYPES[dtype], "attn_implementation": attn_implementation}
+        return _placed(_loaded(source, dtype, kept, how), device, offload)
     except torch.OutOfMemoryError as error:
         raise StageError(
             f"the model does not fit on {device} in {dtype}; use model.dtype=bfloat16 or float16, "
@@ -57,6 +68,42 @@ def load(
         raise StageError(
             f"the model in {source.folder} cannot be loaded: {one_line(error)}"
         ) from error
+
+
+def _whole(
+    source: ModelSource, how: Mapping[str, Any], folder: Path | None = None
+) -> "PreTrainedModel":
+    model, problems = _read(source, folder, **how)
+    if problems:
+        raise StageError(_not_whole(source, problems))
+    return model
+
+
+def _loaded(
+    source: ModelSource, dtype: str, kept: Kept | None, how: Mapping[str, Any]
+) -> "PreTrainedModel":
+    """The whole model in CPU memory. A GGUF file takes long to read: what it holds is kept."""
+    if not source.gguf_file:
+        return _whole(source, how)
+    if kept and (folder := kept.find(source.config_file, dtype)):
+        return _whole(source, how, folder)
+    with _without_gguf_bar(), quick_gguf(tokens=False):
+        model = _whole(source, how)
+    if kept:
+        kept.keep(source.config_file, dtype, functools.partial(_write, model))
+    return model
+
+
+def _write(model: "PreTrainedModel", folder: Path) -> None:
+    """A model's weights, a tied one once, its buffers, and how it generates."""
+    from safetensors.torch import save_file
+
+    buffers = {name for name, _ in model.named_buffers()} & model.state_dict().keys()
+    tensors = {name: model.get_buffer(name) for name in sorted(buffers)}
+    tensors |= dict(model.named_parameters())
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    assert model.generation_config is not None
+    model.generation_config.save_pretrained(folder)
 
 
 def _placed(model: "PreTrainedModel", device: str, offload: Offload) -> PrunableModel:
@@ -90,18 +137,26 @@ def incomplete(source: ModelSource) -> list[str]:
     return [f"model.path: {_not_whole(source, problems)}"] if problems else []
 
 
-def _read(source: ModelSource, **how: Any) -> tuple["PreTrainedModel", list[str]]:
-    """The model as transformers loads it, and what of it the files lack: that is random."""
+def _read(
+    source: ModelSource, kept: Path | None = None, **how: Any
+) -> tuple["PreTrainedModel", list[str]]:
+    """The model as transformers loads it, and what of it the files lack: that is random.
+
+    ``kept`` is a folder with its weights in safetensors, to be read in the place of its own files.
+    """
     from transformers import AutoModelForCausalLM
 
+    keywords = source.keywords
+    if kept or not source.gguf_file:
+        keywords = {"trust_remote_code": False, "use_safetensors": True}
     with quiet_transformers():
         model, info = AutoModelForCausalLM.from_pretrained(
-            source.folder,
-            use_safetensors=None if source.gguf_file else True,
+            kept or source.folder,
+            config=source.config,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             **how,
-            **source.keywords,
+            **keywords,
         )
     return model, list(_lacking(info))
 
@@ -119,11 +174,6 @@ def _lacking(info: Mapping[str, Any]) -> Iterator[str]:
         if names:
             shown = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"  # noqa: PLR2004
             yield f"{len(names)} weights {problem}: {shown}"
-
-
-def _demand_none(source: ModelSource, problems: Sequence[str]) -> None:
-    if problems:
-        raise StageError(_not_whole(source, problems))
 
 
 def _not_whole(source: ModelSource, problems: Sequence[str]) -> str:
@@ -148,10 +198,19 @@ class DenseLoader:
     offload: Offload
     reorder: bool
     """Whether the most important channels and heads are put first."""
+    kept: Kept | None = None
+    """Where weights are kept that take long to read."""
 
     def __call__(self, _variant: Variant) -> PrunableModel:
         """The dense model. Raises ``StageError`` where it cannot be loaded."""
-        model = load(self.source, self.dtype, self.device, self.attn_implementation, self.offload)
+        model = load(
+            self.source,
+            self.dtype,
+            self.device,
+            self.attn_implementation,
+            self.offload,
+            self.kept,
+        )
         if self.reorder:
             model.reorder()
         return model

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from pipeline.given import file_problem, folder_problem, read_object
 from pipeline.models.checks import check_config, check_folder, one_line
 from pipeline.models.families import family_of, stock_type
 from pipeline.models.families.base import Family, LayerDescription
+from pipeline.models.gguf_reading import gguf_field, quick_gguf
 from pipeline.models.quiet import quiet_transformers
 from pipeline.pruning.shape import ModelShape
 
@@ -64,7 +66,7 @@ class ModelSource:
         try:
             if not self.gguf_file:
                 make_known(read_object(self.config_file)["model_type"])
-            with quiet_transformers():
+            with quiet_transformers(), self._quickly(tokens=False):
                 return AutoConfig.from_pretrained(self.folder, **self.keywords)
         except Exception as error:  # transformers raises whatever a wrong value leads to
             raise ConfigError(
@@ -89,13 +91,13 @@ class ModelSource:
             return [self.folder / self.gguf_file]
         return sorted(self.folder.glob("*.safetensors"))
 
+    def _quickly(self, *, tokens: bool) -> AbstractContextManager[None]:
+        return quick_gguf(tokens=tokens) if self.gguf_file else nullcontext()
+
     def gguf_field(self, key: str) -> Any:
         """What a GGUF file says of itself under a key; None where it does not."""
-        from gguf import GGUFReader
-
         assert self.gguf_file
-        field = GGUFReader(self.folder / self.gguf_file).fields.get(key)
-        return field.contents() if field else None
+        return gguf_field(self.folder / self.gguf_file, key)
 
     @property
     def tokenizer_files(self) -> list[Path]:
@@ -149,6 +151,10 @@ class ModelSource:
                 [f"model.path: no model can be made as {self.config_file} says: {one_line(error)}"]
             ) from error
 
+    def recall(self, shape: ModelShape) -> None:
+        """Take the shape that was found before for these files: to find it takes a second."""
+        self.__dict__["shape"] = shape
+
     @property
     def vocabulary_size(self) -> int:
         """Number of token ids; the ids run from 0."""
@@ -170,7 +176,7 @@ class ModelSource:
         from transformers import AutoTokenizer
 
         try:
-            with quiet_transformers():
+            with quiet_transformers(), self._quickly(tokens=True):
                 tokenizer = AutoTokenizer.from_pretrained(self.folder, **self.keywords)
         except Exception as error:  # as above
             raise ConfigError(

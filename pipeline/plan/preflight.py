@@ -15,16 +15,21 @@ from pipeline.given import file_problem, folder_problem, read_object, why_unwrit
 from pipeline.methods import method_of
 from pipeline.models.loading import incomplete
 from pipeline.models.source import ModelSource
-from pipeline.plan.plan import source_of
+from pipeline.plan.plan import plan, planning_of, source_of
 from pipeline.plan.prefetching import missing as not_in_cache
+from pipeline.plan.run import settled
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config, ModelConfig
+from pipeline.stages import calibrate
 from pipeline.stages.calibrate import CalibrationConfig
 from pipeline.stages.evaluate import EvaluateConfig, data_sources, evaluation_protocol, prunes
 from pipeline.stages.probe import ProbeConfig, probe_protocol
 from pipeline.stages.shared.calibration import prepare, require_tokenizer
 from pipeline.stages.shared.phases import needs_windows
 from pipeline.store.folders import RUNS
+from pipeline.store.results import Store
+from pipeline.store.run_folder import RunFolder
+from pipeline.store.summary import Summary
 
 if TYPE_CHECKING:
     from pipeline.measure.protocol import MeasurementProtocol
@@ -61,14 +66,18 @@ class Preflight:
         problems += _collected(lambda: self._find(config.model))
         if source := self._sources.get(config.model.model_dump_json()):
             read = (config.model, config.of(CalibrationConfig))
-            weights_problems = self._once("weights", lambda: incomplete(source), config.model)
+            done = {} if problems else _finished(config, source)
+            is_done = bool(done) and all(done.values())  # so nothing is read any more
+            weights_problems: list[str] = []
+            if not is_done:
+                weights_problems = self._once("weights", lambda: incomplete(source), config.model)
             problems += weights_problems
             problems += _collected(lambda: _measurements(config, source))
-            if source.tokenizer_files and not measured_problems:
+            if source.tokenizer_files and not (measured_problems or is_done):
                 problems += self._once(
                     "unfit", lambda: _unfit(config, source), config.model, *measured
                 )
-            if config.cluster.is_offline:
+            if config.cluster.is_offline and not is_done:
                 problems += self._once(
                     "cache", lambda: not_in_cache(config, source), *read, *measured
                 )
@@ -76,7 +85,10 @@ class Preflight:
                 about_model = _method if is_pruned else _pruning_config
                 problems += _collected(lambda: about_model(config, source))
             if reads_text and not file_problems:
-                problems += self._once("windows", lambda: _windows(config, source), *read)
+                are_cut = done.get(calibrate.STAGE.name, False)
+                problems += self._once(
+                    "windows", lambda: _windows(config, source, are_cut=are_cut), *read
+                )
         if problems or source is None:
             raise ConfigError(list(dict.fromkeys(problems)))
         return source
@@ -93,6 +105,26 @@ class Preflight:
         if key not in self._problems:
             self._problems[key] = _collected(part)
         return self._problems[key]
+
+
+def _finished(config: Config, source: ModelSource) -> dict[str, bool]:
+    """Of the stages that the configuration needs, by name, whether each is finished.
+
+    What a finished stage reads was checked before it was, and its key says that it is the same.
+    Where all are, the model's shape is in the run's summary, too, and has not to be found again.
+    """
+    store = Store(config.store_dir)
+    try:
+        planned = plan(planning_of(settled(config, source), source, store))
+    except ConfigError:
+        return {}
+    done = {stage.name: store.finished(stage) is not None for stage in planned.stages}
+    summary = Summary.read(RunFolder.of(config, planned.key, source.name).path)
+    if summary and summary.shape and all(done.values()):
+        keys = {name: entry.key for name, entry in summary.stages.items()}
+        if keys == {stage.name: stage.key for stage in planned.stages}:
+            source.recall(summary.shape)
+    return done
 
 
 def _collected(part: Callable[[], list[str]]) -> list[str]:
@@ -220,12 +252,16 @@ def _method(config: Config, source: ModelSource) -> list[str]:
     return method_of(config.prune).problems(config.prune, source)
 
 
-def _windows(config: Config, source: ModelSource) -> list[str]:
-    """The context length; and, for a local file, that it gives the windows asked for."""
+def _windows(config: Config, source: ModelSource, *, are_cut: bool) -> list[str]:
+    """The context length; and, for a local file, that it gives the windows asked for.
+
+    ``are_cut`` says that it gave them before.
+    """
     context = source.context_length
     require_tokenizer(config.of(CalibrationConfig), source)
     key, length = "calibration.seqlen", config.of(CalibrationConfig).seqlen
-    if config.of(CalibrationConfig).path is not None:
+    is_text = config.of(CalibrationConfig).dataset != "tokens"
+    if config.of(CalibrationConfig).path is not None and not (are_cut and is_text):
         windows, _ = prepare(config.of(CalibrationConfig), source)
         length = max(ids.shape[1] for ids in windows.values())
         if config.of(CalibrationConfig).dataset == "tokens":

@@ -1,5 +1,7 @@
 """What a process learns of a run from its stages, passed on to a person and to the trackers."""
 
+from collections.abc import Mapping
+
 from pipeline.measure.record import Record
 from pipeline.pruning.records import StepRecord
 from pipeline.pruning.steps import Step
@@ -7,6 +9,7 @@ from pipeline.runs.display import Display
 from pipeline.stages.base import PlannedStage
 from pipeline.stages.probe import Probed
 from pipeline.store.run_folder import RunFolder
+from pipeline.store.summary import summed
 from pipeline.tracking.metrics import dense_metrics, step_metrics
 from pipeline.tracking.tracker import Tracker
 
@@ -29,8 +32,8 @@ class RunListener:
         self.computed: dict[tuple[str, int], Step] = {}
         """Steps that were computed here, by trajectory and index."""
         self.states_measured = 0
-        self.probe_seconds = 0.0
-        """Time that measuring took in stages that tell of steps."""
+        self.measuring_seconds: dict[str, dict[str, float]] = {}
+        """Time that measuring took, by stage and kind of measurement."""
         self.warnings: list[str] = []
 
     @property
@@ -92,11 +95,12 @@ class RunListener:
         """A step was computed here, not found."""
         self.computed[source] = step
 
-    def on_measured(self, seconds: float) -> None:
+    def on_measured(self, seconds: Mapping[str, float]) -> None:
         """A state was measured here, not found."""
         self.states_measured += 1
-        if self.stage and self.stage.stage.tells_steps:
-            self.probe_seconds += seconds
+        if self.stage:
+            before = self.measuring_seconds.get(self.stage.name, {})
+            self.measuring_seconds[self.stage.name] = summed(before, seconds)
 
     def on_note(self, text: str) -> None:
         """Pass on a note."""

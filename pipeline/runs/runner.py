@@ -3,12 +3,11 @@
 import platform
 import time
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 
-from pipeline.distributed.ranks import Leader
 from pipeline.errors import LeaseLostError
 from pipeline.files import Json, mended
 from pipeline.models.loading import DenseLoader, LiveModel
@@ -22,6 +21,9 @@ from pipeline.stages.shared.phases import is_reordered
 from pipeline.store.provenance import provenance
 from pipeline.store.summary import Audit, Measured, StageSummary, Summary, Work
 from pipeline.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from pipeline.distributed.ranks import Leader
 
 
 class StageRunner:
@@ -37,7 +39,7 @@ class StageRunner:
         display: Display,
         tracker: Tracker,
         only: Collection[str] | None = None,
-        leader: Leader | None = None,
+        leader: "Leader | None" = None,
         before: Work | None = None,
     ) -> None:
         self.plan, self.config, self.only = run.plan, run.config, only
@@ -122,6 +124,7 @@ class StageRunner:
                 status="new" if is_done else "failed",
                 seconds=round(time.monotonic() - started, 3),
                 candidates_scored=self.listener.candidates_scored - scored_before,
+                measuring_seconds=self.listener.measuring_seconds.get(stage.name, {}),
             )
             if not is_done:
                 self.display.stage_ended(stage.name, entry.status, entry.seconds)
@@ -186,8 +189,10 @@ class StageRunner:
     def _probe_share(self) -> float | None:
         """Share of pruning's time that went into measuring; None where nothing was pruned now."""
         names = {stage.name for stage in self.plan.stages if stage.stage.tells_steps}
-        took = sum(entry.seconds for name, entry in self.stages.items() if name in names)
-        return round(self.listener.probe_seconds / took, 4) if took else None
+        entries = [entry for name, entry in self.stages.items() if name in names]
+        took = sum(entry.seconds for entry in entries)
+        probing = sum(sum(entry.measuring_seconds.values()) for entry in entries)
+        return round(probing / took, 4) if took else None
 
 
 def live_model_of(run: Run) -> LiveModel:
@@ -200,6 +205,7 @@ def live_model_of(run: Run) -> LiveModel:
         model.attn_implementation,
         model.offload,
         reorder=is_reordered(run.config),
+        kept=run.store.weights,
     )
     return LiveModel(loader, loader.lineage(run.plan.weights))
 

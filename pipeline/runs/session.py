@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
-from pipeline.distributed.ranks import Leader
 from pipeline.errors import LeaseLostError
 from pipeline.files import mended
 from pipeline.plan.run import Run
@@ -27,6 +26,9 @@ from pipeline.tracking.tracker import LocalTracker, Tracker, Trackers
 from pipeline.tracking.wandb_session import WandbRun
 from pipeline.tracking.wandb_tracker import WandbTracker
 
+if TYPE_CHECKING:
+    from pipeline.distributed.ranks import Leader
+
 PICTURE, PAGE = "report.png", "report.html"
 CANDIDATE_COLUMNS = ("step", "unit", "layer", "width_after", "ppl")
 T = TypeVar("T")
@@ -34,7 +36,9 @@ OnWork = Callable[[Work], None]
 """Is given what this process computed, whether or not it came to its end."""
 
 
-def run_all(run: Run, display: Display, console: Console, leader: Leader | None = None) -> Summary:
+def run_all(
+    run: Run, display: Display, console: Console, leader: "Leader | None" = None
+) -> Summary:
     """Run a plan, then draw and track what came of it. Raises what a stage raises."""
     folder, work = run.folder, Work()
 
@@ -62,7 +66,7 @@ def run_part(
     only: Collection[str],
     display: Display,
     on_work: OnWork,
-    leader: Leader | None = None,
+    leader: "Leader | None" = None,
 ) -> None:
     """Run some stages of a run in this process, and conclude the run if they were the last.
 

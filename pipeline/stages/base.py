@@ -127,8 +127,8 @@ class Listener(Protocol):
     def on_step(self, step: StepRecord, record: Record | None) -> None:
         """A step of the run is on disk, measured or not. May come again, from another stage."""
 
-    def on_measured(self, seconds: float) -> None:
-        """A state was measured here, in so much time, not found on disk."""
+    def on_measured(self, seconds: Mapping[str, float]) -> None:
+        """A state was measured here, not found on disk: the time of each kind of measurement."""
 
     def on_scored(self, share: float) -> None:
         """This share of the present step's scoring was done since the last call."""

@@ -31,8 +31,9 @@ class EvaluateConfig(Section):
     """Folder of local copies, TASK/SPLIT.jsonl; null takes the hub's."""
     task_files: dict[str, SomeText] = Field(default_factory=dict)
     """Multiple-choice tasks of your own: .jsonl files of {"context", "choices", "label"}."""
-    batch_size: Execution[int] = Field(16, ge=1)
-    """Sequences that lm-eval scores together."""
+    batch_size: Execution[int | None] = Field(None, ge=1)
+    """Sequences of a task that are read together, fewer where memory runs out; null takes what
+    suits the device."""
     texts: dict[TextName, SomeText] = Field(default_factory=dict)
     """Texts for perplexity, each by a name of yours: a file, wikitext2 or c4; e.g.
     {wikitext2: wikitext2, mine: notes.txt}."""

@@ -8,7 +8,8 @@ from pathlib import Path
 from pipeline.errors import DamagedError
 from pipeline.files import Json, key_of, mended, read_sealed, replace, sealed, sha256_of_file
 
-_ONE_AT_A_TIME = threading.Lock()
+_OF_EACH: dict[Path, threading.Lock] = {}
+"""So that several threads hash several files, and each file once."""
 
 
 class Digests:
@@ -24,12 +25,13 @@ class Digests:
     def of(self, path: Path) -> str:
         """The digest of a file."""
         stat = path.stat()
-        version = {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        real = path.resolve()
+        version = {"path": str(real), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
         entry = self.folder / f"{key_of(version)}.json"
         known = _read(entry)
         if known is None or {**known, **version} != known:
-            with _ONE_AT_A_TIME:
-                digest = _sha256(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+            with _OF_EACH.setdefault(real, threading.Lock()):
+                digest = _sha256(real, stat.st_size, stat.st_mtime_ns)
             self._unsaved[entry] = sealed({**version, "sha256": digest}, entry.name)
             return digest
         return str(known["sha256"])
@@ -55,5 +57,5 @@ def _read(entry: Path) -> dict[str, Json] | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _sha256(path: str, _size: int, _mtime_ns: int) -> str:
-    return sha256_of_file(Path(path))
+def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
+    return sha256_of_file(path)

@@ -32,6 +32,7 @@ from pipeline.pruning.trajectory import Guard, TrajectoryStore
 from pipeline.stages.base import PlannedStage
 from pipeline.store.digests import Digests
 from pipeline.store.leases import awaited_lease
+from pipeline.store.weights import KeptWeights
 
 DONE, FILES, RECIPE, PROVENANCE = "done.json", "files.json", "recipe.json", "provenance.json"
 NOT_OF_THE_RESULT = (DONE, FILES, RECIPE, PROVENANCE, "leases", "runs", "attempts")
@@ -48,6 +49,7 @@ class Store:
         self.trajectories = TrajectoryStore(root / "trajectories", awaited_lease)
         self.records = root / "records"
         self.digests = Digests(root / "digests")
+        self.weights = KeptWeights(root / "weights", self.digests)
 
     def folder(self, stage: PlannedStage) -> Path:
         """Where a stage's files are, finished or not."""

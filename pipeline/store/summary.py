@@ -36,6 +36,8 @@ class StageSummary(_Part):
     status: Literal["waiting", "new", "reused", "failed"]
     seconds: float = 0.0
     candidates_scored: int = 0
+    measuring_seconds: dict[str, float] = Field(default_factory=dict)
+    """Of the seconds those that each kind of measurement took: texts, tasks, latency."""
 
     def plus(self, other: "StageSummary") -> "StageSummary":
         """Both processes' work on the stage; it is new where either computed it."""
@@ -45,8 +47,15 @@ class StageSummary(_Part):
                 "status": "new" if is_new else self.status,
                 "seconds": round(self.seconds + other.seconds, 3),
                 "candidates_scored": self.candidates_scored + other.candidates_scored,
+                "measuring_seconds": summed(self.measuring_seconds, other.measuring_seconds),
             }
         )
+
+
+def summed(seconds: Mapping[str, float], others: Mapping[str, float]) -> dict[str, float]:
+    """Seconds of each kind of measurement, together."""
+    kinds = {**seconds, **others}
+    return {kind: round(seconds.get(kind, 0.0) + others.get(kind, 0.0), 3) for kind in kinds}
 
 
 class Work(_Part):

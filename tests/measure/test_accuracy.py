@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pipeline.errors import StageError
 from pipeline.measure.accuracy import TASKS, TaskSet, lm_eval_version, missing_data
+from pipeline.measure.likelihood import Answer, Likelihoods
 from pipeline.models.prunable import PrunableModel
 
 Request = tuple[str, str]
@@ -101,14 +102,19 @@ def tokenizer(saved_tokenizer: Path) -> PreTrainedTokenizerFast:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
-    """What the model is asked. It is not asked in fact: the first choice is always the best."""
+    """What lm-eval is to ask. Of our answers the first choice is always the best."""
     requests: list[Request] = []
+    loglikelihood = HFLM.loglikelihood
 
-    def loglikelihood(_: HFLM, instances: Any, **__: Any) -> list[tuple[float, bool]]:
+    def noting(self: HFLM, instances: Any, **settings: Any) -> list[tuple[float, bool]]:
         requests.extend(instance.args for instance in instances)
-        return [(-float(i), False) for i in range(len(instances))]
+        return loglikelihood(self, instances, **settings)
 
-    monkeypatch.setattr(HFLM, "loglikelihood", loglikelihood)
+    def first_is_best(asked: Likelihoods, _: PrunableModel) -> list[Answer]:
+        return [(-float(i), False) for i in range(len(asked))]
+
+    monkeypatch.setattr(HFLM, "loglikelihood", noting)
+    monkeypatch.setattr(Likelihoods, "of", first_is_best)
     return requests
 
 
@@ -273,6 +279,23 @@ def test_scores_are_those_of_lm_eval_alone(build, tokenizer, data_dir, tmp_path)
 
 
 STATES = ({}, {"mlp": (0,), "attn_widths": {1: 16}}, {"attn": (0, 1, 2)})
+
+
+def test_pruned_states_have_lm_evals_scores_of_requests_that_are_read_once(
+    pruned, tokenizer, data_dir, tmp_path, monkeypatch
+) -> None:
+    names, models = ["arc_easy", "lambada_openai"], [pruned(**state) for state in STATES]
+    tasks = TaskSet(names, data_dir, None, 4)
+    files = {name: data_dir / name / f"{TASKS[name].split}.jsonl" for name in names}
+    found = [tasks.evaluate(models[0], tokenizer)]
+    with monkeypatch.context() as patched:
+        patched.setattr(HFLM, "tok_encode", None)  # nothing is tokenised again
+        found += [tasks.evaluate(model, tokenizer) for model in models[1:]]
+    for model, scores in zip(models, found, strict=True):
+        alone = by_lm_eval_alone(names, files, None, model, tokenizer, tmp_path)
+        for score in scores:
+            assert score.acc == alone[f"{score.task}_local"]["acc,none"]
+            assert score.acc_norm == alone[f"{score.task}_local"].get("acc_norm,none")
 
 
 def test_one_set_scores_every_state_anew(pruned, tokenizer, stories) -> None:

@@ -12,6 +12,7 @@ import torch
 from support_inputs import TINY, raw, save_model, save_tokenizer, write_jsonl, write_tokens
 
 import launch
+from pipeline.errors import ConfigError
 from pipeline.measure.latency import OutOfRoomError, measure_latency
 from pipeline.measure.record import Record
 from pipeline.models.variants import Variant
@@ -84,6 +85,13 @@ def test_every_step_is_measured_on_the_model_that_is_left(place: Path, run: Run)
         assert 0 <= step["accuracy"] <= 1
         assert step["latency"]["decode"]["median_ms"] > 0
         assert step["latency"]["decode"]["repeats"] == 4
+    costs = {name: entry["measuring_seconds"] for name, entry in summary["stages"].items()}
+    assert set(costs["prune"]) == {"texts", "tasks", "latency"}
+    assert min(costs["prune"].values()) > 0
+    assert costs["calibrate"] == costs["probe"] == {}, "the prune stage has measured it all"
+    took = sum(summary["stages"][name]["seconds"] for name in ("prune", "probe"))
+    share = sum(costs["prune"].values()) / took
+    assert summary["probe_share"] == pytest.approx(share, abs=1e-3)
     weights = [step["memory"]["weights"] for step in steps]
     assert weights == sorted(weights, reverse=True)
     assert weights[-1] < weights[0]
@@ -150,6 +158,23 @@ def test_a_model_too_large_for_a_twin_is_timed_alone(
     steps = lines(place / "run" / "steps.jsonl")
     assert {step["latency"]["way"] for step in steps} == {"eager"}
     assert {step["latency"]["speed_up"] for step in steps} == {None}
+
+
+def test_where_everything_is_done_no_text_and_no_weights_are_read(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = (*PROBE, "calibration=text", "calibration.path=text.txt", "calibration.seqlen=16")
+    run(*settings)
+    for read in ("incomplete", "prepare", "_unfit"):
+        monkeypatch.setattr(f"pipeline.plan.preflight.{read}", None)
+    monkeypatch.setattr("pipeline.runs.runner.DenseLoader.__call__", None)
+    again = run(*settings)
+    assert {entry["status"] for entry in again["stages"].values()} == {"reused"}
+    # the windows are there; the weights are looked at for what is new
+    monkeypatch.setattr("pipeline.plan.preflight._unfit", lambda *_: [])
+    monkeypatch.setattr("pipeline.plan.preflight.incomplete", lambda _: ["model.path: looked at"])
+    with pytest.raises(ConfigError, match="looked at"):
+        run(*settings, "prune.target_ratio=30", "probe=none")
 
 
 def test_every_other_step_and_the_last_are_measured(place: Path, run: Run) -> None:

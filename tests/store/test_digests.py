@@ -2,12 +2,15 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from pipeline.models.digests import weights_digest
+from pipeline.models.source import ModelSource
 from pipeline.store import digests
 from pipeline.store.digests import Digests
 
@@ -58,6 +61,24 @@ def test_threads_hash_a_file_once(tmp_path: Path, file: Path, hashed: list[Path]
     assert hashed == [file]
     shared.save()
     assert len(list((tmp_path / "digests").iterdir())) == 1
+
+
+def test_the_files_of_a_model_are_hashed_at_once(
+    tmp_path: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted, both = digests.sha256_of_file, threading.Barrier(2, timeout=20)
+
+    def together(path: Path) -> str:
+        both.wait()  # breaks where the second begins when the first has ended
+        return counted(path)
+
+    monkeypatch.setattr(digests, "sha256_of_file", together)
+    (tmp_path / "config.json").write_text("{}")
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.safetensors").write_bytes(name.encode())
+    source = ModelSource(tmp_path, None, None)
+    assert weights_digest(source, Digests(tmp_path / "digests").of).startswith("files:")
+    assert sorted(path.name for path in hashed) == ["a.safetensors", "b.safetensors"]
 
 
 def test_what_is_saved_is_read_by_another_process(

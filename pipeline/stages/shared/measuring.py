@@ -1,9 +1,11 @@
 """Measuring variants, each once: for the probe after every step, and at the end."""
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 from pipeline.files import key_of, mended, publish_sealed
@@ -39,16 +41,17 @@ class Measurements:
     ) -> None:
         self.config, self.inputs = config, inputs
         self.protocol, self._sources = protocol, sources
-        self._seconds = 0.0
         self._left_out: list[_Part] = []
+        self._seconds: dict[str, float] = defaultdict(float)
+        """What measuring the present variant took, by kind."""
 
     def of(self, variant: Variant) -> Record:
         """The record of ``variant``; only what nobody measured before is measured."""
-        before = self._seconds
+        self._seconds.clear()
         records = [self._of_part(part, variant) for part in self._parts]
         parts = [record for record in records if record]
-        if self._seconds > before:
-            self.inputs.listener.on_measured(self._seconds - before)
+        if self._seconds:
+            self.inputs.listener.on_measured(dict(self._seconds))
         return Record.joined(variant.state.params, self.inputs.made_by, parts)
 
     def _of_part(self, part: "_Part", variant: Variant) -> Record | None:
@@ -65,7 +68,7 @@ class Measurements:
                 self._left_out.append(part)
                 self.inputs.listener.on_warning(f"{error}; it is left out")
                 return None
-            self._seconds += record.seconds
+            self._seconds[part.kind] += record.seconds
             publish_sealed(path, {"identity": made_of, "record": record.to_json()}, path.name)
             stored = read_record(path)
             assert stored is not None
@@ -107,6 +110,11 @@ class _Part:
     def __init__(self, protocol: MeasurementProtocol, sources: DataSources, inputs: Inputs) -> None:
         self.protocol, self._sources, self._source = protocol, sources, inputs.source
         self.identity = protocol.identity(sources, inputs.source, inputs.digest)
+
+    @property
+    def kind(self) -> str:
+        """What it measures."""
+        return "texts" if self.protocol.texts else "tasks" if self.protocol.tasks else "latency"
 
     def measured(
         self,
@@ -174,10 +182,22 @@ class _Part:
     def _tasks(self) -> TaskSet | None:
         if not self.protocol.tasks:
             return None
-        return TaskSet(
-            self.protocol.tasks,
-            self._sources.data_dir,
-            self.protocol.items,
-            self._sources.batch_size,
-            self._sources.task_files,
+        sources, items = self._sources, self.protocol.items
+        files = tuple(sources.task_files.items())
+        content = key_of({"tasks": self.identity["tasks"]})
+        return _task_set(
+            content, self.protocol.tasks, sources.data_dir, items, sources.batch_size, files
         )
+
+
+@lru_cache(maxsize=16)
+def _task_set(
+    _content: str,
+    names: tuple[str, ...],
+    data_dir: Path | None,
+    items: int | None,
+    batch_size: int | None,
+    files: tuple[tuple[str, Path], ...],
+) -> TaskSet:
+    """Tasks of this content, built once in this process for all stages and runs that ask them."""
+    return TaskSet(names, data_dir, items, batch_size, dict(files))
