@@ -1,21 +1,7 @@
 """Bytes that a model takes: its weights, and what it keeps of every token."""
 
-from pathlib import Path
-
 from pipeline.measure.record import Memory
 from pipeline.models.prunable import PrunableModel
-
-MEMINFO = Path("/proc/meminfo")
-
-
-def available_bytes() -> int | None:
-    """Memory that processes can still take without swapping; None where Linux does not tell."""
-    try:
-        lines = MEMINFO.read_text().splitlines()
-    except OSError:
-        return None
-    fields = dict(line.split(":", 1) for line in lines)
-    return int(fields["MemAvailable"].removesuffix("kB")) * 1024
 
 
 def measure_memory(model: PrunableModel, peak_bytes: int | None) -> Memory:

@@ -8,10 +8,12 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pipeline.files import key_of, mended, publish_sealed
 from pipeline.measure.accuracy import TaskSet
 from pipeline.measure.latency import OutOfRoomError, measure_latency
-from pipeline.measure.memory import available_bytes, measure_memory
+from pipeline.measure.memory import measure_memory
 from pipeline.measure.protocol import DataSources, MeasurementProtocol
 from pipeline.measure.record import Record, TextScore, read_record
 from pipeline.measure.text import Text, text_windows
@@ -19,6 +21,7 @@ from pipeline.models.loading import DTYPES
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.variants import Variant
 from pipeline.pruning.state import PruningState
+from pipeline.scoring.memory import free_bytes
 from pipeline.scoring.one_pass import perplexity
 from pipeline.scoring.perplexity import Windows
 from pipeline.settings.core import Config
@@ -91,8 +94,7 @@ class Measurements:
     def _has_room_for_twin(self) -> bool:
         """Whether the dense model may be in memory a second time."""
         weights = self.inputs.source.shape.total_params * DTYPES[self.config.model.dtype].itemsize
-        free = available_bytes()
-        return weights <= TWIN_BYTES and (free is None or 2 * weights <= free)
+        return weights <= TWIN_BYTES and 2 * weights <= free_bytes(torch.device("cpu"))
 
     def _identity(self, part: "_Part", variant: Variant) -> Mapping[str, Any]:
         """What decides a record: the model, what is measured, and what it is computed with."""
