@@ -70,7 +70,7 @@ def measure(leader: Leader | None) -> None:
 
 def load_builtin(device: str, _: Variant | None = None) -> PrunableModel:
     """The built-in model; ranks load it by this function's name."""
-    source = locate(str(ROOT / "pipeline" / "builtin" / "stories-5m"), None, None, False)
+    source = locate(str(ROOT / "pipeline" / "builtin" / "stories-5m"), None, None)
     return load(source, "float32", device, "sdpa")
 
 

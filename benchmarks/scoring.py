@@ -292,7 +292,7 @@ def _load(arguments: argparse.Namespace, device: str) -> PrunableModel:
         torch.set_default_dtype(torch.float32)
         return PrunableModel(model)
     if arguments.model == "smollm2":
-        source = locate(str(arguments.gguf.parent), arguments.gguf.name, None, False)
+        source = locate(str(arguments.gguf.parent), arguments.gguf.name, None)
     else:
         source = locate(str(BUILTIN), None, None)
     return load(source, arguments.dtype, device, "sdpa")

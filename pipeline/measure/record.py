@@ -325,6 +325,7 @@ class Record:
         """Plain JSON, with the averages that readers want."""
         return {
             **asdict(self),
+            "latency": self.latency.to_json() if self.latency else None,
             "latencies": [latency.to_json() for latency in self.latencies],
             "made_by": dict(self.made_by),
             "ppl": self.ppl,

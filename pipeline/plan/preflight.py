@@ -14,8 +14,8 @@ from pipeline.files import is_folder
 from pipeline.given import file_problem, folder_problem, read_object, why_unwritable
 from pipeline.methods import method_of
 from pipeline.models.loading import incomplete
-from pipeline.models.source import ModelSource
-from pipeline.plan.plan import plan, planning_of, source_of
+from pipeline.models.source import ModelSource, locate
+from pipeline.plan.plan import plan, planning_of
 from pipeline.plan.prefetching import missing as not_in_cache
 from pipeline.plan.run import settled
 from pipeline.pruning.state import PruningState
@@ -68,16 +68,18 @@ class Preflight:
             read = (config.model, config.of(CalibrationConfig))
             done = {} if problems else _finished(config, source)
             is_done = bool(done) and all(done.values())  # so nothing is read any more
-            weights_problems: list[str] = []
-            if not is_done:
-                weights_problems = self._once("weights", lambda: incomplete(source), config.model)
+            if is_done:
+                return source
+            if wrong := self._once("model", lambda: _checked(source), config.model):
+                raise ConfigError(list(dict.fromkeys([*problems, *wrong])))
+            weights_problems = self._once("weights", lambda: incomplete(source), config.model)
             problems += weights_problems
             problems += _collected(lambda: _measurements(config, source))
-            if source.tokenizer_files and not (measured_problems or is_done):
+            if source.tokenizer_files and not measured_problems:
                 problems += self._once(
                     "unfit", lambda: _unfit(config, source), config.model, *measured
                 )
-            if config.cluster.is_offline and not is_done:
+            if config.cluster.is_offline:
                 problems += self._once(
                     "cache", lambda: not_in_cache(config, source), *read, *measured
                 )
@@ -96,7 +98,7 @@ class Preflight:
     def _find(self, model: ModelConfig) -> list[str]:
         key = model.model_dump_json()
         if key not in self._sources:
-            self._sources[key] = source_of(model)
+            self._sources[key] = locate(model.path, model.gguf_file, model.revision)
         return []
 
     def _once(self, name: str, part: Callable[[], list[str]], *read: BaseModel) -> list[str]:
@@ -105,6 +107,12 @@ class Preflight:
         if key not in self._problems:
             self._problems[key] = _collected(part)
         return self._problems[key]
+
+
+def _checked(source: ModelSource) -> list[str]:
+    """What is wrong with its configuration."""
+    source.check()
+    return []
 
 
 def _finished(config: Config, source: ModelSource) -> dict[str, bool]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline import files
+from pipeline import __version__, files
+from pipeline.files import key_of
 from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.table import to_csv
 from pipeline.report.data import RunReport
@@ -19,9 +20,22 @@ REPORT, COMPARISON = "report", "comparison"
 
 
 def write_report(report: RunReport, folder: Path) -> list[Path]:
-    """Write a run's page and pictures into ``folder``; where they are, the page first."""
-    contents = [(f"{REPORT}.html", run_page(report)), *_pictures(REPORT, run_picture(report))]
-    return _write(contents, folder)
+    """Write a run's page and pictures into ``folder``; where they are, the page first.
+
+    Drawing takes seconds: what was drawn of the same report is left as it is.
+    """
+    paths = [folder / f"{REPORT}.{end}" for end in ("html", *FORMATS)]
+    drawn_of = f'<meta name="drawn-of" content="{_digest(report)}">'
+    page = paths[0]
+    if all(path.exists() for path in paths) and drawn_of in page.read_text("utf-8", "replace"):
+        return paths
+    text = run_page(report).replace("<head>\n", f"<head>\n{drawn_of}\n", 1)
+    return _write([(page.name, text), *_pictures(REPORT, run_picture(report))], folder)
+
+
+def _digest(report: RunReport) -> str:
+    """What a report says, and the version that draws it."""
+    return key_of({"report": repr(report), "version": __version__})
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:

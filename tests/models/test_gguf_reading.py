@@ -87,4 +87,4 @@ def test_a_file_that_ends_within_a_list_is_refused(tmp_path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: content.index(b"tokenizer.ggml.tokens") + 60])
     with pytest.raises(ConfigError, match="no readable configuration"):
-        locate(str(tmp_path), path.name, None)
+        locate(str(tmp_path), path.name, None).check()

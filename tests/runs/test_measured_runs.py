@@ -165,11 +165,17 @@ def test_where_everything_is_done_no_text_and_no_weights_are_read(
 ) -> None:
     settings = (*PROBE, "calibration=text", "calibration.path=text.txt", "calibration.seqlen=16")
     run(*settings)
-    for read in ("incomplete", "prepare", "_unfit"):
-        monkeypatch.setattr(f"pipeline.plan.preflight.{read}", None)
-    monkeypatch.setattr("pipeline.runs.runner.DenseLoader.__call__", None)
-    again = run(*settings)
-    assert {entry["status"] for entry in again["stages"].values()} == {"reused"}
+    drawn = Path("run/report.html").stat().st_mtime_ns
+    with monkeypatch.context() as nothing:
+        nothing.setattr("pipeline.models.source.ModelSource.config", property(lambda _: 1 / 0))
+        for read in ("incomplete", "prepare", "_unfit"):
+            nothing.setattr(f"pipeline.plan.preflight.{read}", None)
+        nothing.setattr("pipeline.runs.runner.DenseLoader.__call__", None)
+        again = run(*settings)
+        assert {entry["status"] for entry in again["stages"].values()} == {"reused"}
+        told = Path("run/report.html").stat().st_mtime_ns
+        run(*settings)
+    assert Path("run/report.html").stat().st_mtime_ns == told != drawn
     # the windows are there; the weights are looked at for what is new
     monkeypatch.setattr("pipeline.plan.preflight._unfit", lambda *_: [])
     monkeypatch.setattr("pipeline.plan.preflight.incomplete", lambda _: ["model.path: looked at"])
