@@ -81,24 +81,66 @@ class Block(nn.Module):
         if self.offloaded:
             self.offloaded.keep(self.parameters())
 
-    @torch.no_grad()
-    def reorder(self) -> None:
-        """Permute channels, or heads by key/value group, so that the largest L1 norms come first.
+    @property
+    def name(self) -> str:
+        """What it is called in files, e.g. ``attn.3``."""
+        return f"{self.kind}.{self.layer}"
 
-        An MLP channel counts the L1 norms of its rows of gate and up. A key/value group counts its
-        query rows, and its key and value rows once per query head. Sums are taken in float32, on
-        the device also where the weights are offloaded: the same order comes out.
+    @property
+    def groups(self) -> int:
+        """Groups of channels, each the least that can go: MLP channels, or key/value heads."""
+        return self.width // self.channels.group_width
+
+    @property
+    def output(self) -> nn.Linear:
+        """The linear layer that gives what the block adds; its inputs are the block's channels."""
+        (projection,) = (each for each in self.layout.projections if each.columns)
+        return self._linear(projection)
+
+    @torch.no_grad()
+    def row_norms(self) -> Tensor:
+        """The L1 norms by which MultiPruner orders groups, float32 ``[groups]``.
+
+        An MLP channel counts its rows of gate and up. A key/value group counts its query rows, and
+        its key and value rows once per query head. Sums are taken in float32, on the device also
+        where the weights are offloaded: the same order comes out.
         """
         if self.offloaded:
             self.offloaded.bring()
-        groups = self.width // self.channels.group_width
-        importance = torch.zeros(groups, device=next(self.body.parameters()).device)
+        norms = torch.zeros(self.groups, device=next(self.body.parameters()).device)
         for projection in self.layout.projections:
             weight = self._linear(projection).weight
             for segment, rows in self._split(weight, 0, projection.rows, self.width):
-                norms = rows.float().abs().sum(dim=1).view(groups, -1).sum(dim=1)
-                importance += norms * self.channels.uses(segment)
-        order = torch.argsort(importance, descending=True, stable=True)
+                of_rows = rows.float().abs().sum(dim=1).view(self.groups, -1).sum(dim=1)
+                norms += of_rows * self.channels.uses(segment)
+        return norms
+
+    @torch.no_grad()
+    def group_sums(self, of: Callable[[nn.Parameter], Tensor]) -> Tensor:
+        """What ``of`` makes of each weight, added up over all weights of a group.
+
+        ``of`` gives a tensor like the weight that it is given; float32 ``[groups]``.
+        """
+        if self.offloaded:
+            self.offloaded.bring()
+        sums = torch.zeros(self.groups, device=next(self.body.parameters()).device)
+        for projection in self.layout.projections:
+            dim, segments = (1, projection.columns) if projection.columns else (0, projection.rows)
+            values = of(self._linear(projection).weight)
+            for _, part in self._split(values, dim, segments, self.width):
+                sums += part.float().sum(dim=1 - dim).view(self.groups, -1).sum(dim=1)
+        return sums
+
+    @torch.no_grad()
+    def reorder(self, places: Sequence[int] | None = None) -> None:
+        """Permute groups of channels: ``places`` says where each stood; None: by ``row_norms``."""
+        if self.offloaded:
+            self.offloaded.bring()
+        groups = self.groups
+        if places is None:
+            order = torch.argsort(self.row_norms(), descending=True, stable=True)
+        else:
+            order = torch.tensor(places, device=next(self.body.parameters()).device)
         for projection in self.layout.projections:
             linear = self._linear(projection)
             for tensor, dim, segments in _cut_tensors(linear, projection):

@@ -38,7 +38,9 @@ def validated(combinations: Sequence[Combination], problems: Sequence[str]) -> l
     return _all(checks, [each.overrides for each in combinations], problems)
 
 
-TAKEN_OVER = ("ratio_percent", "ppl", "evaluation", "candidates_scored", "steps_computed")
+TAKEN_OVER = (
+    "ratio_percent", "ppl", "evaluation", "candidates_scored", "passes", "steps_computed",
+)  # fmt: skip
 """What a sweep's summary takes of its runs' summaries."""
 T = TypeVar("T")
 
@@ -125,7 +127,7 @@ class Sweep:
             folders[path], distinct[path] = given, run
         in_order = sorted(
             distinct.values(),
-            key=lambda run: [phase.end_percent for phase in phases_of(run.config)],
+            key=lambda run: [phase.end_percent for phase in phases_of(run.config, run.source)],
             reverse=True,
         )
         return cls(name, command, tuple(in_order), folders)
@@ -205,6 +207,7 @@ def _summary(sweep: Sweep, errors: Mapping[Path, str]) -> dict[str, Any]:
         "done": len(runs) - len(errors),
         "failed": len(errors),
         "candidates_scored": sum(run["candidates_scored"] or 0 for run in runs),
+        "passes": sum(run["passes"] or 0 for run in runs),
         "runs": runs,
     }
 
@@ -257,7 +260,8 @@ class _Sharing:
                 self.descend(ended, depth + 1)
 
     def _phases(self, index: int) -> Sequence[Phase]:
-        return phases_of(self.plans[index].planning.config)
+        planning = self.plans[index].planning
+        return phases_of(planning.config, planning.source)
 
     def _reach(self, index: int, dimension: str, end: float) -> float:
         """``end``, or what a finished stage that serves as well has walked to."""

@@ -15,6 +15,7 @@ from support_inputs import CONF, REPOSITORY, configured, problems_of, raw
 from pipeline.config.overrides import check
 from pipeline.config.schema import known_keys
 from pipeline.export import targets
+from pipeline.methods import methods
 from pipeline.stages.probe import ProbeConfig
 
 OPTIONS = sorted((f.parent.name, f.stem) for f in CONF.glob("*/*.yaml") if f.parent.name != "paper")
@@ -370,7 +371,9 @@ def test_every_known_key_is_in_a_file_of_conf() -> None:
         )
         return set().union(*parts)
 
-    assert keys(OmegaConf.to_container(raw("evaluate=none", "cluster=slurm", EXPORTS))) == {
+    common = ("evaluate=none", "cluster=slurm", EXPORTS)
+    of_all = (raw(*common, f"prune={method}") for method in methods())
+    assert set().union(*(keys(OmegaConf.to_container(each)) for each in of_all)) == {
         key for key in known_keys() if not key.startswith("cluster.stages.")
     }
 

@@ -65,7 +65,7 @@ class First(Method[PruneConfig]):
     name = "first"
     section = PruneConfig
 
-    def phases(self, settings: PruneConfig) -> tuple[Phase, ...]:
+    def phases(self, settings: PruneConfig, source: ModelSource) -> tuple[Phase, ...]:
         return (Phase("blocks", STANDARD["blocks"], settings.target_ratio),)
 
     def criterion(self, settings: PruneConfig) -> ScoredBy:
@@ -141,10 +141,19 @@ def _choices(annotation: Any) -> tuple[Json, ...]:
 
 
 def bases() -> list[Config]:
-    """One configuration for each executor, the one that runs here first."""
+    """One configuration for each executor and for each method with keys of its own.
+
+    The one that runs here first.
+    """
     here = configured(*EVERYTHING)
     others = [each.name for each in executors() if each.name != here.cluster.name]
-    return [here, *(with_value(here, "cluster", {"name": name}) for name in others)]
+    known = set(type(here.prune).model_fields)
+    of_methods = []
+    for name, method in methods().items():
+        if method.section.model_fields.keys() - known:
+            of_methods.append(configured(*EVERYTHING, f"prune={name}"))
+            known |= method.section.model_fields.keys()
+    return [here, *(with_value(here, "cluster", {"name": name}) for name in others), *of_methods]
 
 
 def test_a_key_is_in_a_stages_key_or_declared_as_execution_never_both_and_never_neither() -> None:
