@@ -116,7 +116,7 @@ class Block(nn.Module):
         return norms
 
     @torch.no_grad()
-    def group_sums(self, of: Callable[[nn.Parameter], Tensor]) -> Tensor:
+    def group_sums(self, of: Callable[[Tensor], Tensor]) -> Tensor:
         """What ``of`` makes of each weight, added up over all weights of a group.
 
         ``of`` gives a tensor like the weight that it is given; float32 ``[groups]``.

@@ -15,7 +15,8 @@ def of_columns(power: int) -> Order:
     """(sum over rows of abs(W)^p)^(1/p) of each column of the output layer; of a head their sum."""
 
     def scores(block: "Block", _: Material) -> "Tensor":
-        norms = block.output.weight.float().norm(p=power, dim=0)
+        weight = block.output.weight.float()
+        norms = weight.abs().pow(power).sum(dim=0).pow(1 / power)
         return norms.view(block.groups, -1).sum(dim=1)
 
     return Order(f"columns_l{power}", scores)

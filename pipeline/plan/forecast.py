@@ -132,9 +132,7 @@ class _Counted:
         calibration = run.plan.by_name.get(calibrate.STAGE.name)
         self.calibration = calibration.key if calibration else ""
         self.windows = run.store.finished(calibration) if calibration else None
-        ordered = run.plan.by_name.get(order.STAGE.name)
-        made = run.store.finished(ordered) if ordered else None
-        self.order = made["digest"] if made else ordered and ordered.key
+        self.order = _order_of(run)
         self.dense = PruningState.dense(run.source.shape)
         self.method = method_of(self.config.prune)
         self.phases = phases_of(self.config, run.source)
@@ -200,6 +198,15 @@ class _Counted:
         if step and step.evaluations and (took := trajectory.made_by(index).get("seconds")):
             self.times[phase.dimension].append((took, step.evaluations))
         return step
+
+
+def _order_of(run: Run) -> str | None:
+    """What stands for a stored order of channels; before it is made, the same for all runs."""
+    planned = run.plan.by_name.get(order.STAGE.name)
+    if planned is None:
+        return None
+    made = run.store.finished(planned)
+    return str(made["digest"]) if made else planned.key
 
 
 def _guess(state: PruningState, candidates: Sequence[Candidate]) -> Candidate:

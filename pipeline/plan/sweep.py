@@ -8,12 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from pipeline import files
-from pipeline.config.compose import Combination, from_composed
+from pipeline.config.compose import Combination, from_composed, overridden_key
 from pipeline.errors import ConfigError, LeaseLostError, PipelineError, StageError
 from pipeline.files import Json, encode, mended
+from pipeline.methods import methods
 from pipeline.plan.plan import Plan, plan, planning_of
 from pipeline.plan.preflight import Preflight
 from pipeline.plan.run import Run, settled
@@ -32,9 +34,20 @@ from pipeline.store.summary import Summary
 def validated(combinations: Sequence[Combination], problems: Sequence[str]) -> list[Config]:
     """The combinations' configurations.
 
-    Raises ``ConfigError`` with ``problems`` and all of theirs, each once.
+    A key that means something to the method of any of them may be typed for all. Raises
+    ``ConfigError`` with ``problems`` and all of theirs, each once.
     """
-    checks = [partial(from_composed, each.raw, overrides=each.overrides) for each in combinations]
+    chosen = {OmegaConf.select(each.raw, "prune.method") for each in combinations}
+    meant = {
+        f"prune.{key}"
+        for name, method in methods().items()
+        if name in chosen
+        for key in method.section.model_fields
+    }
+    checks = []
+    for each in combinations:
+        typed = [override for override in each.overrides if overridden_key(override) not in meant]
+        checks.append(partial(from_composed, each.raw, overrides=typed))
     return _all(checks, [each.overrides for each in combinations], problems)
 
 

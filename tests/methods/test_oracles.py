@@ -28,8 +28,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 TARGET = 30.0
-SIZES = {"mlp_group_size": 16, "attn_group_size": 16}
-WIDTH_METHODS = ("wanda_sp", "flap", "magnitude", "llm_pruner")
 
 pytestmark = pytest.mark.xdist_group("methods against oracles")
 
@@ -47,7 +45,7 @@ class Golden:
     @cached_property
     def ids(self) -> Tensor:
         golden = json.loads((self.folder / "golden.json").read_text("utf-8"))
-        return torch.tensor(golden["calibration"]["block"])
+        return torch.tensor(golden["calibration"]["block"])[:4, :64]
 
     @cached_property
     def model(self) -> PreTrainedModel:

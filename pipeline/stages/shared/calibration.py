@@ -101,7 +101,7 @@ def _prepared(
             width_samples, block_samples = (
                 min(n, len(rows)) for n in (width_samples, block_samples)
             )
-        width, block = draw(rows, width_samples, block_samples)
+        width, block = draw(rows, width_samples, block_samples, settings.seed)
         windows = {
             "block": cut_windows(tokenizer, block, settings.seqlen, settings.block_windows),
             "width": cut_windows(tokenizer, width, settings.seqlen, settings.width_windows),

@@ -1,6 +1,6 @@
 """What criteria and orders ask for, from the stages that made it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from pipeline.criteria.base import CHANNEL_SCORES, GRADIENTS, STATISTICS, Need
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 FILE = "{}.safetensors"
 """What a stage calls its numbers."""
-OF_STAGES = {
+OF_STAGES: dict[Need[Any], tuple[str, Callable[..., Any]]] = {
     STATISTICS: ("statistics", Statistics),
     GRADIENTS: ("gradients", Gradients),
     CHANNEL_SCORES: ("order", dict),
 }
+"""The stage that makes it, and what its file is read as."""
 
 
 def supplied(needs: Iterable[Need[Any]], inputs: "Inputs") -> dict[Need[Any], Any]:
