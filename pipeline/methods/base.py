@@ -42,6 +42,13 @@ class Method(ABC, Generic[S]):
         """What channels and heads are put in order by before anything goes; None: as they are."""
         return None
 
+    def makes_up(self, settings: S, source: "ModelSource") -> bool:  # noqa: ARG002
+        """Whether biases make up for what removed channels give on average.
+
+        Only where the order of channels asks for statistics.
+        """
+        return False
+
     def label(self, settings: S) -> str:  # noqa: ARG002
         """What a person tells runs of equal model and ratio apart by, in a word."""
         return self.name

@@ -35,6 +35,8 @@ class Block(nn.Module):
         self.width = self.channels.width
         layout = self.layout
         self.offloaded: Offloaded | None = None
+        self.means: Tensor | None = None
+        """What each channel is on average, where biases make up for what is cut; ``[width]``."""
         self.norm_before = decoder_layer.get_submodule(layout.norm_before)
         self.body = decoder_layer.get_submodule(layout.body)
         self.norm_after = (
@@ -70,6 +72,8 @@ class Block(nn.Module):
         """Keep the first ``width`` channels for good, in contiguous memory of their own."""
         if self.offloaded:
             self.offloaded.put_back()
+        if self.means is not None:
+            self._make_up(width)
         for name, tensor in self._narrowed(width).items():
             owner, _, attribute = name.rpartition(".")
             parameter = nn.Parameter(tensor.clone(memory_format=torch.contiguous_format), False)
@@ -78,6 +82,33 @@ class Block(nn.Module):
             linear = self._linear(projection)
             linear.out_features, linear.in_features = linear.weight.shape
         self.width = width
+        if self.offloaded:
+            self.offloaded.keep(self.parameters())
+
+    def _make_up(self, width: int) -> None:
+        """Add what the channels from ``width`` on give on average to the output layer's bias."""
+        output, means = self.output, self.means
+        assert means is not None
+        removed = output.weight[:, width:].float() @ means[width:].to(output.weight.device)
+        bias = (output.bias.float() + removed).to(output.bias.dtype)
+        output.bias = nn.Parameter(bias, requires_grad=False)
+        self.means = means[:width]
+
+    @torch.no_grad()
+    def add_biases(self, means: Sequence[float]) -> None:
+        """Give every linear layer a bias; what is cut from now on is made up for by the last one's.
+
+        ``means`` has what each channel is on average, ``[width]``. The biases are zeros where there
+        were none.
+        """
+        if self.offloaded:
+            self.offloaded.put_back()
+        for projection in self.layout.projections:
+            linear = self._linear(projection)
+            if linear.bias is None:
+                zeros = linear.weight.new_zeros(linear.out_features)
+                linear.bias = nn.Parameter(zeros, requires_grad=False)
+        self.means = torch.tensor(means, dtype=torch.float32)
         if self.offloaded:
             self.offloaded.keep(self.parameters())
 

@@ -27,25 +27,40 @@ class ChannelOrder:
     """What they are ordered by."""
     groups: Mapping[str, tuple[int, ...]]
     """By the block's name, e.g. ``attn.3``: the place that each group has in the dense model."""
+    means: Mapping[str, tuple[float, ...]] | None = None
+    """By the block's name what each channel is on average, by its place in the dense model: what
+    is removed is made up for by biases. None: it is not."""
 
     @classmethod
-    def by(cls, name: str, scores: "Mapping[str, Tensor]") -> "ChannelOrder":
+    def by(
+        cls,
+        name: str,
+        scores: "Mapping[str, Tensor]",
+        means: "Mapping[str, Tensor] | None" = None,
+    ) -> "ChannelOrder":
         """The highest of ``scores`` (``[groups]`` by block) first; equal ones keep their order."""
         ordered = {
             block: tuple(each.argsort(descending=True, stable=True).tolist())
             for block, each in scores.items()
         }
-        return cls(name, ordered)
+        if means is None:
+            return cls(name, ordered)
+        return cls(name, ordered, {block: tuple(each.tolist()) for block, each in means.items()})
 
     @cached_property
     def digest(self) -> str:
-        """Equal for equal orders, whatever they were made by."""
-        return key_of({block: list(places) for block, places in self.groups.items()})
+        """Equal for equal orders, whatever they were made by, with equal means."""
+        return key_of(self._content())
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, with the digest."""
-        groups = {block: list(places) for block, places in self.groups.items()}
-        return {"order": self.name, "digest": self.digest, "groups": groups}
+        return {"order": self.name, "digest": self.digest, **self._content()}
+
+    def _content(self) -> dict[str, Any]:
+        content = {"groups": {block: list(places) for block, places in self.groups.items()}}
+        if self.means is None:
+            return content
+        return {**content, "means": {block: list(each) for block, each in self.means.items()}}
 
     @classmethod
     def read(cls, path: Path) -> "ChannelOrder | None":
@@ -56,7 +71,9 @@ class ChannelOrder:
 
         def parse() -> ChannelOrder:
             groups = {block: tuple(places) for block, places in data["groups"].items()}
-            return cls(data["order"], groups)
+            means = data.get("means")
+            means = means and {block: tuple(each) for block, each in means.items()}
+            return cls(data["order"], groups, means)
 
         order = understood(path, parse)
         if understood(path, lambda: order.digest) != data.get("digest"):

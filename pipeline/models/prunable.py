@@ -94,9 +94,18 @@ class PrunableModel:
         put_in_order(streamed)
 
     def reorder(self, order: ChannelOrder | None = None) -> None:
-        """Put the most important channels and heads of every block first; None: by L1 norms."""
+        """Put the most important channels and heads of every block first; None: by L1 norms.
+
+        An order with means gives the blocks biases that make up for what is cut.
+        """
         for block in self.blocks:
             block.reorder(order.groups[block.name] if order else None)
+            if order and order.means:
+                means = torch.tensor(order.means[block.name]).unflatten(0, (block.groups, -1))
+                block.add_biases(means[list(order.groups[block.name])].flatten().tolist())
+        if order and order.means:
+            for flag in self.family.bias_flags:
+                setattr(self.text_config, flag, True)
 
     def prune_to(self, state: PruningState) -> None:
         """Remove what ``state`` lacks. It must be reachable from the present state."""

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from support_inputs import TINY, configured, problems_of, save_model, write_tokens
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from support_inputs import MODEL, TINY, configured, problems_of, save_model, write_tokens
+from support_oracle import channels
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 import launch
 from pipeline.api import open_run
@@ -121,27 +123,46 @@ def test_the_model_of_a_run_lacks_what_the_order_beside_it_says(place: Place, na
         for file in ("pruning_config.json", "channel_order.json")
     )
     assert order["order"] == {"llm_pruner": "taylor", "wanda_sp": "wanda"}.get(name, name)
-    stock = AutoModelForCausalLM.from_pretrained(place.path / "model").eval()
-    mask(stock, given, order["groups"])
+    stock, without = (
+        AutoModelForCausalLM.from_pretrained(place.path / "model").eval() for _ in range(2)
+    )
+    tokens = json.loads((place.path / "tokens.json").read_text("utf-8"))["block"]
+    biased = name == "flap"
+    mask(stock, given, order["groups"], channels(stock, torch.tensor(tokens)) if biased else None)
+    mask(without, given, order["groups"], None)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place.path)
         ours = open_run(folder).model()
     ids = torch.randint(4, 104, (2, 20), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        torch.testing.assert_close(ours(ids).logits, stock(ids).logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours(ids).logits, stock(ids).logits, rtol=1e-4, atol=1e-6)
+        assert torch.allclose(stock(ids).logits, without(ids).logits, 1e-4, 1e-6) != biased
     assert sum(p.numel() for p in ours.parameters()) < sum(p.numel() for p in stock.parameters())
+    assert ("means" in order) == biased
 
 
-def mask(model: PreTrainedModel, pruned: Json, groups: dict[str, list[int]]) -> None:
-    """Silence all channels that are not among the first of their order."""
+def mask(
+    model: PreTrainedModel,
+    pruned: Json,
+    groups: dict[str, list[int]],
+    inputs: dict[str, Tensor] | None,
+) -> None:
+    """Silence all channels that are not among the first of their order.
+
+    With what entered the last layers of the dense model, add what they gave on average.
+    """
     for i, layer in enumerate(model.model.layers):
         for kind, linear in (("attn", layer.self_attn.o_proj), ("mlp", layer.mlp.down_proj)):
             places = groups[f"{kind}.{i}"]
-            channels = torch.arange(linear.in_features).view(len(places), -1)
+            by_group = torch.arange(linear.in_features).view(len(places), -1)
             width = pruned[f"pruned_{kind}_width"][str(i)]
-            kept = channels[places].flatten()[:width]
+            kept = by_group[places].flatten()[:width]
             silent = torch.ones(linear.in_features, dtype=torch.bool)
             silent[kept] = False
+            if inputs:
+                mean = inputs[f"{kind}.{i}"].flatten(0, 1).mean(dim=0)
+                bias = linear.weight.data[:, silent] @ mean[silent]
+                linear.register_forward_hook(lambda _, _inputs, out, bias=bias: out + bias)
             linear.weight.data[:, silent] = 0
 
 
@@ -212,6 +233,20 @@ def test_multipruner_cuts_the_tail_of_whatever_order_it_is_given(
 
 
 # ---- what is refused before the run
+
+
+def test_biases_that_a_family_does_not_have_are_refused_before_the_run(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place.path)
+    Qwen2ForCausalLM(Qwen2Config(**MODEL | {"num_hidden_layers": 4})).save_pretrained("qwen")
+    arguments = (*TINY, *QUIET, *SIZES, "model.path=qwen", "prune=flap", "prune.target_ratio=8")
+    Preflight().check(configured(*arguments))
+    (problem,) = problems_of(lambda: Preflight().check(configured(*arguments, "prune.bias=true")))
+    assert problem == (
+        "prune.bias: true is wrong; allowed is null or false: qwen2 models have no biases in the "
+        "layers that give what a block adds"
+    )
 
 
 @pytest.mark.parametrize(
