@@ -1,5 +1,6 @@
 """Every key of the configuration decides a result and is in a stage's key, or it never does."""
 
+import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -40,6 +41,7 @@ OTHER: dict[str, Json] = {
     "prune.distribution": [1.0, 1.0, 1.0],
     "prune.order": ["heads", "mlp_channels", "blocks"],
     "prune.method": "first",
+    "prune.bias": False,
     "calibration.path": "other.txt",
     "evaluate.data_dir": "other_data",
     "evaluate.pruning_config": "pruning_config.json",
@@ -56,6 +58,11 @@ OTHER: dict[str, Json] = {
     "cluster.name": "local",
 }
 """Another value, where not any will do."""
+SMALL = {
+    "model_type": "llama", "num_hidden_layers": 16, "hidden_size": 64, "intermediate_size": 176,
+    "num_attention_heads": 4, "vocab_size": 100,
+}  # fmt: skip
+"""A configuration: some methods look at how large a model is."""
 ANY = (True, False, 1, 2, 0.5, "other", ["other"], {"other": 1})
 
 
@@ -78,7 +85,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     for name, text in (("model", "weights"), ("other_model", "other weights")):
         save_tokenizer(Path(name))
-        Path(name, "config.json").write_text('{"model_type": "llama"}')
+        Path(name, "config.json").write_text(json.dumps(SMALL))
         Path(name, "model.safetensors").write_text(text)
     Path("model", "model.gguf").write_text("other weights")
     for name, text in (("text.txt", "a text"), ("other.txt", "another")):
