@@ -34,6 +34,7 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 def _run_command(parsed: Namespace) -> None:
+    from pipeline.report.compare.ranking import ranking_table
     from pipeline.report.compare.table import runs_table
     from pipeline.report.output import write_comparison
     from pipeline.screen import screen
@@ -42,6 +43,8 @@ def _run_command(parsed: Namespace) -> None:
     written = write_comparison(comparison, folder)
     console = screen() if sys.stdout.isatty() else screen(width=200)
     console.print(runs_table(comparison.name, comparison.runs))
+    if comparison.rankings:
+        console.print(ranking_table(comparison.rankings))
     for answer in comparison.answers:
         console.print(f"{answer.question}: {answer.text}", soft_wrap=True)
     for path in written:

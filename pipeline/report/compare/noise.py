@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 from pipeline.measure.record import TaskScore
 from pipeline.report.compare.records import Value
@@ -18,6 +19,8 @@ ENDS_PERCENT = (2.5, 97.5)
 NOISE_ERRORS = 2.0
 """Where items were not kept: so many standard errors of a difference are its noise."""
 
+KnownBy = Literal["items", "errors", "values"]
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -27,8 +30,8 @@ class Difference:
     low: float
     """With ``high``: from where to where the true difference is, with 95 %."""
     high: float
-    is_paired: bool
-    """Whether it was told item by item; else by standard errors, or not at all without those."""
+    known_by: KnownBy
+    """How sure it is: by the same items, by standard errors, or not at all (values alone)."""
 
     @property
     def is_noise(self) -> bool:
@@ -46,11 +49,11 @@ def difference(
     points = one.value - other.value
     pairs = _pairs(one_tasks, other_tasks)
     if pairs:
-        return Difference(points, *_bootstrap(pairs), is_paired=True)
-    errors = (one.stderr or 0.0, other.stderr or 0.0)
-    is_known = one.stderr is not None and other.stderr is not None
-    noise = NOISE_ERRORS * math.hypot(*errors) if is_known else 0.0
-    return Difference(points, points - noise, points + noise, is_paired=False)
+        return Difference(points, *_bootstrap(pairs), "items")
+    if one.stderr is None or other.stderr is None:
+        return Difference(points, points, points, "values")
+    noise = NOISE_ERRORS * math.hypot(one.stderr, other.stderr)
+    return Difference(points, points - noise, points + noise, "errors")
 
 
 Counts = tuple[int, int, int]
