@@ -18,7 +18,7 @@ from pipeline.report.compare.published import FIVE_TASKS
 SETTINGS: dict[str, Any] = {
     "model": {"path": "acme/tiny-1b", "dtype": "float16"},
     "calibration": {"dataset": "alpaca", "seqlen": 2048},
-    "prune": {"target_ratio": 10.0, "distribution": [44.0, 52.0, 4.0]},
+    "prune": {"method": "multipruner", "target_ratio": 10.0, "distribution": [44.0, 52.0, 4.0]},
     "scoring": {"precision": "model", "memory_fraction": 0.7},
     "probe": {"every": 5, "text": "/data/heldout.txt", "seqlen": 512, "text_tokens": 8192},
     "evaluate": {"tasks": [], "text": None, "seqlen": 2048, "text_tokens": None, "limit": None},
@@ -135,6 +135,25 @@ def _first_steps(state: PruningState) -> str:
         StepRecord(step, "blocks", decision, 1.0, state.params)
         for step, decision in enumerate(decisions)
     )
+
+
+METHODS: dict[str, Sequence[float]] = {
+    "multipruner": (44.0, 52.0, 4.0),
+    "blockpruner": (100.0, 0.0, 0.0),
+    "random": (0.0, 100.0, 0.0),
+    "shortgpt": (60.0, 40.0, 0.0),
+}
+"""Some of them, and the shares that their pruned models look like here."""
+
+
+def write_method(folder: Path, method: str, percent: float, **changes: Any) -> Path:
+    """A run of another method, whose settings have no distribution."""
+    run = write_run(folder, percent, METHODS[method], prune__method=method, **changes)
+    if method != "multipruner":
+        owner = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        del owner["config"]["prune"]["distribution"]
+        put(run / "run.json", owner)
+    return run
 
 
 def write_sweep(folder: Path, runs: Sequence[Path]) -> Path:
