@@ -12,7 +12,13 @@ from pipeline.report.compare.quantities import ACCURACY, value_text
 from pipeline.report.compare.records import ComparedRun
 from pipeline.report.wording import NOTHING, number
 
-COLUMNS = ("Target", "Place", "Setting", "Removed", "Accuracy", "Below the best", "Not told from")
+COLUMNS = (
+    "Target", "Place", "Setting", "Removed", "Accuracy", "Below the best", "Not told apart from"
+)  # fmt: skip
+LEGEND = (
+    "Below the best: points, with an interval of 95 %. The last column has the places that a run "
+    "cannot be told apart from."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,12 @@ def ranking_rows(ranked: Sequence[Ranking]) -> list[tuple[str, ...]]:
 
 def ranking_table(ranked: Sequence[Ranking]) -> Table:
     """The same for a terminal."""
-    table = Table(title=Text("Ranking by accuracy"), title_justify="left")
+    table = Table(
+        title="Ranking by accuracy",
+        title_justify="left",
+        caption=LEGEND,
+        caption_justify="left",
+    )
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "Setting" else "right")
     last = ""
