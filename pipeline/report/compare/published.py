@@ -117,13 +117,21 @@ def accuracy_as_published(run: ComparedRun, pruned: bool = True) -> Value | None
 
 
 def nearest(point: PublishedPoint, runs: Iterable[ComparedRun]) -> ComparedRun | None:
-    """Our run of the same model that does the same, at the same ratio."""
+    """Our run of the same model that does the same, at the same ratio.
+
+    None where the source measured nothing that could be set beside ours.
+    """
+    if not (point.source.has_our_perplexity or point.source.has_our_accuracy):
+        return None
     fitting = [
         run
         for run in runs
         if run.is_done
         and is_model(run.model_path, point)
-        and (point.method == DENSE or (does_the_same(run, point) and _is_near(run, point)))
+        and (
+            point.method == DENSE
+            or (does_the_same(run, point) and _distance(run, point) <= NEAR_PERCENT)
+        )
     ]
     return min(fitting, key=lambda run: _distance(run, point), default=None)
 
@@ -140,11 +148,6 @@ def does_the_same(run: ComparedRun, point: PublishedPoint) -> bool:
         _normal(shares) == _normal(value) if key == "prune.distribution" else ours.get(key) == value
         for key, value in point.ours.items()
     )
-
-
-def _is_near(run: ComparedRun, point: PublishedPoint) -> bool:
-    """Whether both removed the same, counted alike."""
-    return point.source.counts_all_params and _distance(run, point) <= NEAR_PERCENT
 
 
 def _distance(run: ComparedRun, point: PublishedPoint) -> float:
