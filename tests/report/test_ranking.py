@@ -11,7 +11,7 @@ from pipeline.measure.record import Record, TaskScore
 from pipeline.pruning.state import PruningState
 from pipeline.report.compare.answers import answers, notes
 from pipeline.report.compare.comparison import Comparison
-from pipeline.report.compare.noise import Difference, difference
+from pipeline.report.compare.noise import Difference, Score, difference
 from pipeline.report.compare.ranking import ranking_rows, rankings
 from pipeline.report.compare.records import ComparedRun, Value, read_run
 from pipeline.report.pages.comparison import comparison_page
@@ -24,13 +24,13 @@ def marks(right: int, items: int = 400, swapped: int = 0) -> str:
     return kept + "1" * swapped + "0" * (wrong - swapped)
 
 
-def scored(*tasks: str) -> tuple[Value, tuple[TaskScore, ...]]:
+def scored(*tasks: str) -> Score:
     shares = [task.count("1") / len(task) for task in tasks]
     scores = tuple(
         TaskScore(f"task{place}", len(task), share, 0.02, None, None, task)
         for place, (task, share) in enumerate(zip(tasks, shares, strict=True))
     )
-    return Value(sum(shares) / len(shares) * 100, 2.0, "alike"), scores
+    return Score(Value(sum(shares) / len(shares) * 100, 2.0, "alike"), scores)
 
 
 def by_resampling(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[float, float]:
@@ -50,7 +50,7 @@ def by_resampling(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[float, 
 def test_the_interval_is_that_of_resampled_items() -> None:
     one = (marks(60, 100), marks(30, 50, 5))
     other = (marks(50, 100, 8), marks(28, 50))
-    found = difference(*scored(*one), *scored(*other))
+    found = difference(scored(*one), scored(*other))
     low, high = by_resampling(one, other)
     assert found.points == pytest.approx(7.0)
     assert found.low == pytest.approx(low, abs=0.7)
@@ -60,29 +60,29 @@ def test_the_interval_is_that_of_resampled_items() -> None:
 
 def test_the_interval_is_the_same_every_time_and_turns_with_the_sign() -> None:
     one, other = scored(marks(220)), scored(marks(200, swapped=20))
-    found, back = difference(*one, *other), difference(*other, *one)
-    assert found == difference(*one, *other)
+    found, back = difference(one, other), difference(other, one)
+    assert found == difference(one, other)
     assert back.points == -found.points
     assert back.low == pytest.approx(-found.high, abs=0.3)
 
 
 def test_equal_answers_are_no_difference() -> None:
     same = scored(marks(100))
-    assert difference(*same, *same) == Difference(0.0, 0.0, 0.0, "items")
-    assert difference(*same, *same).is_noise
+    assert difference(same, same) == Difference(0.0, 0.0, 0.0, "items")
+    assert difference(same, same).is_noise
 
 
 def test_pairs_tell_more_than_errors() -> None:
     better, worse = scored(marks(212)), scored(marks(200))
-    older = tuple(TaskScore(t.task, t.items, t.acc, 0.02, None, None) for t in worse[1])
-    paired, apart = difference(*better, *worse), difference(*better, worse[0], older)
+    older = tuple(TaskScore(t.task, t.items, t.acc, 0.02, None, None) for t in worse.tasks)
+    paired, apart = difference(better, worse), difference(better, Score(worse.value, older))
     assert (paired.known_by, paired.is_noise) == ("items", False)
     assert (apart.known_by, apart.is_noise) == ("errors", True)
     assert apart.low == pytest.approx(3.0 - 2 * 8**0.5)
 
 
 def test_other_counts_of_items_are_not_paired() -> None:
-    assert difference(*scored(marks(90, 100)), *scored(marks(90, 101))).known_by == "errors"
+    assert difference(scored(marks(90, 100)), scored(marks(90, 101))).known_by == "errors"
 
 
 def test_records_of_earlier_versions_are_read() -> None:

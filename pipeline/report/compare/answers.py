@@ -13,7 +13,7 @@ from pipeline.report.compare.entries import (
     ended_apart,
     entries_of,
 )
-from pipeline.report.compare.noise import DRAWS, NOISE_ERRORS
+from pipeline.report.compare.noise import DRAWS, NOISE_ERRORS, Score, known_by
 from pipeline.report.compare.quantities import (
     ACCURACY,
     DECODE,
@@ -89,9 +89,9 @@ def notes(runs: Sequence[ComparedRun]) -> list[str]:
 def _noise_notes(entries: Sequence[Entry]) -> Iterator[str]:
     """How accuracies of one model are told apart: item by item, or by their standard errors."""
     ways = {
-        better.above(other).known_by
+        known_by(one, other)
         for own in by_model(entries).values()
-        for better, other in combinations(own, 2)
+        for one, other in combinations(_scores(own), 2)
     }
     if "items" in ways:
         yield (
@@ -107,6 +107,12 @@ def _noise_notes(entries: Sequence[Entry]) -> Iterator[str]:
             "difference count as equal (the errors take the items for drawn anew; on the same "
             "items real differences are a little clearer)."
         )
+
+
+def _scores(entries: Sequence[Entry]) -> list[Score]:
+    """Every accuracy of a model's runs, and of the model itself."""
+    dense = next((entry.dense_score for entry in entries if entry.dense_score), None)
+    return [*([dense] if dense else []), *(entry.score for entry in entries)]
 
 
 def _by_ratio(entries: Sequence[Entry], quality: Quantity) -> Iterator[Answer]:

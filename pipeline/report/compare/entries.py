@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline.report.compare.groups import Group, groups
-from pipeline.report.compare.noise import Difference, difference
+from pipeline.report.compare.noise import Difference, Score, difference
 from pipeline.report.compare.quantities import Quantity, devices
 from pipeline.report.compare.records import ComparedRun, Value, main_protocol
 
@@ -27,16 +27,24 @@ class Entry:
         """What went."""
         return self.run.removed_percent or 0.0
 
+    @property
+    def score(self) -> Score:
+        """Its accuracy."""
+        return Score(self.value, self.run.tasks())
+
+    @property
+    def dense_score(self) -> Score | None:
+        """The dense model's accuracy; None where it was not measured in the same way."""
+        return Score(self.dense, self.run.tasks(False)) if self.dense else None
+
     def above(self, other: "Entry") -> Difference:
         """How far its accuracy is above another's."""
-        return difference(self.value, self.run.tasks(), other.value, other.run.tasks())
+        return difference(self.score, other.score)
 
     @property
     def change(self) -> Difference | None:
         """How far its accuracy is above the dense model's; None where that is not known."""
-        if self.dense is None:
-            return None
-        return difference(self.value, self.run.tasks(), self.dense, self.run.tasks(False))
+        return difference(self.score, self.dense_score) if self.dense_score else None
 
 
 def entries_of(runs: Sequence[ComparedRun], quality: Quantity) -> Iterator[Entry]:

@@ -39,21 +39,34 @@ class Difference:
         return self.low <= 0 <= self.high
 
 
-def difference(
-    one: Value, one_tasks: Sequence[TaskScore], other: Value, other_tasks: Sequence[TaskScore]
-) -> Difference:
-    """How far ``one`` lies above ``other``: accuracies in percent, measured alike.
+@dataclass(frozen=True, slots=True)
+class Score:
+    """An accuracy in percent, and the tasks that it is the mean of."""
 
-    The tasks are those that the accuracies are the means of.
-    """
-    points = one.value - other.value
-    pairs = _pairs(one_tasks, other_tasks)
-    if pairs:
-        return Difference(points, *_bootstrap(pairs), "items")
-    if one.stderr is None or other.stderr is None:
-        return Difference(points, points, points, "values")
-    noise = NOISE_ERRORS * math.hypot(one.stderr, other.stderr)
-    return Difference(points, points - noise, points + noise, "errors")
+    value: Value
+    tasks: tuple[TaskScore, ...]
+
+
+def known_by(one: Score, other: Score) -> KnownBy:
+    """How the noise of the difference of two accuracies that were measured alike can be told."""
+    theirs = {task.task: len(task.right_items or "") for task in other.tasks}
+    ours = {task.task: len(task.right_items or "") for task in one.tasks}
+    if ours and ours == theirs and all(ours.values()):
+        return "items"
+    is_known = one.value.stderr is not None and other.value.stderr is not None
+    return "errors" if is_known else "values"
+
+
+def difference(one: Score, other: Score) -> Difference:
+    """How far ``one`` lies above ``other``, where both were measured alike."""
+    points = one.value.value - other.value.value
+    way = known_by(one, other)
+    if way == "items":
+        return Difference(points, *_bootstrap(_pairs(one.tasks, other.tasks)), way)
+    noise = 0.0
+    if way == "errors":
+        noise = NOISE_ERRORS * math.hypot(one.value.stderr or 0.0, other.value.stderr or 0.0)
+    return Difference(points, points - noise, points + noise, way)
 
 
 Counts = tuple[int, int, int]
@@ -61,14 +74,11 @@ Counts = tuple[int, int, int]
 
 
 def _pairs(one: Sequence[TaskScore], other: Sequence[TaskScore]) -> tuple[Counts, ...]:
-    """Of every task; empty where the items of one were not kept, or are not the same."""
+    """Of every task."""
     found = []
-    by_name = {task.task: task.right_items for task in other}
+    by_name = {task.task: task.right_items or "" for task in other}
     for task in one:
-        ours, theirs = task.right_items, by_name.get(task.task)
-        if not ours or not theirs or len(ours) != len(theirs):
-            return ()
-        pairs = list(zip(ours, theirs, strict=True))
+        pairs = list(zip(task.right_items or "", by_name[task.task], strict=True))
         won, lost = pairs.count(("1", "0")), pairs.count(("0", "1"))
         found.append((won, lost, len(pairs) - won - lost))
     return tuple(found)
