@@ -113,7 +113,8 @@ def type_name(annotation: Any) -> str:
     choices = re.findall(r"Literal\[(.*?)\]", text)
     if choices:
         words = choices[0].replace("'", "")
-        return words + (", null" if "None" in text else "")
+        flags = "true, false, " if "bool" in text else ""
+        return flags + words + (", null" if "None" in text else "")
     words = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}
     if "list" in text:
         return "list of numbers" if "float" in text else "list of texts"

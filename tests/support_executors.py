@@ -95,6 +95,7 @@ def write_inputs(folder: Path) -> list[str]:
     windows = [[(7 * i + 3 * j) % 100 for j in range(64)] for i in range(40)]
     return [
         "model=hf",
+        "run.pictures=[]",
         f"model.path={model}",
         "calibration=tokens",
         f"calibration.path={write_tokens(folder / 'tokens.json', windows, windows)}",

@@ -43,6 +43,7 @@ TINY = (
     "model.device=cpu",
     "calibration=tokens",
     "calibration.path=tokens.json",
+    "run.pictures=[]",
 )
 """Arguments for a model and tokens that were saved where the launch is typed."""
 

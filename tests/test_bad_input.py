@@ -37,6 +37,7 @@ SECRET = "0123456789abcdef0123456789abcdef01234567"  # noqa: S105
 
 ARGUMENTS = (
     "model=hf",
+    "run.pictures=[]",
     "model.path=model",
     "calibration=tokens",
     "calibration.path=tokens.json",
@@ -120,7 +121,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
 def done_in(folder: str) -> str:
     """How a run ends that ended well: with where its results are."""
-    return f"done: {folder}\nsee: {folder}/report.png\nsee: {folder}/report.html\n"
+    return f"done: {folder}\nsee: {folder}/report.html\n"
 
 
 def assert_done(outcome: Outcome, folder: str) -> None:

@@ -50,7 +50,9 @@ def launch(place: Path, *overrides: str) -> Path:
 
 
 def test_the_method_the_stage_and_the_chart_work(project: Path) -> None:
-    run = launch(project, "prune=random", "prune.seed=3", "+keep=on", "run.dir=random")
+    run = launch(
+        project, "prune=random", "prune.seed=3", "+keep=on", "run.pictures=[svg]", "run.dir=random"
+    )
     steps = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
     assert steps[-1]["ratio_percent"] >= 20
     assert all(step["criterion"] == "random" and 0 <= step["score"] < 1 for step in steps)

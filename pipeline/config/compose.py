@@ -148,7 +148,7 @@ def from_composed(
     values = _resolved(raw, "", unresolved)
     wrong = [f"{key}: {reason}" for key, reason in unresolved.items()]
     try:
-        config = validate(values, {_key(override) for override in overrides})
+        config = validate(values, {overridden_key(override) for override in overrides})
     except ConfigError as error:
         wrong += [p for p in error.problems if p.partition(":")[0] not in unresolved]
     if problems or wrong:
@@ -156,7 +156,8 @@ def from_composed(
     return config
 
 
-def _key(override: str) -> str:
+def overridden_key(override: str) -> str:
+    """The key or group that an override sets."""
     return override.lstrip("+~").partition("=")[0]
 
 

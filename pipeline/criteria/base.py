@@ -13,10 +13,14 @@ from pipeline.pruning.steps import ScoredCandidate
 from pipeline.pruning.units import Candidate
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pipeline.distributed.ranks import Leader
     from pipeline.models.loading import LiveModel
     from pipeline.scoring.perplexity import Windows
     from pipeline.settings.core import Config
+    from pipeline.statistics.activations import Statistics
+    from pipeline.statistics.gradients import Gradients
 
 T = TypeVar("T")
 
@@ -30,6 +34,12 @@ class Need(Generic[T]):
 
 CALIBRATION: "Need[Windows]" = Need("calibration")
 """The calibration windows of the dimension that is walked."""
+STATISTICS: "Need[Statistics]" = Need("statistics")
+"""What one pass over the calibration windows for blocks says of the dense model."""
+GRADIENTS: "Need[Gradients]" = Need("gradients")
+"""The dense model's gradients on the calibration windows for blocks."""
+CHANNEL_SCORES: "Need[Mapping[str, Tensor]]" = Need("channel_scores")
+"""By the block's name what its channels were ordered by, ``[groups]``, the highest first."""
 
 
 @dataclass(frozen=True, slots=True)

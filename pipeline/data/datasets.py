@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pipeline.data.rows import json_lines, text_of
+from pipeline.data.rows import SEED, json_lines, text_of
 from pipeline.errors import ConfigError, StageError
 from pipeline.given import read_json, read_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SEED = 42  # the reference's; also the seed of its splits of Alpaca
 ROW_SEPARATOR = "\n\n"
 ALPACA_LEAST_ROWS = 10  # fewer have no such split
 
@@ -121,7 +120,7 @@ def _alpaca_test_split(rows: Sequence[str]) -> list[str]:
 
 
 def draw(
-    rows: Sequence[str], width_samples: int, block_samples: int
+    rows: Sequence[str], width_samples: int, block_samples: int, seed: int = SEED
 ) -> tuple[list[str], list[str]]:
     """The rows for width pruning and those for block pruning, drawn in this order.
 
@@ -134,7 +133,7 @@ def draw(
                 f"{width_samples} rows are drawn; allowed is at most {len(rows)}, all there are"
             ]
         )
-    generator = random.Random(SEED)  # noqa: S311 - the reference's draw
+    generator = random.Random(seed)  # noqa: S311 - the reference's draw
     width = generator.sample(range(len(rows)), width_samples)
     block = generator.sample(range(len(rows)), block_samples)
     return [rows[i] for i in width], [rows[i] for i in block]

@@ -9,6 +9,9 @@ from pipeline.errors import ConfigError
 from pipeline.files import Json
 from pipeline.given import parse, read_text
 
+SEED = 42
+"""The reference's, of its draw of rows and of its splits of Alpaca."""
+
 
 def json_lines(path: Path) -> Iterator[tuple[str, Json]]:
     """Lines of a .jsonl file that are not blank: the place of each, for messages, and its value.

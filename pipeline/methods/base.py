@@ -1,11 +1,14 @@
 """What a method says: what may go, how it is scored, how the next is chosen, how far it goes."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pipeline.criteria.base import Criterion
+from pipeline.orders.base import Order
 from pipeline.pruning.choice import GREEDY, Choice
 from pipeline.pruning.phases import Phase
+from pipeline.pruning.state import PruningState
 from pipeline.settings.core import PruneConfig
 
 if TYPE_CHECKING:
@@ -28,15 +31,22 @@ class Method(ABC, Generic[S]):
     """How the next candidate is chosen."""
 
     @abstractmethod
-    def phases(self, settings: S) -> tuple[Phase, ...]:
+    def phases(self, settings: S, source: "ModelSource") -> tuple[Phase, ...]:
         """The dimensions in the order in which they are pruned, and where each of them ends."""
 
     @abstractmethod
     def criterion(self, settings: S) -> Criterion:
         """What scores the candidates."""
 
-    def weight_reorder(self, settings: S) -> bool:  # noqa: ARG002
-        """Whether the most important channels and heads are put first before anything goes."""
+    def order(self, settings: S) -> Order | None:  # noqa: ARG002
+        """What channels and heads are put in order by before anything goes; None: as they are."""
+        return None
+
+    def makes_up(self, settings: S, source: "ModelSource") -> bool:  # noqa: ARG002
+        """Whether biases make up for what removed channels give on average.
+
+        Only where the order of channels asks for statistics.
+        """
         return False
 
     def label(self, settings: S) -> str:  # noqa: ARG002
@@ -51,24 +61,36 @@ class Method(ABC, Generic[S]):
         """What people filter runs by."""
         return [self.name]
 
-    def problems(self, settings: S, source: "ModelSource") -> list[str]:  # noqa: ARG002
-        """What is wrong with the settings for a model, one message each."""
-        return []
+    def problems(self, settings: S, source: "ModelSource") -> list[str]:
+        """What is wrong with the settings for a model, one message each.
 
-    def narrows(self, settings: S) -> bool:
+        Here: a target that cannot be reached.
+        """
+        state = PruningState.dense(source.shape)
+        for phase in self.phases(settings, source):
+            state = phase.exhausted(state)
+        if state.ratio_percent >= settings.target_ratio:
+            return []
+        most = math.floor(state.ratio_percent * 100) / 100
+        return [
+            f"prune.target_ratio: {settings.target_ratio:g} is wrong; allowed is up to {most:.2f}: "
+            f"with {self.reach_depends_on} prune={self.name} can remove no more of this model"
+        ]
+
+    def narrows(self, settings: S, source: "ModelSource") -> bool:
         """Whether layers end with widths of their own, so that they differ from one another."""
         begins = 0.0
-        for phase in self.phases(settings):
+        for phase in self.phases(settings, source):
             if phase.group_size and phase.end_percent > begins:
                 return True
             begins = phase.end_percent
         return False
 
-    def units_recipe(self, settings: S) -> dict[str, Any]:
+    def units_recipe(self, settings: S, source: "ModelSource") -> dict[str, Any]:
         """What decides which pieces may go, whatever the target; part of stages' keys."""
-        return {"phases": [phase.identity() for phase in self.phases(settings)]}
+        return {"phases": [phase.identity() for phase in self.phases(settings, source)]}
 
-    def target_recipe(self, settings: S) -> dict[str, Any]:
+    def target_recipe(self, settings: S, source: "ModelSource") -> dict[str, Any]:
         """What decides how far each dimension goes; part of the key of the stage ``prune``."""
-        ends = [[phase.dimension, phase.end_percent] for phase in self.phases(settings)]
+        ends = [[phase.dimension, phase.end_percent] for phase in self.phases(settings, source)]
         return {"target_ratio": settings.target_ratio, "ends": ends}

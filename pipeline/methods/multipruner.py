@@ -9,13 +9,20 @@ from pydantic import AfterValidator, Field
 from pipeline.criteria.base import Criterion
 from pipeline.criteria.perplexity import Perplexity
 from pipeline.methods.base import Method
+from pipeline.methods.widths import WidthsConfig, group_problems
+from pipeline.orders.base import Order
+from pipeline.orders.flap import FLAP
+from pipeline.orders.l1 import L1
+from pipeline.orders.taylor import TAYLOR
+from pipeline.orders.wanda import WANDA
 from pipeline.pruning.phases import STANDARD, Phase
-from pipeline.settings.core import PruneConfig
 from pipeline.settings.section import Execution
 
 if TYPE_CHECKING:
     from pipeline.models.source import ModelSource
 
+ORDERS = {False: None, True: L1, "wanda": WANDA, "flap": FLAP, "taylor": TAYLOR}
+"""By ``prune.weight_reorder``."""
 Dimension = Literal["blocks", "mlp_channels", "heads"]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 
@@ -35,7 +42,7 @@ def _is_order(value: list[Dimension]) -> list[Dimension]:
     return value
 
 
-class MultiPrunerConfig(PruneConfig):
+class MultiPrunerConfig(WidthsConfig):
     """Blocks, MLP channels and heads, one dimension after the other (arXiv 2501.09949)."""
 
     distribution: Annotated[
@@ -44,12 +51,10 @@ class MultiPrunerConfig(PruneConfig):
     """Shares of the target ratio: blocks, MLP channels, heads."""
     order: Annotated[list[Dimension], AfterValidator(_is_order)] = Field(list(DIMENSIONS))
     """Which dimension is pruned first, second and last; ``distribution`` keeps its own order."""
-    mlp_group_size: int = Field(ge=1)
-    """MLP channels removed at a time."""
-    attn_group_size: int = Field(ge=1)
-    """Query channels removed at a time: whole key/value heads with their query heads."""
-    weight_reorder: bool = True
-    """Put the most important channels and heads first, so that the tail is the least important."""
+    weight_reorder: bool | Literal["wanda", "flap", "taylor"] = True
+    """Put the most important channels and heads first, so that the tail is the least important.
+    true is by the L1 norms of their rows; wanda by weights times activations, flap by weighted
+    fluctuation, taylor by weights times gradients, on the calibration text."""
     search: Literal["exhaustive", "race"] = "exhaustive"
     """How the candidate of a step is found. exhaustive scores every one on all tokens; race drops
     candidates as soon as their windows show that another one is better."""
@@ -81,7 +86,7 @@ class MultiPruner(Method[MultiPrunerConfig]):
     section = MultiPrunerConfig
     reach_depends_on = "this distribution and these group sizes"
 
-    def phases(self, settings: MultiPrunerConfig) -> tuple[Phase, ...]:
+    def phases(self, settings: MultiPrunerConfig, source: "ModelSource") -> tuple[Phase, ...]:  # noqa: ARG002
         """As ``prune.order`` and ``prune.distribution`` say."""
         sizes = {"mlp_channels": settings.mlp_group_size, "heads": settings.attn_group_size}
         ends = thresholds(settings.target_ratio, settings.distribution, settings.order)
@@ -100,9 +105,9 @@ class MultiPruner(Method[MultiPrunerConfig]):
         """Perplexity."""
         return Perplexity(settings.search, settings.audit_every)
 
-    def weight_reorder(self, settings: MultiPrunerConfig) -> bool:
+    def order(self, settings: MultiPrunerConfig) -> Order | None:
         """As configured."""
-        return settings.weight_reorder
+        return ORDERS[settings.weight_reorder]
 
     def label(self, settings: MultiPrunerConfig) -> str:
         """The distribution."""
@@ -113,8 +118,8 @@ class MultiPruner(Method[MultiPrunerConfig]):
         shown: list[str] = [] if settings.search == "exhaustive" else [settings.search]
         if settings.order != list(DIMENSIONS):
             shown.append(" then ".join(settings.order))
-        if not settings.weight_reorder:
-            shown.append("not reordered")
+        if (reordered := settings.weight_reorder) is not True:
+            shown.append(f"reordered by {reordered}" if reordered else "not reordered")
         return shown
 
     def tags(self, settings: MultiPrunerConfig) -> list[str]:
@@ -124,24 +129,7 @@ class MultiPruner(Method[MultiPrunerConfig]):
     def problems(self, settings: MultiPrunerConfig, source: "ModelSource") -> list[str]:
         """Group sizes fit the model, and what has a share of the target can be removed from it."""
         shape = source.shape
-        mlp_width, attn_width = max(shape.widths("mlp")), max(shape.widths("attn"))
-        problems = []
-        if settings.mlp_group_size >= mlp_width > 0:
-            problems.append(
-                f"prune.mlp_group_size: {settings.mlp_group_size} is wrong; allowed is a number "
-                f"from 1 to {mlp_width - 1}: this model's MLPs have {mlp_width} channels"
-            )
-        heads = {block.channels: None for layer in source.layers if (block := layer.attn)}
-        multiple = math.lcm(*(each.group_width for each in heads))
-        if heads and (settings.attn_group_size % multiple or settings.attn_group_size > attn_width):
-            served = " or ".join(
-                f"{each.queries_per_key} query heads of {each.head_dim} channels" for each in heads
-            )
-            problems.append(
-                f"prune.attn_group_size: {settings.attn_group_size} is wrong; allowed is a "
-                f"multiple of {multiple} up to {attn_width}: a key/value head of this model "
-                f"serves {served}"
-            )
+        problems = group_problems(settings.mlp_group_size, settings.attn_group_size, source)
         for dimension, share in zip(DIMENSIONS, settings.distribution, strict=True):
             barred = [shape.why_barred(unit.name) for unit in STANDARD[dimension]]
             if share and all(barred):
@@ -151,14 +139,22 @@ class MultiPruner(Method[MultiPrunerConfig]):
                 )
         return problems
 
-    def units_recipe(self, settings: MultiPrunerConfig) -> dict[str, Any]:
+    def units_recipe(
+        self,
+        settings: MultiPrunerConfig,
+        source: "ModelSource",  # noqa: ARG002
+    ) -> dict[str, Any]:
         """The group sizes."""
         return {
             "mlp_group_size": settings.mlp_group_size,
             "attn_group_size": settings.attn_group_size,
         }
 
-    def target_recipe(self, settings: MultiPrunerConfig) -> dict[str, Any]:
+    def target_recipe(
+        self,
+        settings: MultiPrunerConfig,
+        source: "ModelSource",  # noqa: ARG002
+    ) -> dict[str, Any]:
         """Target, shares and order."""
         shares = settings.distribution
         return {

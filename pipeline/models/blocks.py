@@ -35,6 +35,8 @@ class Block(nn.Module):
         self.width = self.channels.width
         layout = self.layout
         self.offloaded: Offloaded | None = None
+        self.means: Tensor | None = None
+        """What each channel is on average, where biases make up for what is cut; ``[width]``."""
         self.norm_before = decoder_layer.get_submodule(layout.norm_before)
         self.body = decoder_layer.get_submodule(layout.body)
         self.norm_after = (
@@ -70,6 +72,8 @@ class Block(nn.Module):
         """Keep the first ``width`` channels for good, in contiguous memory of their own."""
         if self.offloaded:
             self.offloaded.put_back()
+        if self.means is not None:
+            self._make_up(width)
         for name, tensor in self._narrowed(width).items():
             owner, _, attribute = name.rpartition(".")
             parameter = nn.Parameter(tensor.clone(memory_format=torch.contiguous_format), False)
@@ -81,24 +85,93 @@ class Block(nn.Module):
         if self.offloaded:
             self.offloaded.keep(self.parameters())
 
-    @torch.no_grad()
-    def reorder(self) -> None:
-        """Permute channels, or heads by key/value group, so that the largest L1 norms come first.
+    def _make_up(self, width: int) -> None:
+        """Add what the channels from ``width`` on give on average to the output layer's bias."""
+        output, means = self.output, self.means
+        assert means is not None
+        removed = output.weight[:, width:].float() @ means[width:].to(output.weight.device)
+        bias = (output.bias.float() + removed).to(output.bias.dtype)
+        output.bias = nn.Parameter(bias, requires_grad=False)
+        self.means = means[:width]
 
-        An MLP channel counts the L1 norms of its rows of gate and up. A key/value group counts its
-        query rows, and its key and value rows once per query head. Sums are taken in float32, on
-        the device also where the weights are offloaded: the same order comes out.
+    @torch.no_grad()
+    def add_biases(self, means: Sequence[float]) -> None:
+        """Give every linear layer a bias; what is cut from now on is made up for by the last one's.
+
+        ``means`` has what each channel is on average, ``[width]``. The biases are zeros where there
+        were none.
+        """
+        if self.offloaded:
+            self.offloaded.put_back()
+        for projection in self.layout.projections:
+            linear = self._linear(projection)
+            if linear.bias is None:
+                zeros = linear.weight.new_zeros(linear.out_features)
+                linear.bias = nn.Parameter(zeros, requires_grad=False)
+        self.means = torch.tensor(means, dtype=torch.float32)
+        if self.offloaded:
+            self.offloaded.keep(self.parameters())
+
+    @property
+    def name(self) -> str:
+        """What it is called in files, e.g. ``attn.3``."""
+        return f"{self.kind}.{self.layer}"
+
+    @property
+    def groups(self) -> int:
+        """Groups of channels, each the least that can go: MLP channels, or key/value heads."""
+        return self.width // self.channels.group_width
+
+    @property
+    def output(self) -> nn.Linear:
+        """The linear layer that gives what the block adds; its inputs are the block's channels."""
+        (projection,) = (each for each in self.layout.projections if each.columns)
+        return self._linear(projection)
+
+    @torch.no_grad()
+    def row_norms(self) -> Tensor:
+        """The L1 norms by which MultiPruner orders groups, float32 ``[groups]``.
+
+        An MLP channel counts its rows of gate and up. A key/value group counts its query rows, and
+        its key and value rows once per query head. Sums are taken in float32, on the device also
+        where the weights are offloaded: the same order comes out.
         """
         if self.offloaded:
             self.offloaded.bring()
-        groups = self.width // self.channels.group_width
-        importance = torch.zeros(groups, device=next(self.body.parameters()).device)
+        norms = torch.zeros(self.groups, device=next(self.body.parameters()).device)
         for projection in self.layout.projections:
             weight = self._linear(projection).weight
             for segment, rows in self._split(weight, 0, projection.rows, self.width):
-                norms = rows.float().abs().sum(dim=1).view(groups, -1).sum(dim=1)
-                importance += norms * self.channels.uses(segment)
-        order = torch.argsort(importance, descending=True, stable=True)
+                of_rows = rows.float().abs().sum(dim=1).view(self.groups, -1).sum(dim=1)
+                norms += of_rows * self.channels.uses(segment)
+        return norms
+
+    @torch.no_grad()
+    def group_sums(self, of: Callable[[Tensor], Tensor]) -> Tensor:
+        """What ``of`` makes of each weight, added up over all weights of a group.
+
+        ``of`` gives a tensor like the weight that it is given; float32 ``[groups]``.
+        """
+        if self.offloaded:
+            self.offloaded.bring()
+        sums = torch.zeros(self.groups, device=next(self.body.parameters()).device)
+        for projection in self.layout.projections:
+            dim, segments = (1, projection.columns) if projection.columns else (0, projection.rows)
+            values = of(self._linear(projection).weight)
+            for _, part in self._split(values, dim, segments, self.width):
+                sums += part.float().sum(dim=1 - dim).view(self.groups, -1).sum(dim=1)
+        return sums
+
+    @torch.no_grad()
+    def reorder(self, places: Sequence[int] | None = None) -> None:
+        """Permute groups of channels: ``places`` says where each stood; None: by ``row_norms``."""
+        if self.offloaded:
+            self.offloaded.bring()
+        groups = self.groups
+        if places is None:
+            order = torch.argsort(self.row_norms(), descending=True, stable=True)
+        else:
+            order = torch.tensor(places, device=next(self.body.parameters()).device)
         for projection in self.layout.projections:
             linear = self._linear(projection)
             for tensor, dim, segments in _cut_tensors(linear, projection):

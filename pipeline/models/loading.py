@@ -13,10 +13,11 @@ import torch
 from pipeline.errors import ConfigError, StageError
 from pipeline.models.checks import WEIGHTS, one_line, other_head
 from pipeline.models.gguf_reading import quick_gguf
+from pipeline.models.ordering import ChannelOrder
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.quiet import quiet_transformers
 from pipeline.models.source import ModelSource, fetch
-from pipeline.models.variants import Lineage, Variant, dense_lineage
+from pipeline.models.variants import REORDERED, Lineage, Variant, dense_lineage
 from pipeline.pruning.state import PruningState
 
 if TYPE_CHECKING:
@@ -196,13 +197,14 @@ class DenseLoader:
     device: str
     attn_implementation: str
     offload: Offload
-    reorder: bool
-    """Whether the most important channels and heads are put first."""
+    reorder: bool | ChannelOrder
+    """Whether the most important channels and heads are put first: by L1 norms, or as they are
+    given."""
     kept: Kept | None = None
     """Where weights are kept that take long to read."""
 
-    def __call__(self, _variant: Variant) -> PrunableModel:
-        """The dense model. Raises ``StageError`` where it cannot be loaded."""
+    def __call__(self, variant: Variant) -> PrunableModel:
+        """The dense model, in order where ``variant`` is. Raises ``StageError``: not loadable."""
         model = load(
             self.source,
             self.dtype,
@@ -211,13 +213,15 @@ class DenseLoader:
             self.offload,
             self.kept,
         )
-        if self.reorder:
-            model.reorder()
+        if self.reorder and any(origin.how == REORDERED for origin in variant.base):
+            model.reorder(self.reorder if isinstance(self.reorder, ChannelOrder) else None)
         return model
 
     def lineage(self, weights: str) -> Lineage:
         """How what it loads came about; ``weights`` is the digest of the model's files."""
-        return dense_lineage(weights, reordered=self.reorder)
+        order = self.reorder
+        reordered = order.digest if isinstance(order, ChannelOrder) else order
+        return dense_lineage(weights, reordered=reordered)
 
 
 class LiveModel:

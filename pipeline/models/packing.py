@@ -96,12 +96,14 @@ class PackedModel:
 
     model: PrunableModel
     dense: PretrainedConfig
-    """The configuration of the dense model. Not to be changed."""
+    """The configuration of the dense model, with biases where the live one has them. Not to be
+    changed."""
     layers: tuple[PackedLayer, ...]
 
     @classmethod
     def of(cls, model: PrunableModel, dense: PretrainedConfig) -> "PackedModel":
         """Pair the blocks of ``model``, whose dense configuration is ``dense``."""
+        dense = _with_biases(dense, model)
         layers = list(_paired(model.blocks))
         if not layers or layers[0].attn is None:
             first = layers.pop(0) if layers else PackedLayer(None, None)
@@ -205,6 +207,14 @@ def _paired(blocks: list[Block]) -> Iterator[PackedLayer]:
         waiting = packed
     if waiting:
         yield PackedLayer(waiting, None)
+
+
+def _with_biases(dense: PretrainedConfig, model: PrunableModel) -> PretrainedConfig:
+    """A copy of the dense model's configuration, with the biases that the live one has."""
+    config = copy.deepcopy(dense)
+    for flag in model.family.bias_flags:
+        setattr(model.family.text(config), flag, getattr(model.text_config, flag))
+    return config
 
 
 def _heads(model: PrunableModel, dense: PretrainedConfig) -> Heads:

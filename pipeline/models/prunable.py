@@ -12,6 +12,7 @@ from pipeline.models.blocks import Block, Context
 from pipeline.models.families import family_of
 from pipeline.models.families.base import Family
 from pipeline.models.offload import Place, move_all_but, offloaded, put_in_order
+from pipeline.models.ordering import ChannelOrder
 from pipeline.pruning.shape import BLOCK_KINDS, LayerShape, ModelShape
 from pipeline.pruning.state import PruningState
 
@@ -92,10 +93,19 @@ class PrunableModel:
             block.offloaded = weights
         put_in_order(streamed)
 
-    def reorder(self) -> None:
-        """Put the most important channels and heads of every block first."""
+    def reorder(self, order: ChannelOrder | None = None) -> None:
+        """Put the most important channels and heads of every block first; None: by L1 norms.
+
+        An order with means gives the blocks biases that make up for what is cut.
+        """
         for block in self.blocks:
-            block.reorder()
+            block.reorder(order.groups[block.name] if order else None)
+            if order and order.means:
+                means = torch.tensor(order.means[block.name]).unflatten(0, (block.groups, -1))
+                block.add_biases(means[list(order.groups[block.name])].flatten().tolist())
+        if order and order.means:
+            for flag in self.family.bias_flags:
+                setattr(self.text_config, flag, True)
 
     def prune_to(self, state: PruningState) -> None:
         """Remove what ``state`` lacks. It must be reachable from the present state."""

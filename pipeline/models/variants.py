@@ -18,18 +18,25 @@ class Origin:
     """``dense``: read from the model's files. ``reordered``: the most important channels and heads
     were put first. ``cut``: blocks and the tails of blocks were removed, as the state says."""
     key: str | None = None
-    """What stands for the data that it was done with: of dense weights the digest of the files;
-    None where the rest of the lineage and the state say it all."""
+    """What stands for the data that it was done with: of dense weights the digest of the files, of
+    an order that is not made of the weights its own; None where the rest of the lineage and the
+    state say it all."""
 
 
 Lineage = tuple[Origin, ...]
 """How weights came about, from the first thing to the last."""
 
 
-def dense_lineage(weights: str, *, reordered: bool) -> Lineage:
-    """Of weights as they are loaded; ``weights`` is the digest of the model's files."""
+def dense_lineage(weights: str, *, reordered: bool | str) -> Lineage:
+    """Of weights as they are loaded; ``weights`` is the digest of the model's files.
+
+    ``reordered`` says whether channels are put in order; the digest of the order where it is not
+    that of the weights' L1 norms.
+    """
     dense = Origin(DENSE, weights)
-    return (dense, Origin(REORDERED)) if reordered else (dense,)
+    if not reordered:
+        return (dense,)
+    return (dense, Origin(REORDERED, reordered if isinstance(reordered, str) else None))
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,16 @@ class Variant:
         """How the weights came about that were cut last: from them this variant can be cut."""
         is_cut = bool(self.lineage) and self.lineage[-1].how == CUT
         return self.lineage[:-1] if is_cut else self.lineage
+
+    @property
+    def measured_as(self) -> "Variant":
+        """The variant whose records are this one's, too.
+
+        A dense model computes the same in whatever order that is stored with a run.
+        """
+        last = self.lineage[-1] if self.lineage else None
+        is_in_order = last is not None and last.how == REORDERED and last.key is not None
+        return Variant(self.state, self.lineage[:-1]) if is_in_order else self
 
     def identity(self) -> dict[str, Any]:
         """Plain JSON that is equal for equal weights; the order of removal does not count."""

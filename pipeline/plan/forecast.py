@@ -19,9 +19,9 @@ from pipeline.pruning.state import PruningState
 from pipeline.pruning.steps import Step
 from pipeline.pruning.trajectory import Trajectory
 from pipeline.pruning.units import Candidate
-from pipeline.stages import calibrate, score
+from pipeline.stages import calibrate, order, score
 from pipeline.stages.shared import identity
-from pipeline.stages.shared.phases import in_common_order, phases_of
+from pipeline.stages.shared.phases import in_common_order, phases_of, windows_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +132,10 @@ class _Counted:
         calibration = run.plan.by_name.get(calibrate.STAGE.name)
         self.calibration = calibration.key if calibration else ""
         self.windows = run.store.finished(calibration) if calibration else None
+        self.order = _order_of(run)
         self.dense = PruningState.dense(run.source.shape)
         self.method = method_of(self.config.prune)
-        self.phases = phases_of(self.config)
+        self.phases = phases_of(self.config, run.source)
         self.damaged: list[DamagedError] = []
 
     def scorings(self) -> Iterator[Scoring]:
@@ -165,9 +166,11 @@ class _Counted:
 
     def _trajectory(self, phase: Phase, start: PruningState) -> Trajectory:
         """The trajectory; before calibration, one without steps that has the same name for all."""
-        calibration = self.windows[phase.windows]["sha256"] if self.windows else self.calibration
+        calibration = self.calibration
+        if self.windows:
+            calibration = self.windows[windows_of(self.config, phase)]["sha256"]
         wanted = identity.of_trajectory(
-            self.config, self.run.plan.weights, calibration, phase, start
+            self.config, self.run.plan.weights, calibration, self.order, phase, start
         )
         return self.run.store.trajectories.find(wanted)
 
@@ -195,6 +198,15 @@ class _Counted:
         if step and step.evaluations and (took := trajectory.made_by(index).get("seconds")):
             self.times[phase.dimension].append((took, step.evaluations))
         return step
+
+
+def _order_of(run: Run) -> str | None:
+    """What stands for a stored order of channels; before it is made, the same for all runs."""
+    planned = run.plan.by_name.get(order.STAGE.name)
+    if planned is None:
+        return None
+    made = run.store.finished(planned)
+    return str(made["digest"]) if made else planned.key
 
 
 def _guess(state: PruningState, candidates: Sequence[Candidate]) -> Candidate:

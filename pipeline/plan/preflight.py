@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from pipeline.criteria.base import GRADIENTS
 from pipeline.errors import ConfigError
 from pipeline.executors import executor_named
 from pipeline.files import is_folder
@@ -25,7 +26,7 @@ from pipeline.stages.calibrate import CalibrationConfig
 from pipeline.stages.evaluate import EvaluateConfig, data_sources, evaluation_protocol, prunes
 from pipeline.stages.probe import ProbeConfig, probe_protocol
 from pipeline.stages.shared.calibration import prepare, require_tokenizer
-from pipeline.stages.shared.phases import needs_windows
+from pipeline.stages.shared.phases import needs_of, needs_windows
 from pipeline.store.folders import RUNS
 from pipeline.store.results import Store
 from pipeline.store.run_folder import RunFolder
@@ -256,8 +257,14 @@ def _pruning_config(config: Config, source: ModelSource) -> list[str]:
 
 
 def _method(config: Config, source: ModelSource) -> list[str]:
-    """The settings of the method fit the model."""
-    return method_of(config.prune).problems(config.prune, source)
+    """The settings of the method fit the model, and the model is held as it asks for."""
+    problems = method_of(config.prune).problems(config.prune, source)
+    if GRADIENTS in needs_of(config) and config.model.offload != "none":
+        problems.append(
+            f"model.offload: {config.model.offload} is wrong; allowed is none: "
+            f"prune={config.prune.method} asks for gradients, of weights that are on the device"
+        )
+    return problems
 
 
 def _windows(config: Config, source: ModelSource, *, are_cut: bool) -> list[str]:

@@ -100,7 +100,7 @@ class Run:
         if self.config.of(EvaluateConfig).pruning_config:
             return None
         method = methods()[self.config.prune.method]
-        return False if method.narrows(self.config.prune) else None
+        return False if method.narrows(self.config.prune, self.source) else None
 
     def claim(self) -> None:
         """Make the run's folder this run's."""

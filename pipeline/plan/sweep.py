@@ -8,12 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from pipeline import files
-from pipeline.config.compose import Combination, from_composed
+from pipeline.config.compose import Combination, from_composed, overridden_key
 from pipeline.errors import ConfigError, LeaseLostError, PipelineError, StageError
 from pipeline.files import Json, encode, mended
+from pipeline.methods import methods
 from pipeline.plan.plan import Plan, plan, planning_of
 from pipeline.plan.preflight import Preflight
 from pipeline.plan.run import Run, settled
@@ -32,13 +34,26 @@ from pipeline.store.summary import Summary
 def validated(combinations: Sequence[Combination], problems: Sequence[str]) -> list[Config]:
     """The combinations' configurations.
 
-    Raises ``ConfigError`` with ``problems`` and all of theirs, each once.
+    A key that means something to the method of any of them may be typed for all. Raises
+    ``ConfigError`` with ``problems`` and all of theirs, each once.
     """
-    checks = [partial(from_composed, each.raw, overrides=each.overrides) for each in combinations]
+    chosen = {OmegaConf.select(each.raw, "prune.method") for each in combinations}
+    meant = {
+        f"prune.{key}"
+        for name, method in methods().items()
+        if name in chosen
+        for key in method.section.model_fields
+    }
+    checks = []
+    for each in combinations:
+        typed = [override for override in each.overrides if overridden_key(override) not in meant]
+        checks.append(partial(from_composed, each.raw, overrides=typed))
     return _all(checks, [each.overrides for each in combinations], problems)
 
 
-TAKEN_OVER = ("ratio_percent", "ppl", "evaluation", "candidates_scored", "steps_computed")
+TAKEN_OVER = (
+    "ratio_percent", "ppl", "evaluation", "candidates_scored", "passes", "steps_computed",
+)  # fmt: skip
 """What a sweep's summary takes of its runs' summaries."""
 T = TypeVar("T")
 
@@ -125,7 +140,7 @@ class Sweep:
             folders[path], distinct[path] = given, run
         in_order = sorted(
             distinct.values(),
-            key=lambda run: [phase.end_percent for phase in phases_of(run.config)],
+            key=lambda run: [phase.end_percent for phase in phases_of(run.config, run.source)],
             reverse=True,
         )
         return cls(name, command, tuple(in_order), folders)
@@ -205,6 +220,7 @@ def _summary(sweep: Sweep, errors: Mapping[Path, str]) -> dict[str, Any]:
         "done": len(runs) - len(errors),
         "failed": len(errors),
         "candidates_scored": sum(run["candidates_scored"] or 0 for run in runs),
+        "passes": sum(run["passes"] or 0 for run in runs),
         "runs": runs,
     }
 
@@ -257,7 +273,8 @@ class _Sharing:
                 self.descend(ended, depth + 1)
 
     def _phases(self, index: int) -> Sequence[Phase]:
-        return phases_of(self.plans[index].planning.config)
+        planning = self.plans[index].planning
+        return phases_of(planning.config, planning.source)
 
     def _reach(self, index: int, dimension: str, end: float) -> float:
         """``end``, or what a finished stage that serves as well has walked to."""

@@ -1,6 +1,7 @@
 """The parts of a run: one dimension after the other, each down to its share of the target."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.pruning.state import PruningState
@@ -20,18 +21,64 @@ class Phase:
     """What may go; those named first win ties."""
     end_percent: float
     """It goes on while less than this is removed, in percent of all parameters."""
-    group_size: int | None = None
-    """Channels removed at a time; None where blocks go as a whole."""
+    group_size: int | Mapping[str, int] | None = None
+    """Channels removed at a time, by the unit's name where units have their own; None where blocks
+    go as a whole."""
     windows: str = "block"
     """The calibration windows that it is scored on: block, or width, of which there are fewer."""
+    keep_first: int = 0
+    """Layers at the input that lose nothing."""
+    keep_last: int = 0
+    """Layers at the output that lose nothing."""
+    is_uniform: bool = False
+    """Whether all blocks lose the same share: of the groups that could go, only those compete that
+    leave the smallest share of their block gone."""
 
     def candidates(self, state: PruningState) -> list[Candidate]:
         """Everything that could go next, in the order that decides ties."""
-        return state.candidates(self.units, self.group_size)
+        after_last = len(state.shape.layers) - self.keep_last
+        candidates = [
+            candidate
+            for unit in self.units
+            for candidate in state.candidates((unit,), self._size_of(unit))
+            if self.keep_first <= candidate.layer < after_last
+        ]
+        if not self.is_uniform or not candidates:
+            return candidates
+        gone = [_share_gone(state, candidate) for candidate in candidates]
+        least = min(gone)
+        return [each for each, share in zip(candidates, gone, strict=True) if share == least]
+
+    def exhausted(self, state: PruningState) -> PruningState:
+        """The state after all that may go went."""
+        for unit in self.units:
+            size = self._size_of(unit) or 1
+            for first in replace(self, units=(unit,), is_uniform=False).candidates(state):
+                left = 0 if unit.is_whole else (first.width_after - 1) % size + 1
+                state = state.without(Candidate(unit, first.layer, left))
+        return state
 
     def identity(self) -> dict[str, Any]:
         """What decides its candidates."""
-        identity: dict[str, Any] = {"dimension": self.dimension, "group_size": self.group_size}
+        size = self.group_size
+        identity: dict[str, Any] = {
+            "dimension": self.dimension,
+            "group_size": dict(size) if isinstance(size, Mapping) else size,
+        }
         if STANDARD.get(self.dimension) != self.units:
             identity["units"] = [unit.name for unit in self.units]
+        if self.keep_first or self.keep_last:
+            identity["keeps"] = [self.keep_first, self.keep_last]
+        if self.is_uniform:
+            identity["uniform"] = True
         return identity
+
+    def _size_of(self, unit: Unit) -> int | None:
+        size = self.group_size
+        return size.get(unit.name) if isinstance(size, Mapping) else size
+
+
+def _share_gone(state: PruningState, candidate: Candidate) -> float:
+    """The share of its block that is gone after a candidate, from 0 to 1; of a layer the less."""
+    blocks = [state.shape.block(kind, candidate.layer) for kind in candidate.unit.kinds]
+    return min(1 - candidate.width_after / block.width for block in blocks if block)

@@ -51,6 +51,11 @@ class Cut:
     width_after: int
     """Channels that are left; 0 where the block is gone."""
 
+    @property
+    def block(self) -> str:
+        """The block's name in statistics and orders, e.g. ``attn.3``."""
+        return f"{self.kind}.{self.layer}"
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -65,6 +70,11 @@ class Candidate:
     def cuts(self) -> tuple[Cut, ...]:
         """What it does to blocks, in the order in which they run."""
         return tuple(Cut(kind, self.layer, self.width_after) for kind in self.unit.kinds)
+
+    @property
+    def piece(self) -> str:
+        """What statistics call what it takes from, e.g. ``layer.3`` or ``attn.3``."""
+        return f"{self.unit.name}.{self.layer}"
 
     def to_json(self) -> dict[str, Any]:
         """``unit`` (its name), ``layer`` and ``width_after``."""

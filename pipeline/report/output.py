@@ -1,6 +1,6 @@
 """Reports and comparisons as files: a page, and the same picture in every format."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from pipeline import __version__, files
@@ -19,18 +19,20 @@ REPORT, COMPARISON = "report", "comparison"
 """Names of files, without their ends."""
 
 
-def write_report(report: RunReport, folder: Path) -> list[Path]:
-    """Write a run's page and pictures into ``folder``; where they are, the page first.
+def write_report(
+    report: RunReport, folder: Path, formats: Collection[str] = tuple(FORMATS)
+) -> list[Path]:
+    """Write a run's page and its picture in ``formats``; where they are, the page first.
 
     Drawing takes seconds: what was drawn of the same report is left as it is.
     """
-    paths = [folder / f"{REPORT}.{end}" for end in ("html", *FORMATS)]
+    paths = [folder / f"{REPORT}.{end}" for end in ("html", *formats)]
     drawn_of = f'<meta name="drawn-of" content="{_digest(report)}">'
     page = paths[0]
     if all(path.exists() for path in paths) and drawn_of in page.read_text("utf-8", "replace"):
         return paths
     text = run_page(report).replace("<head>\n", f"<head>\n{drawn_of}\n", 1)
-    return _write([(page.name, text), *_pictures(REPORT, run_picture(report))], folder)
+    return _write([(page.name, text), *_pictures(REPORT, run_picture(report), formats)], folder)
 
 
 def _digest(report: RunReport) -> str:
@@ -42,15 +44,17 @@ def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
     """Write page, pictures and CSV of several runs into ``folder``; where they are."""
     contents = [
         (f"{COMPARISON}.html", comparison_page(comparison)),
-        *_pictures(COMPARISON, comparison_picture(comparison)),
+        *_pictures(COMPARISON, comparison_picture(comparison), FORMATS),
         (f"{COMPARISON}.csv", to_csv(comparison.runs)),
     ]
     return _write(contents, folder)
 
 
-def _pictures(name: str, drawing: Drawing) -> Iterator[tuple[str, str | bytes]]:
-    for end, write in FORMATS.items():
-        yield f"{name}.{end}", write(drawing)
+def _pictures(
+    name: str, drawing: Drawing, formats: Iterable[str]
+) -> Iterator[tuple[str, str | bytes]]:
+    for end in formats:
+        yield f"{name}.{end}", FORMATS[end](drawing)
 
 
 def _write(contents: list[tuple[str, str | bytes]], folder: Path) -> list[Path]:

@@ -31,6 +31,8 @@ class RunListener:
         self.records: dict[int, Record] = {}
         self.computed: dict[tuple[str, int], Step] = {}
         """Steps that were computed here, by trajectory and index."""
+        self.passes = 0
+        """Statistics and gradients that were computed here."""
         self.states_measured = 0
         self.measuring_seconds: dict[str, dict[str, float]] = {}
         """Time that measuring took, by stage and kind of measurement."""
@@ -94,6 +96,10 @@ class RunListener:
     def on_computed(self, source: tuple[str, int], step: Step) -> None:
         """A step was computed here, not found."""
         self.computed[source] = step
+
+    def on_pass(self) -> None:
+        """Statistics or gradients were computed here, not found."""
+        self.passes += 1
 
     def on_measured(self, seconds: Mapping[str, float]) -> None:
         """A state was measured here, not found."""

@@ -40,6 +40,7 @@ def _unusual(config: Config) -> list[str]:
         ("block_samples", "{} block rows"),
         ("width_samples", "{} width rows"),
         ("seqlen", "{} tokens"),
+        ("seed", "draw {}"),
     ):
         if _differs(calibration, name):
             shown.append(text.format(getattr(calibration, name)))

@@ -11,13 +11,15 @@ import transformers
 from pipeline.errors import LeaseLostError
 from pipeline.files import Json, mended
 from pipeline.models.loading import DenseLoader, LiveModel
+from pipeline.models.ordering import ChannelOrder
 from pipeline.plan.run import Run
 from pipeline.pruning.trajectory import Guard
 from pipeline.runs.display import Display
 from pipeline.runs.listener import RunListener
-from pipeline.stages import probe
+from pipeline.stages import order, probe
 from pipeline.stages.base import Inputs, PlannedStage
-from pipeline.stages.shared.phases import is_reordered
+from pipeline.stages.evaluate import given_order
+from pipeline.stages.shared.phases import order_of, stored_order_of
 from pipeline.store.provenance import provenance
 from pipeline.store.summary import Audit, Measured, StageSummary, Summary, Work
 from pipeline.tracking.tracker import Tracker
@@ -42,13 +44,13 @@ class StageRunner:
         leader: "Leader | None" = None,
         before: Work | None = None,
     ) -> None:
-        self.plan, self.config, self.only = run.plan, run.config, only
+        self._run, self.plan, self.config, self.only = run, run.plan, run.config, only
         self.leader, self.before = leader, before or Work()
         self.store, self.folder, self.display = run.store, run.folder, display
         self.source = run.source
         self.shape = run.source.shape
         self.listener = RunListener(run.folder, self.shape.total_params, display, tracker)
-        self.live = live_model_of(run)
+        self.live: LiveModel | None = None
         self.stages: dict[str, StageSummary] = {}
 
     def run(self) -> Summary:
@@ -110,6 +112,7 @@ class StageRunner:
 
     def _compute(self, stage: PlannedStage, guard: Guard) -> None:
         started, scored_before = time.monotonic(), self.listener.candidates_scored
+        passes_before = self.listener.passes
         self.display.stage_started(stage.name)
         is_done = False
         try:
@@ -125,6 +128,7 @@ class StageRunner:
                 seconds=round(time.monotonic() - started, 3),
                 candidates_scored=self.listener.candidates_scored - scored_before,
                 measuring_seconds=self.listener.measuring_seconds.get(stage.name, {}),
+                passes=self.listener.passes - passes_before,
             )
             if not is_done:
                 self.display.stage_ended(stage.name, entry.status, entry.seconds)
@@ -136,13 +140,20 @@ class StageRunner:
             weights=self.plan.weights,
             digest=self.store.digests.of,
             results={each.name: self.store.folder(each) for each in (*stage.needs, stage)},
-            live=self.live,
+            live=self._live(),
             trajectories=self.store.trajectories,
             records=self.store.records,
             made_by=made_by(self.config.model.device),
             listener=self.listener,
             leader=self.leader,
         )
+
+    def _live(self) -> LiveModel:
+        """The run's model; another one once the order of its channels is known."""
+        loader = loader_of(self._run)
+        if self.live is None or self.live.load != loader:
+            self.live = LiveModel(loader, loader.lineage(self.plan.weights))
+        return self.live
 
     def _summary(self, error: BaseException | None, seconds: float) -> Summary:
         facts: dict[str, Json] = {}
@@ -168,6 +179,7 @@ class StageRunner:
             shape=self.shape,
             measured=Measured(dense=listener.dense, pruned=listener.last_record),
             candidates_scored=listener.candidates_scored,
+            passes=listener.passes,
             candidates_scored_in_full=listener.candidates_scored_in_full,
             audit=self._audit(),
             steps_computed=listener.steps_computed,
@@ -197,17 +209,32 @@ class StageRunner:
 
 def live_model_of(run: Run) -> LiveModel:
     """The run's model, not loaded yet; it comes to whatever variant is asked for."""
+    loader = loader_of(run)
+    return LiveModel(loader, loader.lineage(run.plan.weights))
+
+
+def loader_of(run: Run) -> DenseLoader:
+    """What loads the run's model, with its channels in order as far as that is known."""
     model = run.config.model
-    loader = DenseLoader(
+    return DenseLoader(
         run.source,
         model.dtype,
         model.device,
         model.attn_implementation,
         model.offload,
-        reorder=is_reordered(run.config),
+        reorder=_reorder(run),
         kept=run.store.weights,
     )
-    return LiveModel(loader, loader.lineage(run.plan.weights))
+
+
+def _reorder(run: Run) -> bool | ChannelOrder:
+    if given := given_order(run.config):
+        return given
+    if stored_order_of(run.config) is None:
+        return order_of(run.config) is not None
+    planned = run.plan.by_name.get(order.STAGE.name)
+    is_made = planned is not None and run.store.finished(planned) is not None
+    return order.order_in(run.store.folder(planned)) if planned and is_made else False
 
 
 def made_by(device: str) -> dict[str, Any]:

@@ -29,7 +29,8 @@ from pipeline.tracking.wandb_tracker import WandbTracker
 if TYPE_CHECKING:
     from pipeline.distributed.ranks import Leader
 
-PICTURE, PAGE = "report.png", "report.html"
+PICTURE_FORMAT = "png"
+PICTURE, PAGE = f"report.{PICTURE_FORMAT}", "report.html"
 CANDIDATE_COLUMNS = ("step", "unit", "layer", "width_after", "ppl")
 T = TypeVar("T")
 OnWork = Callable[[Work], None]
@@ -54,7 +55,8 @@ def run_all(
 
     summary, report = _until_whole(run, display, attempt)
     console.print(dense_and_pruned_table(report))
-    for name in ("", PICTURE, PAGE):
+    shown = [name for name in (PICTURE, PAGE) if (folder.path / name).exists()]
+    for name in ("", *shown):
         console.print(f"{'see' if name else 'done'}: {folder.path / name}")
     for _, exported in run.exports:
         console.print(f"model: {exported}")
@@ -193,10 +195,12 @@ def _conclude(run: Run, runner: StageRunner, summary: Summary, tracker: Tracker)
     """Draw and track what came of a run whose stages are all finished."""
     folder = run.folder.path
     report = report_of(run, runner.listener, summary)
-    write_report(report, folder)
+    exports_show = [PICTURE_FORMAT] if run.exports else []
+    write_report(report, folder, list(dict.fromkeys([*run.config.run.pictures, *exports_show])))
     exported = publish_exports(run, report)
     _track_outcome(tracker, runner, summary, report)
-    tracker.picture("report", folder / PICTURE)
+    if (folder / PICTURE).exists():
+        tracker.picture("report", folder / PICTURE)
     for each in exported:
         tracker.model(each)
     return report

@@ -9,7 +9,7 @@ from torch import Tensor
 from pipeline.models.loading import LiveModel
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.units import Candidate
-from pipeline.scoring.one_pass import OnePass, Progress
+from pipeline.scoring.one_pass import OnePass, Progress, WindowLoss, next_token_loss
 from pipeline.scoring.perplexity import Windows
 
 
@@ -34,9 +34,16 @@ def lowered(live: LiveModel, dtype: torch.dtype) -> LiveModel:
 class LocalLosses:
     """Losses on this process's live model."""
 
-    def __init__(self, live: LiveModel, memory_fraction: float, *, keep: bool) -> None:
+    def __init__(
+        self,
+        live: LiveModel,
+        memory_fraction: float,
+        *,
+        keep: bool,
+        loss: WindowLoss = next_token_loss,
+    ) -> None:
         self.live = live
-        self.one_pass = OnePass(memory_fraction, keep=keep)
+        self.one_pass = OnePass(memory_fraction, keep=keep, loss=loss)
 
     def __call__(
         self,

@@ -33,6 +33,16 @@ from pipeline.scoring.perplexity import Windows, perplexity_of_losses, window_lo
 Progress = Callable[[float], None]
 """Called with the share of a step's work that was done since the last call."""
 
+WindowLoss = Callable[[PrunableModel, Tensor, Windows, slice], Tensor]
+"""Losses of windows, float64 ``[windows]`` on the CPU: of hidden states after the last block
+``[windows, tokens, hidden]``, of the windows' tokens, and of where they are among all windows."""
+
+
+def next_token_loss(model: PrunableModel, hidden: Tensor, windows: Windows, _at: slice) -> Tensor:
+    """The mean loss of the windows' next tokens."""
+    return window_losses(model, hidden, windows.ids, windows.eos_id)
+
+
 LOSS_IN_BLOCKS = 4
 """What a loss costs, in blocks, for the progress bar."""
 STRIDES = (2, 4, 8, 16, 32)
@@ -91,11 +101,13 @@ class OnePass:
     """Scores the candidates of one step after another.
 
     ``keep`` says whether the next step asks for the same windows and candidates, so that states
-    are worth keeping.
+    are worth keeping. ``loss`` is what a window's loss is.
     """
 
-    def __init__(self, memory_fraction: float, *, keep: bool = True) -> None:
-        self.memory_fraction, self.keep = memory_fraction, keep
+    def __init__(
+        self, memory_fraction: float, *, keep: bool = True, loss: WindowLoss = next_token_loss
+    ) -> None:
+        self.memory_fraction, self.keep, self.loss = memory_fraction, keep, loss
         self._limit: float = math.inf
         self._kept: list[_Kept] = []
 
@@ -190,7 +202,7 @@ class OnePass:
                 progress.add(below / work)
             losses = []
             for branch in states[1:]:
-                losses.append(window_losses(model, branch, ids, windows.eos_id))
+                losses.append(self.loss(model, branch, Windows(ids, windows.eos_id), tile.columns))
                 progress.add(LOSS_IN_BLOCKS / work)
         return torch.stack(losses)
 

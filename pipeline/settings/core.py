@@ -84,7 +84,7 @@ def _is_plan(value: Json) -> bool | str:
 
 
 class RunConfig(Section):
-    """This run's name and folder."""
+    """This run's name and folder, and what is drawn of it."""
 
     name: Name | None = None
     """null makes one of model, ratio and key."""
@@ -92,6 +92,8 @@ class RunConfig(Section):
     """Folder of the run; null is outputs/runs/NAME."""
     paper: SomeText | None = None
     """Name of the paper's settings that the run takes, set by paper=NAME; shown as a tag in W&B."""
+    pictures: list[Literal["png", "svg", "pdf"]] = Field(default=["png", "svg", "pdf"])
+    """Formats of the report's picture; its page is always written. W&B and exports show the PNG."""
 
 
 class SweepConfig(Section):

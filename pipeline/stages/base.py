@@ -101,7 +101,8 @@ class Planning:
     @property
     def model(self) -> Recipe:
         """What stands for the model as it is scored and measured."""
-        return identity.of_model(self.config, self.weights)
+        order = self.planned.get("order")
+        return identity.of_model(self.config, self.weights, order.key if order else None)
 
     def key(self, name: str) -> str:
         """The key of a stage that was planned before."""
@@ -126,6 +127,9 @@ class Listener(Protocol):
 
     def on_step(self, step: StepRecord, record: Record | None) -> None:
         """A step of the run is on disk, measured or not. May come again, from another stage."""
+
+    def on_pass(self) -> None:
+        """Statistics or gradients were computed here: one pass over the calibration text."""
 
     def on_measured(self, seconds: Mapping[str, float]) -> None:
         """A state was measured here, not found on disk: the time of each kind of measurement."""

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from pipeline.data.rows import SEED
 from pipeline.files import Json
 from pipeline.models.digests import tokenizer_digest
 from pipeline.settings.core import Config
@@ -39,14 +40,21 @@ class CalibrationConfig(Section):
     """Most windows kept of the rows for MLP channels and heads; null keeps all."""
     seqlen: int = Field(2048, ge=2)
     """Tokens in a window."""
+    seed: int = SEED
+    """Of the draw of rows; another one draws others. 42 is the reference's."""
 
     @classmethod
     def problems(cls, given: Mapping[str, Json]) -> Iterator[str]:
-        """Data sets that no hub has need a file."""
+        """Data sets that no hub has need a file; ready tokens are not drawn."""
         dataset = given.get("dataset")
         if given.get("path") is None and dataset in ("ptb", "text", "tokens"):
             yield (
                 f"calibration.path: calibration={dataset} needs a local file: calibration.path=FILE"
+            )
+        if dataset == "tokens" and given.get("seed", SEED) != SEED:
+            yield (
+                f"calibration.seed: {given['seed']} means nothing to calibration=tokens, of which "
+                f"no rows are drawn; allowed is {SEED}"
             )
 
 
@@ -64,6 +72,7 @@ def recipe(planning: Planning) -> Recipe | None:
         "format": Path(settings.path).suffix if settings.path else None,
         "tokenizer": tokenizer_digest(source, planning.digest),
         **{name: getattr(settings, name) for name in DRAWN},
+        **({} if settings.seed == SEED else {"seed": settings.seed}),
     }
 
 

@@ -14,13 +14,19 @@ from pipeline.stages.evaluate import (
     prunes,
     quality,
 )
+from pipeline.stages.shared.phases import stored_order_of
 
 
 def recipe(planning: Planning) -> Recipe | None:
     """What is evaluated."""
     config = planning.config
     is_wanted = config.sweep.name is not None and config.of(EvaluateConfig).enabled
-    return evaluation_recipe(planning) if is_wanted and prunes(config) else None
+    if not is_wanted or not prunes(config):
+        return None
+    recipe = evaluation_recipe(planning)
+    if stored_order_of(config):  # in which a dense model computes the same
+        recipe["model"] = {**recipe["model"], "weight_reorder": False}
+    return recipe
 
 
 def run(config: Config, inputs: Inputs, _out_dir: Path) -> Json:

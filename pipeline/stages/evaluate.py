@@ -14,6 +14,7 @@ from pipeline.stages.base import Inputs, Planning, Recipe, Stage
 
 if TYPE_CHECKING:
     from pipeline.measure.protocol import DataSources, MeasurementProtocol
+    from pipeline.models.ordering import ChannelOrder
 
 TextName = Annotated[str, Field(max_length=64), LIKE_A_FOLDER]
 
@@ -97,8 +98,7 @@ def recipe(planning: Planning) -> Recipe | None:
     """What is evaluated of the pruned model, or of a given ``pruning_config.json``."""
     settings = planning.config.of(EvaluateConfig)
     if settings.pruning_config:
-        given = planning.digest(Path(settings.pruning_config))
-        return evaluation_recipe(planning) | {"pruning_config": given}
+        return evaluation_recipe(planning) | given_recipe(planning)
     if not settings.enabled:
         return None
     return evaluation_recipe(planning) | {"prune": planning.key("prune")}
@@ -146,6 +146,25 @@ def given_state(config: Config, inputs: Inputs) -> PruningState:
     given = config.of(EvaluateConfig).pruning_config
     path = Path(given) if given else inputs.results["prune"] / "pruning_config.json"
     return PruningState.from_pruning_config(inputs.source.shape, read_json(path))
+
+
+def given_recipe(planning: Planning) -> Recipe:
+    """What stands for a given ``pruning_config.json``, and the order of channels beside it."""
+    path, order = planning.config.of(EvaluateConfig).pruning_config, given_order(planning.config)
+    assert path
+    recipe = {"pruning_config": planning.digest(Path(path))}
+    return recipe | ({"channel_order": order.digest} if order else {})
+
+
+def given_order(config: Config) -> "ChannelOrder | None":
+    """The order that the widths of a given ``pruning_config.json`` count in: the file beside it.
+
+    None where there is none, or nothing is given. Raises ``DamagedError``.
+    """
+    from pipeline.models.ordering import FILE, ChannelOrder
+
+    path = config.of(EvaluateConfig).pruning_config
+    return ChannelOrder.read(Path(path).parent / FILE) if path else None
 
 
 STAGE = Stage(

@@ -19,7 +19,7 @@ from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.settings.section import Execution, Section
 from pipeline.stages.base import Inputs, PlannedStage, Planning, Recipe, Stage
-from pipeline.stages.evaluate import EvaluateConfig, given_state
+from pipeline.stages.evaluate import EvaluateConfig, given_recipe, given_state
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,12 +83,8 @@ def recipe_of(planning: Planning, target: Target) -> Recipe:
     """What decides the files: the model, what is removed, and how it is written."""
     settings = planning.config.of(ExportConfig)
     own = settings.of(target).model_dump(mode="json")
-    given = planning.config.of(EvaluateConfig).pruning_config
-    pruned = (
-        {"pruning_config": planning.digest(Path(given))}
-        if given
-        else {"prune": planning.key("prune")}
-    )
+    is_given = planning.config.of(EvaluateConfig).pruning_config is not None
+    pruned = given_recipe(planning) if is_given else {"prune": planning.key("prune")}
     tokenizer = tokenizer_digest(planning.source, planning.digest)
     return {
         "target": target.name,

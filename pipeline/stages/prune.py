@@ -14,7 +14,7 @@ from pipeline.stages.base import Inputs, PlannedStage, Planning, Recipe, Stage
 from pipeline.stages.evaluate import prunes
 from pipeline.stages.probe import ProbeConfig
 from pipeline.stages.shared import identity
-from pipeline.stages.shared.phases import needs_windows, phases_of
+from pipeline.stages.shared.phases import MATERIAL, needs_windows, phases_of
 
 
 def decisions_recipe(planning: Planning) -> Recipe:
@@ -26,7 +26,7 @@ def decisions_recipe(planning: Planning) -> Recipe:
 def search_recipe(planning: Planning) -> Recipe:
     """What decides the steps from any state."""
     prune = planning.config.prune
-    return decisions_recipe(planning) | method_of(prune).units_recipe(prune)
+    return decisions_recipe(planning) | method_of(prune).units_recipe(prune, planning.source)
 
 
 def recipe(planning: Planning) -> Recipe | None:
@@ -34,7 +34,7 @@ def recipe(planning: Planning) -> Recipe | None:
     if not prunes(planning.config):
         return None
     prune = planning.config.prune
-    return search_recipe(planning) | method_of(prune).target_recipe(prune)
+    return search_recipe(planning) | method_of(prune).target_recipe(prune, planning.source)
 
 
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
@@ -43,7 +43,7 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
 
     state = PruningState.dense(inputs.source.shape)
     records = []
-    for record, after in descend(config, inputs, phases_of(config)):
+    for record, after in descend(config, inputs, phases_of(config, inputs.source)):
         records.append(record)
         state = after
     if state.ratio_percent < config.prune.target_ratio:
@@ -83,13 +83,13 @@ def check(folder: Path, result: Json) -> None:
 
 def plan(stage: Stage, planning: Planning) -> Iterator[PlannedStage]:
     """After the dimensions that the run shares with others."""
-    dimensions = [phase.dimension for phase in phases_of(planning.config)]
+    dimensions = [phase.dimension for phase in phases_of(planning.config, planning.source)]
     shared = [name for name in dimensions if name in planning.planned]
     yield from planning.one(stage, [*stage.needs, *shared[-1:]])
 
 
 STAGE = Stage(
-    "prune", 40, recipe, run, needs=("calibrate",), plan=plan,
+    "prune", 40, recipe, run, needs=MATERIAL, plan=plan,
     publishes=("pruning_config.json",), tells_steps=True, replay=replay, check=check,
     is_main=True,
 )  # fmt: skip

@@ -16,7 +16,7 @@ from pipeline.settings.section import Section
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
 from pipeline.stages.evaluate import prunes
 from pipeline.stages.prune import search_recipe
-from pipeline.stages.shared.phases import criterion_of, in_common_order, phases_of
+from pipeline.stages.shared.phases import MATERIAL, criterion_of, in_common_order, phases_of
 
 
 class ScoreConfig(Section):
@@ -47,7 +47,7 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     dense = PruningState.dense(inputs.source.shape)
     variant = inputs.live.cut(dense)
     sensitivity = {}
-    for phase in in_common_order(phases_of(config)):
+    for phase in in_common_order(phases_of(config, inputs.source)):
         dense_ppl = perplexity(inputs.live.at(variant), search.windows(phase))
         with closing(search.walk(phase, dense)) as steps:
             first = next(steps, None)
@@ -65,7 +65,7 @@ def check(folder: Path, result: Json) -> None:
 
 
 STAGE = Stage(
-    "score", 10, recipe, run, needs=("calibrate",), section=ScoreConfig,
+    "score", 10, recipe, run, needs=MATERIAL, section=ScoreConfig,
     publishes=("sensitivity.json",), facts=lambda result: {"dense_ppl": result["dense_ppl"]},
     check=check,
 )  # fmt: skip

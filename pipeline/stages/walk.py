@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.files import Json
 from pipeline.pruning.phases import Phase
@@ -15,7 +16,10 @@ from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs, PlannedStage, Planning, Recipe, Stage
 from pipeline.stages.probe import probe_recipe
 from pipeline.stages.prune import decisions_recipe
-from pipeline.stages.shared.phases import phases_of
+from pipeline.stages.shared.phases import MATERIAL, phases_of
+
+if TYPE_CHECKING:
+    from pipeline.models.source import ModelSource
 
 
 def recipe(_planning: Planning) -> Recipe | None:
@@ -25,7 +29,7 @@ def recipe(_planning: Planning) -> Recipe | None:
 
 def recipe_of(planning: Planning, dimension: str, to: float) -> Recipe:
     """What decides the steps of a dimension up to ``to``, in percent removed."""
-    before, phase = _up_to(planning.config, dimension)
+    before, phase = _up_to(planning.config, planning.source, dimension)
     identity = phase.identity()
     del identity["dimension"]  # the stage is called after it
     return decisions_recipe(planning) | {
@@ -36,9 +40,9 @@ def recipe_of(planning: Planning, dimension: str, to: float) -> Recipe:
     }
 
 
-def _up_to(config: Config, dimension: str) -> tuple[list[Phase], Phase]:
+def _up_to(config: Config, source: "ModelSource", dimension: str) -> tuple[list[Phase], Phase]:
     """The phases before a dimension, and its own."""
-    phases = phases_of(config)
+    phases = phases_of(config, source)
     before = list(takewhile(lambda phase: phase.dimension != dimension, phases))
     return before, phases[len(before)]
 
@@ -46,10 +50,10 @@ def _up_to(config: Config, dimension: str) -> tuple[list[Phase], Phase]:
 def plan(stage: Stage, planning: Planning) -> Iterator[PlannedStage]:
     """One for each dimension that the run shares with others, each after the one before."""
     last: tuple[PlannedStage, ...] = ()
-    for dimension in [phase.dimension for phase in phases_of(planning.config)]:
+    for dimension in [phase.dimension for phase in phases_of(planning.config, planning.source)]:
         if dimension in planning.reach:
             recipe = recipe_of(planning, dimension, planning.reach[dimension])
-            needs = (*planning.those(["calibrate"]), *last)
+            needs = (*planning.those(MATERIAL), *last)
             last = (PlannedStage(stage, dimension, recipe, needs),)
             yield from last
 
@@ -61,7 +65,7 @@ def run(config: Config, inputs: Inputs, _out_dir: Path) -> Json:
     """
     from pipeline.stages.shared.descent import descend
 
-    before, phase = _up_to(config, inputs.stage.name)
+    before, phase = _up_to(config, inputs.source, inputs.stage.name)
     longest = replace(phase, end_percent=inputs.stage.recipe["to"])
     steps, ratio = 0, 0.0
     for record, state in descend(config, inputs, [*before, longest]):

@@ -38,6 +38,8 @@ class StageSummary(_Part):
     candidates_scored: int = 0
     measuring_seconds: dict[str, float] = Field(default_factory=dict)
     """Of the seconds those that each kind of measurement took: texts, tasks, latency."""
+    passes: int = 0
+    """Passes over the calibration text, for statistics or gradients."""
 
     def plus(self, other: "StageSummary") -> "StageSummary":
         """Both processes' work on the stage; it is new where either computed it."""
@@ -48,6 +50,7 @@ class StageSummary(_Part):
                 "seconds": round(self.seconds + other.seconds, 3),
                 "candidates_scored": self.candidates_scored + other.candidates_scored,
                 "measuring_seconds": summed(self.measuring_seconds, other.measuring_seconds),
+                "passes": self.passes + other.passes,
             }
         )
 
@@ -120,6 +123,8 @@ class Summary(_Part):
     measured: Measured = Measured()
     candidates_scored: int = 0
     candidates_scored_in_full: int = 0
+    passes: int = 0
+    """Passes over the calibration text that were made for statistics or gradients."""
     audit: Audit = Audit()
     steps_computed: int = 0
     states_measured: int = 0
@@ -141,6 +146,7 @@ class Summary(_Part):
             update={
                 "stages": stages,
                 "candidates_scored": sum(entry.candidates_scored for entry in stages.values()),
+                "passes": sum(entry.passes for entry in stages.values()),
                 "steps_computed": self.steps_computed + sum(w.steps_computed for w in works),
                 "states_measured": self.states_measured + sum(w.states_measured for w in works),
             }

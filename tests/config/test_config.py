@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from support_inputs import CONF, REPOSITORY, configured, problems_of, raw
@@ -15,9 +16,15 @@ from support_inputs import CONF, REPOSITORY, configured, problems_of, raw
 from pipeline.config.overrides import check
 from pipeline.config.schema import known_keys
 from pipeline.export import targets
+from pipeline.methods import methods
 from pipeline.stages.probe import ProbeConfig
 
-OPTIONS = sorted((f.parent.name, f.stem) for f in CONF.glob("*/*.yaml") if f.parent.name != "paper")
+ADDED = ("paper", "protocol")
+"""Groups of which none is chosen unless it is added: +paper=NAME."""
+OPTIONS = sorted(
+    (f.parent.name, f.stem) for f in CONF.glob("*/*.yaml") if f.parent.name not in ADDED
+)
+PROTOCOLS = sorted(f.stem for f in CONF.glob("protocol/*.yaml"))
 PAPERS = sorted(f.stem for f in CONF.glob("paper/*.yaml"))
 FILES = sorted(CONF.rglob("*.yaml"))
 NEEDED = {
@@ -123,6 +130,26 @@ def test_a_file_opens_with_the_command_that_runs_it(file: Path) -> None:
     assert check(arguments).problems == []
     assert choices(*arguments)[file.parent.name] == file.stem
     configured(*arguments)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_protocol_sets_text_and_amounts_and_leaves_the_method_to_the_user(protocol: str) -> None:
+    assert protocol in methods()
+    text = ["calibration.path=text.txt"]
+    for method in (protocol, "multipruner"):
+        config = configured(f"prune={method}", f"+protocol={protocol}", *text)
+        assert config.prune.method == method
+    settings = yaml.safe_load((CONF / "protocol" / f"{protocol}.yaml").read_text("utf-8"))
+    for section, values in settings.items():
+        if section != "defaults":
+            of_own = configured(f"prune={protocol}", f"+protocol={protocol}", *text)
+            assert getattr(of_own, section).model_dump().items() >= values.items()
+
+
+def test_a_protocol_wins_over_a_paper_file_before_it() -> None:
+    config = configured("prune=two_ssp", "+paper=llama2_7b", "+protocol=two_ssp")
+    assert (config.calibration.dataset, config.calibration.block_windows) == ("c4", 32)
+    assert (config.prune.target_ratio, config.prune.mlp_group_size) == (25, 1024)
 
 
 # ---- what wins
@@ -370,7 +397,9 @@ def test_every_known_key_is_in_a_file_of_conf() -> None:
         )
         return set().union(*parts)
 
-    assert keys(OmegaConf.to_container(raw("evaluate=none", "cluster=slurm", EXPORTS))) == {
+    common = ("evaluate=none", "cluster=slurm", EXPORTS)
+    of_all = (raw(*common, f"prune={method}") for method in methods())
+    assert set().union(*(keys(OmegaConf.to_container(each)) for each in of_all)) == {
         key for key in known_keys() if not key.startswith("cluster.stages.")
     }
 

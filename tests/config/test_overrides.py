@@ -4,6 +4,7 @@ import pytest
 from support_inputs import CONF
 
 from pipeline.config.overrides import CheckedOverrides, check, flags_first
+from pipeline.methods import methods
 
 
 def checked(*arguments: str) -> CheckedOverrides:
@@ -130,7 +131,8 @@ def test_an_unknown_key_that_is_like_no_other_gets_no_suggestion() -> None:
 
 def test_an_unknown_option_is_answered_with_the_nearest_one() -> None:
     problem = (
-        "prune: 'multiprunr' is not there; did you mean prune=multipruner? Allowed: multipruner"
+        "prune: 'multiprunr' is not there; did you mean prune=multipruner? Allowed: "
+        f"{', '.join(sorted(methods()))}"
     )
     assert problem_with("prune=multiprunr") == problem
 

@@ -40,6 +40,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("inputs")
     return [
         "model=hf",
+        "run.pictures=[]",
         f"model.path={save_model(folder / 'tiny')}",
         "calibration=tokens",
         f"calibration.path={write_tokens(folder / 'tokens.json')}",
@@ -79,6 +80,7 @@ def test_what_an_offline_run_lacks_is_named_before_it_starts(tmp_path: Path) -> 
         "cluster=local",
         "cluster.offline=true",
         "model=hf",
+        "run.pictures=[]",
         f"model.path={model}",
         "calibration=wikitext2",
         "calibration.seqlen=32",

@@ -101,6 +101,7 @@ def run(
     tokens.write_text(json.dumps(golden["calibration"]), encoding="utf-8")
     arguments = [
         "model=hf",
+        "run.pictures=[]",
         f"model.path={(folder / 'model').resolve()}",
         "calibration=tokens",
         f"calibration.path={tokens}",

@@ -80,7 +80,7 @@ class Checkout:
 
     def launch(self, launches: Mapping[str, Sequence[str]]) -> dict[str, Launched]:
         """Launch with these arguments one after the other; each by the name of its run."""
-        model = ("model=hf", "model.path=model", "model.device=cpu")
+        model = ("model=hf", "model.path=model", "model.device=cpu", "run.pictures=[]")
         asked = {
             name: [*model, *arguments, f"run.name={name}"] for name, arguments in launches.items()
         }

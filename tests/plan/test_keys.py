@@ -1,5 +1,6 @@
 """Every key of the configuration decides a result and is in a stage's key, or it never does."""
 
+import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -40,6 +41,7 @@ OTHER: dict[str, Json] = {
     "prune.distribution": [1.0, 1.0, 1.0],
     "prune.order": ["heads", "mlp_channels", "blocks"],
     "prune.method": "first",
+    "prune.bias": False,
     "calibration.path": "other.txt",
     "evaluate.data_dir": "other_data",
     "evaluate.pruning_config": "pruning_config.json",
@@ -56,6 +58,11 @@ OTHER: dict[str, Json] = {
     "cluster.name": "local",
 }
 """Another value, where not any will do."""
+SMALL = {
+    "model_type": "llama", "num_hidden_layers": 16, "hidden_size": 64, "intermediate_size": 176,
+    "num_attention_heads": 4, "vocab_size": 100,
+}  # fmt: skip
+"""A configuration: some methods look at how large a model is."""
 ANY = (True, False, 1, 2, 0.5, "other", ["other"], {"other": 1})
 
 
@@ -65,7 +72,7 @@ class First(Method[PruneConfig]):
     name = "first"
     section = PruneConfig
 
-    def phases(self, settings: PruneConfig) -> tuple[Phase, ...]:
+    def phases(self, settings: PruneConfig, source: ModelSource) -> tuple[Phase, ...]:
         return (Phase("blocks", STANDARD["blocks"], settings.target_ratio),)
 
     def criterion(self, settings: PruneConfig) -> ScoredBy:
@@ -78,7 +85,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     for name, text in (("model", "weights"), ("other_model", "other weights")):
         save_tokenizer(Path(name))
-        Path(name, "config.json").write_text('{"model_type": "llama"}')
+        Path(name, "config.json").write_text(json.dumps(SMALL))
         Path(name, "model.safetensors").write_text(text)
     Path("model", "model.gguf").write_text("other weights")
     for name, text in (("text.txt", "a text"), ("other.txt", "another")):
@@ -141,10 +148,19 @@ def _choices(annotation: Any) -> tuple[Json, ...]:
 
 
 def bases() -> list[Config]:
-    """One configuration for each executor, the one that runs here first."""
+    """One configuration for each executor and for each method with keys of its own.
+
+    The one that runs here first.
+    """
     here = configured(*EVERYTHING)
     others = [each.name for each in executors() if each.name != here.cluster.name]
-    return [here, *(with_value(here, "cluster", {"name": name}) for name in others)]
+    known = set(type(here.prune).model_fields)
+    of_methods = []
+    for name, method in methods().items():
+        if method.section.model_fields.keys() - known:
+            of_methods.append(configured(*EVERYTHING, f"prune={name}"))
+            known |= method.section.model_fields.keys()
+    return [here, *(with_value(here, "cluster", {"name": name}) for name in others), *of_methods]
 
 
 def test_a_key_is_in_a_stages_key_or_declared_as_execution_never_both_and_never_neither() -> None:

@@ -195,6 +195,23 @@ def test_methods_with_dimensions_and_criteria_of_their_own_are_drawn(tmp_path: P
     assert "Whole layers" in text
 
 
+def test_scores_of_two_criteria_are_two_charts() -> None:
+    report = full()
+    channels = tuple(
+        replace(
+            with_score(step, -1.0),
+            dimension="channels",
+            decision=replace(step.decision, score=-1.0, criterion="activations"),
+        )
+        for step in report.steps[:4]
+    )
+    both = replace(report, steps=(*channels, *report.steps[4:]))
+    drawn = {chart.title: chart for chart in along(both)}
+    first, second = drawn["Activations score"], drawn["Calibration perplexity"]
+    assert {point.y for line in first.lines for point in line.points} == {-1.0}
+    assert all(point.y > 0 for line in second.lines for point in line.points)
+
+
 WEIGHTS = '''
     """Weights in memory."""
 

@@ -318,7 +318,7 @@ def test_a_published_pruning_config_is_evaluated_without_pruning(place: Path, ru
 
 
 def test_a_run_ends_with_a_picture_and_a_page(place: Path, run: Run) -> None:
-    run(*PROBE, *EVALUATE)
+    run(*PROBE, *EVALUATE, "run.pictures=[png]")
     assert (place / "run" / "report.png").read_bytes().startswith(b"\x89PNG")
     assert "<html" in (place / "run" / "report.html").read_text("utf-8")
 

@@ -103,6 +103,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     (folder / "tokens.json").write_text(json.dumps(tokens), encoding="utf-8")
     return [
         "model=hf",
+        "run.pictures=[svg]",
         f"model.path={folder / 'model'}",
         "model.device=cpu",
         "calibration=tokens",

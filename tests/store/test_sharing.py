@@ -190,6 +190,7 @@ def defaults() -> Json:
             "config",
             [
                 "model=hf",
+                "run.pictures=[]",
                 "model.path=MODEL",
                 "model.device=cpu",
                 "calibration=tokens",

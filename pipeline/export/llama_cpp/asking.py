@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import StageError
 from pipeline.export.llama_cpp.engine import Engine, EngineError, Logits, why_not
+from pipeline.measure.intervals import Interval
 
 REFUSED = 3
 """Exit status where llama.cpp refuses, with its reason on standard error."""
@@ -28,15 +29,6 @@ class Speeds:
 
     prefill: list[list[float]]
     decode: list[list[float]]
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """How many times as fast one is as another: 95 % of the resampled medians lie within."""
-
-    low: float
-    median: float
-    high: float
 
 
 def available() -> bool:
@@ -84,17 +76,12 @@ def speed(
     return Speeds(answered["prefill"].tolist(), answered["decode"].tolist())
 
 
-def speed_up(before: Sequence[float], after: Sequence[float], draws: int = 10_000) -> Interval:
+def speed_up(before: Sequence[float], after: Sequence[float]) -> Interval:
     """How many times as fast ``after`` is, of rounds in which both were timed one after the other.
 
-    The median of the rounds' ratios, with its percentile bootstrap interval: what slows a whole
-    round cancels.
+    The median of the rounds' ratios: what slows a whole round cancels.
     """
-    ratios = np.asarray(after) / np.asarray(before)
-    generator = np.random.default_rng(0)
-    resampled = np.median(generator.choice(ratios, (draws, len(ratios))), axis=1)
-    low, high = np.quantile(resampled, (0.025, 0.975))
-    return Interval(float(low), float(np.median(ratios)), float(high))
+    return Interval.of([fast / slow for slow, fast in zip(before, after, strict=True)])
 
 
 def _ask(question: str, paths: Sequence[Path], threads: int, values: Values) -> Values:

@@ -135,6 +135,9 @@ class Family:
     """The attribute of the configuration that holds the language model's own; None: it is one."""
     barred: tuple[BarredUnit, ...] = ()
     """What these models cannot lose, and why."""
+    bias_flags: tuple[str, ...] = ()
+    """Values of the configuration that, where true, give every linear layer of the blocks a bias;
+    none where the family has no bias in the layers that give what a block adds."""
 
     def text(self, config: Any) -> Any:
         """The configuration of the language model."""

@@ -1,5 +1,7 @@
 """Llama and the families that keep its modules: Mistral, Qwen2 and Qwen3."""
 
+from dataclasses import replace
+
 from pipeline.models.families.base import BlockLayout, Family, Projection
 
 ATTENTION = BlockLayout(
@@ -24,4 +26,5 @@ MLP = BlockLayout(
 
 # Biases of q/k/v (Qwen2) travel with their rows; Qwen3's norms of queries and keys are per
 # head_dim, the same for all heads.
-FAMILY = Family(model_types=("llama", "mistral", "qwen2", "qwen3"), attn=ATTENTION, mlp=MLP)
+FAMILY = Family(("llama",), ATTENTION, MLP, bias_flags=("attention_bias", "mlp_bias"))
+FAMILIES = (FAMILY, replace(FAMILY, model_types=("mistral", "qwen2", "qwen3"), bias_flags=()))

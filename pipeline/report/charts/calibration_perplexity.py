@@ -10,17 +10,22 @@ from pipeline.report.wording import score_name, score_text
 
 
 def of_run(report: RunReport) -> Iterator[Chart]:
+    """One chart for each criterion: their scores have nothing in common."""
+    for criterion in dict.fromkeys(step.decision.criterion for step in report.steps):
+        yield from _of_criterion(report, criterion)
+
+
+def _of_criterion(report: RunReport, criterion: str) -> Iterator[Chart]:
     """One curve for each set of calibration windows: values on different text are not joined."""
-    if not report.steps:
-        return
-    first = report.steps[0].dimension
+    steps = [step for step in report.steps if step.decision.criterion == criterion]
+    first = steps[0].dimension
     readings = [
-        (dimension, Reading(step, ratio, value, score_text(value, report.criterion)))
+        (dimension, Reading(step, ratio, value, score_text(value, criterion)))
         for dimension, step, ratio, value in (
             (first, None, 0.0, report.dense_importance_of(first)),
             *(
                 (step.dimension, step.step, step.ratio_percent, finite(step.decision.score))
-                for step in report.steps
+                for step in steps
             ),
         )
         if value is not None
@@ -29,12 +34,13 @@ def of_run(report: RunReport) -> Iterator[Chart]:
         Curve(tuple(reading for _, reading in group))
         for _, group in groupby(readings, key=lambda pair: _windows(report, pair[0]))
     ]
+    dimensions = {step.dimension for step in steps}
     levels = [
         Level(value, start, end)
         for dimension, start, end in stretches(report)
-        if (value := report.dense_importance_of(dimension)) is not None
+        if dimension in dimensions and (value := report.dense_importance_of(dimension)) is not None
     ]
-    name = score_name(report.criterion)
+    name = score_name(criterion)
     yield from over_removed(
         report, name[0].upper() + name[1:], name.split()[-1], curves, levels, order=1,
         note=report.calibration_text,

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from pipeline.data.datasets import cut_windows, dataset_rows, draw, read_tokens
@@ -17,6 +16,7 @@ from pipeline.errors import ConfigError, DamagedError
 from pipeline.files import Json, encode, read_json, replace
 from pipeline.models.source import ModelSource
 from pipeline.scoring.perplexity import Windows
+from pipeline.stages.shared.tensors import read_tensors
 
 if TYPE_CHECKING:
     from pipeline.stages.calibrate import CalibrationConfig
@@ -37,10 +37,7 @@ class Calibration:
     def read(cls, folder: Path) -> "Calibration":
         """What ``calibrate`` wrote into ``folder``. Raises ``DamagedError`` for other windows."""
         facts = read_json(folder / FACTS_FILE)
-        try:
-            tokens = load_file(folder / TOKENS_FILE)
-        except (OSError, SafetensorError) as error:
-            raise DamagedError(folder / TOKENS_FILE, "it is cut short or garbled") from error
+        tokens = read_tensors(folder / TOKENS_FILE)
         hashes = {kind: facts[kind]["sha256"] for kind in ("block", "width")}
         for kind, wanted in hashes.items():
             if kind not in tokens or _hash(tokens[kind], facts["eos_id"]) != wanted:
@@ -104,7 +101,7 @@ def _prepared(
             width_samples, block_samples = (
                 min(n, len(rows)) for n in (width_samples, block_samples)
             )
-        width, block = draw(rows, width_samples, block_samples)
+        width, block = draw(rows, width_samples, block_samples, settings.seed)
         windows = {
             "block": cut_windows(tokenizer, block, settings.seqlen, settings.block_windows),
             "width": cut_windows(tokenizer, width, settings.seqlen, settings.width_windows),

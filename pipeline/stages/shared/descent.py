@@ -26,7 +26,7 @@ def descend(
     search = Search(config, inputs)
     measurements = Measurements(config, inputs, probe_protocol(config), data_sources(config))
     probe = config.of(ProbeConfig)
-    own = {phase.dimension: phase.end_percent for phase in phases_of(config)}
+    own = {phase.dimension: phase.end_percent for phase in phases_of(config, inputs.source)}
     state = PruningState.dense(inputs.source.shape)
     if is_due(probe, 0):
         inputs.listener.on_dense(measurements.of(inputs.live.cut(state)))

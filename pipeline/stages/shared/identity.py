@@ -12,22 +12,31 @@ from pipeline.pruning.choice import GREEDY
 from pipeline.pruning.phases import Phase
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
-from pipeline.stages.shared.phases import criterion_of, is_reordered, needs_windows
+from pipeline.stages.shared.phases import criterion_of, needs_windows, order_of, stored_order_of
 
 DECISION_VERSION = 1
 """Raised by hand when the same settings would decide differently."""
 
 
-def of_model(config: Config, weights: str) -> dict[str, Any]:
-    """The dense model as it is scored and measured; ``weights`` is a digest."""
+def of_dense(config: Config, weights: str) -> dict[str, Any]:
+    """The dense model as its files have it; ``weights`` is a digest."""
     model = config.model
     return {
         "weights": weights,
-        "weight_reorder": is_reordered(config),
         "dtype": model.dtype,
         "device": model.device,
         "attn_implementation": model.attn_implementation,
     }
+
+
+def of_model(config: Config, weights: str, order: str | None) -> dict[str, Any]:
+    """The dense model as it is scored and measured: with its channels in order.
+
+    ``order`` stands for an order that is stored with the run; None where that is not known.
+    """
+    stored = stored_order_of(config)
+    reorder = {"order": stored.name, "is": order} if stored else order_of(config) is not None
+    return {**of_dense(config, weights), "weight_reorder": reorder}
 
 
 def of_decisions(config: Config) -> dict[str, Any]:
@@ -41,15 +50,20 @@ def of_decisions(config: Config) -> dict[str, Any]:
 
 
 def of_trajectory(
-    config: Config, weights: str, calibration: str, phase: Phase, start: PruningState
+    config: Config,
+    weights: str,
+    calibration: str,
+    order: str | None,
+    phase: Phase,
+    start: PruningState,
 ) -> dict[str, Any]:
-    """What a trajectory is found by; ``weights`` and ``calibration`` are digests.
+    """What a trajectory is found by; ``weights``, ``calibration`` and ``order`` are digests.
 
-    The calibration counts where the criterion asks for it.
+    The calibration counts where anything is made of it, the order where one is stored.
     """
     needed = {"calibration": calibration} if needs_windows(config) else {}
     return {
-        **of_model(config, weights),
+        **of_model(config, weights, order),
         **of_decisions(config),
         **needed,
         **phase.identity(),

@@ -99,7 +99,7 @@ class Measurements:
     def _identity(self, part: "_Part", variant: Variant) -> Mapping[str, Any]:
         """What decides a record: the model, what is measured, and what it is computed with."""
         device_name = self.inputs.made_by["device"]
-        return identity.of_record(self.config, variant, part.identity, device_name)
+        return identity.of_record(self.config, variant.measured_as, part.identity, device_name)
 
     @cached_property
     def _parts(self) -> "list[_Part]":

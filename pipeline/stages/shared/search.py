@@ -16,10 +16,12 @@ from pipeline.pruning.units import Candidate
 from pipeline.pruning.walk import walk
 from pipeline.scoring.perplexity import Windows
 from pipeline.settings.core import Config
+from pipeline.stages import order
 from pipeline.stages.base import Inputs
 from pipeline.stages.shared import identity
 from pipeline.stages.shared.calibration import Calibration
-from pipeline.stages.shared.phases import criterion_of
+from pipeline.stages.shared.material import supplied
+from pipeline.stages.shared.phases import criterion_of, needs_windows, windows_of
 
 
 class Search:
@@ -56,17 +58,19 @@ class Search:
 
     def identity(self, phase: Phase, start: PruningState) -> dict[str, Any]:
         """Everything that decides a trajectory's steps, and nothing else."""
-        is_needed = CALIBRATION in self.criterion.needs
-        calibration = self._calibration.hashes[phase.windows] if is_needed else ""
-        return identity.of_trajectory(self.config, self.inputs.weights, calibration, phase, start)
+        config, weights = self.config, self.inputs.weights
+        calibration = ""
+        if needs_windows(config):
+            calibration = self._calibration.hashes[windows_of(config, phase)]
+        return identity.of_trajectory(config, weights, calibration, self._order, phase, start)
 
     def scorer(self, phase: Phase) -> Scorer:
         """Scores the steps of one walk."""
-        supplied = {}
+        given = supplied(self.criterion.needs, self.inputs)
         if CALIBRATION in self.criterion.needs:
-            supplied[CALIBRATION] = self.windows(phase)
+            given[CALIBRATION] = self.windows(phase)
         material = Material(
-            self.inputs.live, supplied, self.inputs.listener.on_scored, self.inputs.leader
+            self.inputs.live, given, self.inputs.listener.on_scored, self.inputs.leader
         )
         return self.criterion.scorer(self.config, material)
 
@@ -85,6 +89,11 @@ class Search:
             self.inputs.listener.on_warning(
                 f"steps found on disk were made under others: {changes}"
             )
+
+    @cached_property
+    def _order(self) -> str | None:
+        folder = self.inputs.results.get(order.STAGE.name)
+        return order.order_in(folder).digest if folder else None
 
     @cached_property
     def _calibration(self) -> Calibration:

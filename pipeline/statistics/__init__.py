@@ -1,0 +1,1 @@
+"""What methods need to know of the dense model: one pass over calibration text, or gradients."""
