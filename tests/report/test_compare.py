@@ -138,6 +138,17 @@ def test_methods_are_a_line_each_with_their_name_first(tmp_path: Path) -> None:
     assert [run.name for run in found["random"]] == ["random-10", "random-20", "gone"]
 
 
+def test_a_methods_own_settings_are_named_where_its_runs_differ_in_them(tmp_path: Path) -> None:
+    folders = [
+        write_method(tmp_path / "one", "random", 10, prune__seed=1),
+        write_method(tmp_path / "shortgpt", "shortgpt", 10, prune__units="layers"),
+        write_method(tmp_path / "two", "random", 10, prune__seed=2),
+    ]
+    found = [group.label for group in groups(read(*folders))]
+    assert found == ["random, seed 1", "shortgpt", "random, seed 2"]
+    assert [group.label for group in groups(read(*folders[:2]))] == ["random", "shortgpt"]
+
+
 def test_a_missing_run_belongs_to_the_group_that_its_overrides_name(tmp_path: Path) -> None:
     runs = [
         write_run(tmp_path / "runs/a", 10, (44, 52, 4)),
