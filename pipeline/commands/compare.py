@@ -31,9 +31,37 @@ def _arguments(parser: ArgumentParser) -> None:
         "--workload", metavar="NAME",
         help="whose latency to compare; else each run's main workload",
     )  # fmt: skip
+    papers = parser.add_mutually_exclusive_group()
+    for name, title in (("latex", "LaTeX (booktabs)"), ("markdown", "Markdown")):
+        papers.add_argument(
+            f"--{name}", dest="format", action="store_const", const=name,
+            help=f"print a table for a paper in {title} and nothing else; no file is written",
+        )  # fmt: skip
 
 
 def _run_command(parsed: Namespace) -> None:
+    if parsed.format:
+        _print_table(parsed)
+    else:
+        _write_and_show(parsed)
+
+
+def _print_table(parsed: Namespace) -> None:
+    """The table for a paper on standard output, where nothing else is, so that it can be kept."""
+    from pipeline.report.compare.paper_formats import FORMATS
+    from pipeline.report.compare.paper_table import paper_table
+
+    if parsed.out:
+        raise ConfigError([
+            f"--out: means nothing with --{parsed.format}, which writes no file; "
+            "leave it out, and redirect the table: > FILE"
+        ])  # fmt: skip
+    comparison, _ = gather(parsed.target, None, parsed.workload)
+    sys.stdout.write(FORMATS[parsed.format](paper_table(comparison.runs)))
+
+
+def _write_and_show(parsed: Namespace) -> None:
+    from pipeline.report.compare.ranking import ranking_table
     from pipeline.report.compare.table import runs_table
     from pipeline.report.output import write_comparison
     from pipeline.screen import screen
@@ -42,6 +70,8 @@ def _run_command(parsed: Namespace) -> None:
     written = write_comparison(comparison, folder)
     console = screen() if sys.stdout.isatty() else screen(width=200)
     console.print(runs_table(comparison.name, comparison.runs))
+    if comparison.rankings:
+        console.print(ranking_table(comparison.rankings))
     for answer in comparison.answers:
         console.print(f"{answer.question}: {answer.text}", soft_wrap=True)
     for path in written:

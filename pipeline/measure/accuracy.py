@@ -364,13 +364,19 @@ def _score(name: str, task: "Task", items: Sequence[_Item], answers: Iterable[An
     metrics = [
         task.process_results(item.doc, [next(answered) for _ in item.requests]) for item in items
     ]
-    acc, acc_stderr = _mean([metric["acc"] for metric in metrics])
-    acc_norm, acc_norm_stderr = (
-        _mean([metric["acc_norm"] for metric in metrics])
-        if "acc_norm" in metrics[0]
-        else (None, None)
-    )
-    return TaskScore(name, len(items), acc, acc_stderr, acc_norm, acc_norm_stderr)
+    rights = [metric["acc"] for metric in metrics]
+    acc, acc_stderr = _mean(rights)
+    if "acc_norm" not in metrics[0]:
+        return TaskScore(name, len(items), acc, acc_stderr, None, None, _marks(rights))
+    rights_norm = [metric["acc_norm"] for metric in metrics]
+    acc_norm, acc_norm_stderr = _mean(rights_norm)
+    marks = _marks(rights), _marks(rights_norm)
+    return TaskScore(name, len(items), acc, acc_stderr, acc_norm, acc_norm_stderr, *marks)
+
+
+def _marks(rights: Sequence[float]) -> str:
+    """A 1 for each item that was right, a 0 for each other."""
+    return "".join("1" if right else "0" for right in rights)
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float]:

@@ -233,6 +233,11 @@ class TaskScore:
     acc_norm: float | None
     """Accuracy by length-normalised likelihood, where the task reports it."""
     acc_norm_stderr: float | None
+    acc_items: str | None = None
+    """What ``acc`` is the mean of: 1 for an item that was right, else 0, in the order of the data.
+    For pairing models item by item. None in records of earlier versions."""
+    acc_norm_items: str | None = None
+    """The same of ``acc_norm``."""
 
     @property
     def accuracy(self) -> float:
@@ -243,6 +248,11 @@ class TaskScore:
     def stderr(self) -> float:
         """Standard error of ``accuracy``."""
         return self.acc_stderr if self.acc_norm_stderr is None else self.acc_norm_stderr
+
+    @property
+    def right_items(self) -> str | None:
+        """What ``accuracy`` is the mean of, a 0 or 1 for each item; None where it was not kept."""
+        return self.acc_items if self.acc_norm is None else self.acc_norm_items
 
 
 def average_accuracy(tasks: Sequence[TaskScore]) -> float | None:

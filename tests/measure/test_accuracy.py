@@ -318,6 +318,20 @@ def test_standard_errors_are_those_of_a_mean(pruned, tokenizer, stories) -> None
         assert stderr == pytest.approx((acc * (1 - acc) / 11) ** 0.5)
 
 
+def test_every_items_result_is_kept(pruned, tokenizer, stories, data_dir) -> None:
+    model = pruned()
+    (score,) = TaskSet(["stories"], None, None, 4, stories).evaluate(model, tokenizer)
+    alone = [by_hand(model, tokenizer, [story]) for story in STORIES]
+    assert score.acc_items == "".join(f"{acc:.0f}" for acc, _ in alone)
+    assert score.acc_norm_items == "".join(f"{acc_norm:.0f}" for _, acc_norm in alone)
+    assert score.right_items == score.acc_norm_items
+    assert "1" in score.right_items
+    (plain,) = TaskSet(["winogrande"], data_dir, None, 4).evaluate(model, tokenizer)
+    assert plain.acc_norm_items is None
+    assert plain.right_items == plain.acc_items
+    assert len(plain.acc_items) == 8
+
+
 def test_a_single_item_has_no_spread(pruned, tokenizer, stories) -> None:
     (score,) = TaskSet(["stories"], None, 1, 4, stories).evaluate(pruned(), tokenizer)
     assert (score.items, score.acc_stderr, score.acc_norm_stderr) == (1, 0.0, 0.0)

@@ -8,7 +8,7 @@ from typing import Any
 
 from support_report import DIMENSIONS, HELD_OUT, record, shape, text
 
-from pipeline.measure.record import TaskScore, TextScore
+from pipeline.measure.record import Record, TaskScore, TextScore
 from pipeline.pruning.records import StepRecord, to_jsonl
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.steps import ScoredCandidate, Step
@@ -18,7 +18,7 @@ from pipeline.report.compare.published import FIVE_TASKS
 SETTINGS: dict[str, Any] = {
     "model": {"path": "acme/tiny-1b", "dtype": "float16"},
     "calibration": {"dataset": "alpaca", "seqlen": 2048},
-    "prune": {"target_ratio": 10.0, "distribution": [44.0, 52.0, 4.0]},
+    "prune": {"method": "multipruner", "target_ratio": 10.0, "distribution": [44.0, 52.0, 4.0]},
     "scoring": {"precision": "model", "memory_fraction": 0.7},
     "probe": {"every": 5, "text": "/data/heldout.txt", "seqlen": 512, "text_tokens": 8192},
     "evaluate": {"tasks": [], "text": None, "seqlen": 2048, "text_tokens": None, "limit": None},
@@ -61,10 +61,14 @@ def write_run(
     stderr: float = 0.01,
     ppl: float | None = None,
     evaluated: Sequence[str] = (),
+    items: str | None = None,
     on: TextScore = HELD_OUT,
     **changes: Any,
 ) -> Path:
-    """Write a run's folder as a finished (or ended) run leaves it. Keys use __ for the dot."""
+    """Write a run's folder as a finished (or ended) run leaves it. Keys use __ for the dot.
+
+    ``items`` are which items of every task the pruned model has right; the dense one has all.
+    """
     told = {key.replace("__", "."): value for key, value in changes.items()}
     told = {"prune.target_ratio": percent, "prune.distribution": list(distribution)} | told
     folder.mkdir(parents=True)
@@ -76,9 +80,13 @@ def write_run(
     if accuracy is not None:
         scores = [replace(t, acc_norm=accuracy, acc_norm_stderr=stderr) for t in pruned.tasks]
         pruned = replace(pruned, tasks=tuple(scores))
+    dense_record = record(dense, 0)
+    if items is not None:
+        pruned = with_items(pruned, items)
+        dense_record = with_items(dense_record, "1" * len(items))
     made_by = {"device": device}
     records = {
-        "dense": replace(record(dense, 0), made_by=made_by, texts=(text(14.2, on),)),
+        "dense": replace(dense_record, made_by=made_by, texts=(text(14.2, on),)),
         "pruned": replace(pruned, made_by=made_by, texts=(text(ppl or pruned.ppl, on),)),
     }
     is_done = status == "done"
@@ -102,6 +110,17 @@ def write_run(
     return folder
 
 
+def with_items(record: Record, marks: str) -> Record:
+    """The record of a model that has the marked items of every task right."""
+    share = marks.count("1") / len(marks)
+    error = (share * (1 - share) / (len(marks) - 1)) ** 0.5
+    scores = [
+        TaskScore(task.task, len(marks), share, error, share, error, marks, marks)
+        for task in record.tasks
+    ]
+    return replace(record, tasks=tuple(scores))
+
+
 def _tasks(names: Sequence[str], accuracy: float) -> tuple[TaskScore, ...]:
     return tuple(
         TaskScore(name, FIVE_TASKS.get(name, 2000), accuracy, 0.01, accuracy, 0.01)
@@ -116,6 +135,25 @@ def _first_steps(state: PruningState) -> str:
         StepRecord(step, "blocks", decision, 1.0, state.params)
         for step, decision in enumerate(decisions)
     )
+
+
+METHODS: dict[str, Sequence[float]] = {
+    "multipruner": (44.0, 52.0, 4.0),
+    "blockpruner": (100.0, 0.0, 0.0),
+    "random": (0.0, 100.0, 0.0),
+    "shortgpt": (60.0, 40.0, 0.0),
+}
+"""Some of them, and the shares that their pruned models look like here."""
+
+
+def write_method(folder: Path, method: str, percent: float, **changes: Any) -> Path:
+    """A run of another method, whose settings have no distribution."""
+    run = write_run(folder, percent, METHODS[method], prune__method=method, **changes)
+    if method != "multipruner":
+        owner = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        del owner["config"]["prune"]["distribution"]
+        put(run / "run.json", owner)
+    return run
 
 
 def write_sweep(folder: Path, runs: Sequence[Path]) -> Path:

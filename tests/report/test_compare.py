@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from support_compare import large_sweep, put, write_run, write_sweep
+from support_compare import METHODS, large_sweep, put, write_method, write_run, write_sweep
 from support_report import ATTACK, WIKITEXT2, Tags
 
 from pipeline.commands import cli
@@ -20,7 +20,7 @@ from pipeline.report.charts.trade_offs import pareto_front
 from pipeline.report.compare.answers import answers, notes
 from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.groups import differing_keys, groups
-from pipeline.report.compare.published import FIVE_TASKS, published_for
+from pipeline.report.compare.published import FIVE_TASKS, PAPER, published_for
 from pipeline.report.compare.records import ComparedRun, read_run
 from pipeline.report.compare.table import published_rows, runs_table, to_csv
 from pipeline.report.output import write_comparison
@@ -112,6 +112,41 @@ def test_a_label_says_what_distinguishes(tmp_path: Path) -> None:
         "44:52:4, calibration c4",
         "1:0:0, calibration alpaca",
     ]
+
+
+def test_methods_are_a_line_each_with_their_name_first(tmp_path: Path) -> None:
+    folders = [
+        write_method(tmp_path / f"runs/{method}-{ratio}", method, ratio)
+        for method in METHODS
+        for ratio in (10, 20)
+    ]
+    assert [group.label for group in groups(read(*folders))] == list(METHODS)
+    assert [len(group.runs) for group in groups(read(*folders))] == [2] * 4
+    assert differing_keys(read(*folders))[:2] == ["prune.target_ratio", "prune.method"]
+    assert [group.label for group in groups(read(folders[2], folders[3]))] == ["blockpruner"]
+    other_shares = write_run(tmp_path / "other", 10, (20, 80, 0), calibration__dataset="c4")
+    assert [group.label for group in groups(read(*folders[:3], other_shares))] == [
+        "multipruner, 44:52:4, calibration alpaca",
+        "blockpruner, calibration alpaca",
+        "multipruner, 20:80:0, calibration c4",
+    ]
+    sweep = write_sweep(tmp_path / "sweeps/s", folders)
+    listed = json.loads((sweep / "sweep.json").read_text())
+    listed["runs"].append({"run": "/gone", "overrides": ["prune=random", "prune.target_ratio=30"]})
+    (sweep / "sweep.json").write_text(json.dumps(listed))
+    found = {group.label: group.runs for group in groups(gather([str(sweep)], None)[0].runs)}
+    assert [run.name for run in found["random"]] == ["random-10", "random-20", "gone"]
+
+
+def test_a_methods_own_settings_are_named_where_its_runs_differ_in_them(tmp_path: Path) -> None:
+    folders = [
+        write_method(tmp_path / "one", "random", 10, prune__seed=1),
+        write_method(tmp_path / "shortgpt", "shortgpt", 10, prune__units="layers"),
+        write_method(tmp_path / "two", "random", 10, prune__seed=2),
+    ]
+    found = [group.label for group in groups(read(*folders))]
+    assert found == ["random, seed 1", "shortgpt", "random, seed 2"]
+    assert [group.label for group in groups(read(*folders[:2]))] == ["random", "shortgpt"]
 
 
 def test_a_missing_run_belongs_to_the_group_that_its_overrides_name(tmp_path: Path) -> None:
@@ -365,7 +400,8 @@ def test_published_points_are_beside_ours_where_the_same_was_measured(tmp_path: 
     run = write_run(tmp_path / "a", 22, evaluated=tasks, ppl=9.4, on=WIKITEXT2, **LLAMA)
     runs = read(run)
     published = published_for(runs)
-    assert {p.method for p in published.points} == {"dense", "MultiPruner", "BlockPruner"}
+    papers = [point for point in published.points if point.source.name == PAPER]
+    assert {p.method for p in papers} == {"dense", "MultiPruner", "BlockPruner"}
     cells = next(r.cells for r in published_rows(runs, published) if r.cells[2] == "22.0 %")
     assert cells[:5] == ("Llama-2-7B", "MultiPruner 44:52:4", "22.0 %", "9.33", "62.8 %")
     assert cells[6] == "9.40"
@@ -380,7 +416,7 @@ def test_published_points_under_another_protocol_are_only_listed(tmp_path: Path)
     comparison = Comparison("x", tuple(read(run)))
     names = {line.name for chart in charts(comparison.runs) for line in chart.lines}
     assert names == {"44:52:4"}
-    assert {row.cells[6:] for row in published_rows(comparison.runs, comparison.published)} == {
+    assert {row.cells[6:8] for row in published_rows(comparison.runs, comparison.published)} == {
         ("–", "–")  # noqa: RUF001
     }
     assert "Runs of ours measured something else" in comparison_page(comparison)

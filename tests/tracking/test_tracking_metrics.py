@@ -145,8 +145,8 @@ def test_what_was_not_measured_or_is_no_number_is_left_out() -> None:
 
 def test_an_evaluation_tells_of_every_task() -> None:
     tasks = (
-        TaskScore("piqa", 100, 0.5, 0.01, 0.75, 0.02),
-        TaskScore("winogrande", 100, 0.25, 0.03, None, None),
+        TaskScore("piqa", 100, 0.5, 0.01, 0.75, 0.02, "01" * 50, "0111" * 25),
+        TaskScore("winogrande", 100, 0.25, 0.03, None, None, "0001" * 25),
     )
     assert evaluation_metrics("pruned", record(texts=(text(9.5),), tasks=tasks)) == {
         "evaluate/pruned_ppl": 9.5,

@@ -22,8 +22,12 @@ from pipeline.report.charts.sections import OVER_REMOVED
 from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.groups import Group
 from pipeline.report.compare.published import (
+    BLOCKPRUNER,
+    DENSE,
+    PAPER,
     PublishedPoint,
     accuracy_as_published,
+    does_the_same,
     ppl_as_published,
 )
 from pipeline.report.compare.quantities import (
@@ -42,7 +46,6 @@ DASHES: tuple[Dash, ...] = ("solid", "dashed", "dotted", "dash-dotted")
 """Tell lines of one group apart that must not be joined: another device or protocol."""
 DENSE_MARKER = Marker(colours.MUTED, "diamond", hollow=True)
 PUBLISHED_STROKE = Stroke(colours.PUBLISHED, "dotted")
-BLOCKPRUNER = "BlockPruner"
 
 
 def over_ratio(quantity: Quantity, comparison: Comparison, order: int = 100) -> Iterator[Chart]:
@@ -169,20 +172,31 @@ def _published(quantity: Quantity, comparison: Comparison) -> Iterator[Line]:
         ours == quantity.of(run, True) for run in done if (ours := measured(run))
     ):
         return
-    lines: dict[tuple[str, str], list[Point]] = {}
+    lines: dict[tuple[str, str, str], list[Point]] = {}
     for point in comparison.published.points:
-        # the paper's dense model is where its own curve starts
-        method = "MultiPruner" if point.method == "dense" else point.method
-        points = lines.setdefault((point.model, method), [])
         value = _published_value(quantity, point)
-        tip = f"published: {point.model}, {point.method} at {point.ratio_percent:g} %\n{value:.2f}"
+        if value is None or not _is_beside(point, done):
+            continue
+        # the paper's dense model is where its own curve starts
+        method = PAPER if point.method == DENSE else point.method
+        where = f"published: {point.model}, {point.title} at {point.removed_percent:g} %"
+        tip = f"{where}\n{value:.2f}\n{point.source.source}"
+        points = lines.setdefault((point.model, point.source.name, method), [])
         points.append(Point(point.removed_percent, value, tip))
-    for (_, method), points in lines.items():
+    for (_, source, method), points in lines.items():
         shape: Shape = "cross" if method == BLOCKPRUNER else "diamond"
         marker = Marker(colours.PUBLISHED, shape, hollow=True)
-        yield Line(tuple(points), PUBLISHED_STROKE, marker, f"published: {method}")
+        of = "published" if source == PAPER else f"published ({source})"
+        yield Line(tuple(points), PUBLISHED_STROKE, marker, f"{of}: {method}")
 
 
-def _published_value(quantity: Quantity, point: PublishedPoint) -> float:
-    is_accuracy = quantity is ACCURACY
-    return point.average_accuracy_percent if is_accuracy else point.wikitext2_ppl
+def _published_value(quantity: Quantity, point: PublishedPoint) -> float | None:
+    """A point's value where its source measures as ours that are drawn."""
+    if quantity is ACCURACY:
+        return point.accuracy_percent if point.source.has_our_accuracy else None
+    return point.ppl if point.source.has_our_perplexity else None
+
+
+def _is_beside(point: PublishedPoint, done: Sequence[ComparedRun]) -> bool:
+    """Whether a point is drawn: the paper's own curve, and methods that a run of ours has."""
+    return point.source.name == PAPER or any(does_the_same(run, point) for run in done)

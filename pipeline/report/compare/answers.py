@@ -1,11 +1,19 @@
 """Which run to take, in words. Where accuracies cannot be told apart, no winner is named."""
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
-from pipeline.report.compare.groups import Group, groups
+from pipeline.report.compare.entries import (
+    Entry,
+    by_model,
+    by_target,
+    comparable,
+    ended_apart,
+    entries_of,
+)
+from pipeline.report.compare.noise import DRAWS, NOISE_ERRORS, Score, known_by
 from pipeline.report.compare.quantities import (
     ACCURACY,
     DECODE,
@@ -16,18 +24,15 @@ from pipeline.report.compare.quantities import (
     percent_of_dense,
     value_text,
 )
-from pipeline.report.compare.records import ComparedRun, Value, main_protocol
+from pipeline.report.compare.ranking import points_text
+from pipeline.report.compare.records import ComparedRun, Value
 from pipeline.report.wording import TIMES, TO, number, relative_change, signed
 
 ACCURACY_BUDGETS = (1.0, 2.0, 5.0)
 """Points of accuracy that somebody may be ready to lose."""
 PERPLEXITY_BUDGETS = (5.0, 10.0, 25.0)
 """The same for perplexity, in percent of the dense model's."""
-NOISE_ERRORS = 2.0
-"""Accuracies closer than so many standard errors of their difference are not told apart."""
 MOST_RATIOS = 4
-NOTED_POINTS = 1.5
-"""Runs with one target that removed less or more than others by so many points say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,66 +43,28 @@ class Answer:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A finished run with what it is worth."""
-
-    label: str
-    """Its group's."""
-    run: ComparedRun
-    value: Value
-    dense: Value | None
-
-    @property
-    def removed_percent(self) -> float:
-        """What went."""
-        return self.run.removed_percent or 0.0
-
-
 def answers(runs: Sequence[ComparedRun]) -> list[Answer]:
     """For some ratios and some losses: which run is best."""
-    quality = ACCURACY if any(_entries(runs, ACCURACY)) else PERPLEXITY
-    entries = _comparable(list(_entries(runs, quality)))
-    if not entries:
-        return []
-    models = dict.fromkeys(entry.run.model_path for entry in entries)
+    quality = _quality(runs)
+    models = by_model(comparable(list(entries_of(runs, quality))))
     answered = []
-    for model in models:
-        own = [entry for entry in entries if entry.run.model_path == model]
+    for own in models.values():
         prefix = f"{own[0].run.model_name}: " if len(models) > 1 else ""
         both = (*_by_ratio(own, quality), *_by_budget(own, quality))
         answered += [Answer(prefix + answer.question, answer.text) for answer in both]
     return answered
 
 
-def _entries(runs: Sequence[ComparedRun], quality: Quantity) -> Iterator[Entry]:
-    for group in groups(runs):
-        for run in group.runs:
-            value, dense = quality.of(run, True), quality.of(run, False)
-            if run.is_done and value is not None and run.removed_percent is not None:
-                alike = dense if dense and dense.protocol == value.protocol else None
-                yield Entry(_name(group, run), run, value, alike)
-
-
-def _name(group: Group, run: ComparedRun) -> str:
-    """The group's label, with the device where it was measured on several."""
-    several = len(devices(group.runs)) > 1
-    return f"{group.label} on {run.device}" if several else group.label
-
-
-def _comparable(entries: list[Entry]) -> list[Entry]:
-    """Those that were measured as most were."""
-    most = main_protocol(
-        [entry.run for entry in entries], (entry.value.protocol for entry in entries)
-    )
-    return [entry for entry in entries if entry.value.protocol == most]
+def _quality(runs: Sequence[ComparedRun]) -> Quantity:
+    """What decides: accuracy where any run measured it."""
+    return ACCURACY if any(entries_of(runs, ACCURACY)) else PERPLEXITY
 
 
 def notes(runs: Sequence[ComparedRun]) -> list[str]:
     """What a reader must know before comparing."""
     sentences = []
-    quality = ACCURACY if any(_entries(runs, ACCURACY)) else PERPLEXITY
-    entries = list(_entries(runs, quality))
+    quality = _quality(runs)
+    entries = list(entries_of(runs, quality))
     if not entries:
         sentences.append(
             "No finished run measured accuracy or perplexity: nothing says which is best."
@@ -105,7 +72,7 @@ def notes(runs: Sequence[ComparedRun]) -> list[str]:
     elif len({entry.value.protocol for entry in entries}) > 1:
         sentences.append(
             f"{quality.title} was not measured alike in all runs: no line joins different "
-            f"protocols, and the answers are about: {_comparable(entries)[0].value.protocol}."
+            f"protocols, and the answers are about: {comparable(entries)[0].value.protocol}."
         )
     if len(places := devices(runs)) > 1:
         sentences.append(
@@ -116,22 +83,42 @@ def notes(runs: Sequence[ComparedRun]) -> list[str]:
     if unfinished:
         states = _and([f"{count} {state}" for state, count in unfinished.items()])
         sentences.append(f"Not in the charts and answers: {states}.")
-    if any(entry.value.stderr is not None for entry in entries):
-        sentences.append(
-            f"Accuracies that differ by less than {NOISE_ERRORS:g} standard errors of their "
+    return [*sentences, *(_noise_notes(comparable(entries)) if quality is ACCURACY else ())]
+
+
+def _noise_notes(entries: Sequence[Entry]) -> Iterator[str]:
+    """How accuracies of one model are told apart: item by item, or by their standard errors."""
+    ways = {
+        known_by(one, other)
+        for own in by_model(entries).values()
+        for one, other in combinations(_scores(own), 2)
+    }
+    if "items" in ways:
+        yield (
+            "Accuracies are told apart by a paired bootstrap over the same items "
+            f"({DRAWS:,} draws in each task, mean over tasks): where the 95 % interval of a "
+            "difference holds zero, they count as equal. Each interval is of one pair by itself: "
+            "of twenty pairs of equal models, one is expected to differ."
+        )
+    if "errors" in ways:
+        which = "Of runs whose items were not kept, accuracies" if "items" in ways else "Accuracies"
+        yield (
+            f"{which} that differ by less than {NOISE_ERRORS:g} standard errors of their "
             "difference count as equal (the errors take the items for drawn anew; on the same "
             "items real differences are a little clearer)."
         )
-    return sentences
+
+
+def _scores(entries: Sequence[Entry]) -> list[Score]:
+    """Every accuracy of a model's runs, and of the model itself."""
+    dense = next((entry.dense_score for entry in entries if entry.dense_score), None)
+    return [*([dense] if dense else []), *(entry.score for entry in entries)]
 
 
 def _by_ratio(entries: Sequence[Entry], quality: Quantity) -> Iterator[Answer]:
-    by_target: dict[float, list[Entry]] = {}
-    for entry in entries:
-        by_target.setdefault(entry.run.target_percent or entry.removed_percent, []).append(entry)
-    ratios = _spread(sorted(r for r, runs in by_target.items() if len(runs) > 1))
-    for ratio in ratios:
-        yield Answer(f"{ratio:g} % to remove", _best_of(by_target[ratio], quality))
+    targets = by_target(entries)
+    for ratio in _spread(list(targets)):
+        yield Answer(f"{ratio:g} % to remove", _best_of(targets[ratio], quality))
 
 
 def _spread(ratios: Sequence[float]) -> list[float]:
@@ -150,7 +137,8 @@ def _best_of(entries: Sequence[Entry], quality: Quantity) -> str:
     if quality is PERPLEXITY and len(equal) == 1:
         return f"{best.label} has the lowest perplexity: {_worth(best, quality)}.{where}"
     if len(equal) == 1:
-        return f"{best.label} keeps most accuracy: {_worth(best, quality)}.{where}"
+        lead = _lead(best, entries)
+        return f"{best.label} keeps most accuracy: {_worth(best, quality)}.{lead}{where}"
     which = "they" if len(equal) == len(entries) else f"the best {len(equal)} of {len(entries)}"
     named = [
         f"{entry.label} ({value_text(entry.value, quality.unit)})" for entry in _few(equal, best)
@@ -160,10 +148,16 @@ def _best_of(entries: Sequence[Entry], quality: Quantity) -> str:
     return f"in {name} {which} cannot be told apart: {_and(named)}.{where}{_tie_break(equal)}"
 
 
+def _lead(best: Entry, entries: Sequence[Entry]) -> str:
+    """How far the best of several is above the next."""
+    others = [entry for entry in entries if entry is not best]
+    following = _best(others, ACCURACY)
+    return f" Next is {following.label}, {points_text(best.above(following))} points below."
+
+
 def _where(entries: Sequence[Entry]) -> str:
     """What was really removed, where runs with the same target ended far apart."""
-    removed = [entry.removed_percent for entry in entries]
-    if max(removed) - min(removed) < NOTED_POINTS:
+    if not ended_apart(entries):
         return ""
     shown = [f"{entry.label} {entry.removed_percent:.1f} %" for entry in entries[: 2 * FEW]]
     more = " and others" if len(entries) > 2 * FEW else ""
@@ -196,12 +190,10 @@ def _best(entries: Sequence[Entry], quality: Quantity) -> Entry:
 
 
 def _is_worse(entry: Entry, best: Entry, quality: Quantity) -> bool:
-    """Whether ``entry`` is clearly below ``best``. Without errors any difference counts."""
-    difference = abs(entry.value.value - best.value.value)
-    errors = [each.value.stderr for each in (entry, best)]
-    if quality is PERPLEXITY or None in errors:
-        return difference > 0
-    return difference > NOISE_ERRORS * math.hypot(*(error or 0.0 for error in errors))
+    """Whether ``entry`` is clearly below ``best``; of perplexities any difference counts."""
+    if quality is PERPLEXITY:
+        return entry.value.value != best.value.value
+    return not best.above(entry).is_noise
 
 
 def _tie_break(entries: Sequence[Entry]) -> str:
@@ -268,10 +260,8 @@ def _within(best: Entry | None, quality: Quantity) -> str:
 
 
 def _doubt(entry: Entry, quality: Quantity) -> str:
-    error = _loss_error(entry)
-    if quality is PERPLEXITY or error is None or entry.dense is None:
-        return ""
-    if abs(entry.value.value - entry.dense.value) > NOISE_ERRORS * error:
+    change = entry.change if quality is ACCURACY else None
+    if change is None or change.known_by == "values" or not change.is_noise:
         return ""
     return " Within the noise of the dense model's accuracy: more items would say more."
 
@@ -288,9 +278,17 @@ def _loss(entry: Entry, quality: Quantity) -> float:
     return (entry.value.value / entry.dense.value - 1) * 100
 
 
-def _loss_error(entry: Entry) -> float | None:
-    errors = [entry.value.stderr, entry.dense.stderr if entry.dense else None]
-    return None if None in errors else math.hypot(*(error or 0.0 for error in errors))
+def _loss_text(entry: Entry) -> str:
+    """Points of accuracy against the dense model, with how sure they are where that is known."""
+    change = entry.change
+    assert change is not None
+    match change.known_by:
+        case "items":
+            return points_text(change, signed)
+        case "errors":
+            return f"{signed(change.points)} ± {(change.high - change.points) / NOISE_ERRORS:.1f}"
+        case "values":
+            return signed(change.points)
 
 
 def _change(entry: Entry, quality: Quantity) -> str:
@@ -298,9 +296,7 @@ def _change(entry: Entry, quality: Quantity) -> str:
     if quality is PERPLEXITY:
         change = relative_change(entry.dense.value, entry.value.value)
         return f"perplexity {number(entry.dense.value)} → {number(entry.value.value)}, {change}"
-    error = _loss_error(entry)
-    noise = "" if error is None else f" ± {error:.1f}"
-    return f"{signed(-_loss(entry, quality))}{noise} points of accuracy"
+    return f"{_loss_text(entry)} points of accuracy"
 
 
 def _worth(entry: Entry, quality: Quantity) -> str:

@@ -6,6 +6,7 @@ from functools import cached_property
 from pipeline.report.compare.answers import Answer, answers, notes
 from pipeline.report.compare.groups import Group, groups
 from pipeline.report.compare.published import Published, published_for
+from pipeline.report.compare.ranking import Ranking, rankings
 from pipeline.report.compare.records import ComparedRun, alike
 
 
@@ -42,6 +43,11 @@ class Comparison:
     def answers(self) -> list[Answer]:
         """Which to take."""
         return answers(self.runs)
+
+    @cached_property
+    def rankings(self) -> list[Ranking]:
+        """Runs of equal ratios by accuracy, and which differ beyond noise."""
+        return rankings(self.runs)
 
     @cached_property
     def notes(self) -> list[str]:

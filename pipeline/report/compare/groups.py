@@ -10,11 +10,13 @@ from pipeline.report.compare.records import ComparedRun
 from pipeline.report.wording import NOTHING
 
 RATIO = "prune.target_ratio"
+METHOD = "prune.method"
 DISTRIBUTION = "prune.distribution"
 MEASURING = ("probe.", "evaluate.", "export.")
 """Keys of what is measured, told apart value by value (``Value.protocol``), and of its files."""
 OTHER_PRUNING = "evaluate.pruning_config"
 PLAIN_NAMES = {
+    METHOD: "",
     DISTRIBUTION: "",
     "model.path": "",
     "calibration.dataset": "calibration",
@@ -45,11 +47,12 @@ class Group:
 
 
 def differing_keys(runs: Iterable[ComparedRun]) -> list[str]:
-    """The decisive keys in which configurations differ, the ratio first."""
+    """The decisive keys in which configurations differ: ratio, method and shares first."""
     settings = [decisive(run.settings) for run in runs if run.state != "missing"]
     keys = dict.fromkeys(key for each in settings for key in each)
     differing = [key for key in keys if len({_identity(each.get(key)) for each in settings}) > 1]
-    return sorted(differing, key=lambda key: (key != RATIO, key != DISTRIBUTION))
+    first = (RATIO, METHOD, DISTRIBUTION)
+    return sorted(differing, key=lambda key: first.index(key) if key in first else len(first))
 
 
 def value_text(key: str, value: Any) -> str:
@@ -82,9 +85,23 @@ def groups(runs: Sequence[ComparedRun]) -> list[Group]:
         if run.state == "missing":
             _group_of(run, keys, members_of).append(run)
     return [
-        Group(_label(members[0], keys), tuple(sorted(members, key=_ratio)))
+        Group(
+            _label(members[0], _telling(members[0], keys, runs)), tuple(sorted(members, key=_ratio))
+        )
         for members in members_of.values()
     ]
+
+
+def _telling(run: ComparedRun, keys: Sequence[str], runs: Sequence[ComparedRun]) -> list[str]:
+    """Of the keys that differ those that a label needs.
+
+    Beside its name, a method's own settings tell apart only runs of that method.
+    """
+    if METHOD not in keys or run.state == "missing":
+        return list(keys)
+    method = run.settings.get(METHOD)
+    own = differing_keys(each for each in runs if each.settings.get(METHOD) == method)
+    return [key for key in keys if key == METHOD or not key.startswith("prune.") or key in own]
 
 
 def _distinguishes(key: str) -> bool:
@@ -108,7 +125,7 @@ def _label(run: ComparedRun, keys: Sequence[str]) -> str:
         return run.name
     if not named:
         shares = run.settings.get(DISTRIBUTION)
-        return value_text(DISTRIBUTION, shares) if shares else run.name
+        return value_text(DISTRIBUTION, shares) if shares else str(run.settings[METHOD])
     return ", ".join(_setting(key, run.settings) for key in named)
 
 

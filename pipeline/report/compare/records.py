@@ -15,10 +15,13 @@ from pipeline.pruning.records import StepRecord, read_steps
 from pipeline.pruning.shape import ModelShape
 from pipeline.pruning.state import PruningState
 from pipeline.report.data import finite, mean_accuracy
+from pipeline.settings.core import DEFAULT_METHOD
 from pipeline.settings.flat import flat
 from pipeline.store.run_folder import kept_files
 
 DONE = "done"
+OLDER: dict[str, Any] = {"prune.method": DEFAULT_METHOD}
+"""Settings that configurations of earlier versions do not name."""
 T = TypeVar("T")
 
 
@@ -214,7 +217,7 @@ def read_run(folder: Path) -> ComparedRun:
         folder=str(folder),
         state=summary.get("status", "unfinished"),
         error=one_line(error) if error else None,
-        settings=flat(_configuration(folder) or owner["config"]),
+        settings=OLDER | flat(_configuration(folder) or owner["config"]),
         removed_percent=summary.get("ratio_percent") or None,
         total_params=summary.get("total_params"),
         params=summary.get("params"),
@@ -228,6 +231,8 @@ def missing_run(folder: Path, overrides: Sequence[str]) -> ComparedRun:
     """A run that a sweep lists and that is not there."""
     values = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
     settings: dict[str, Any] = {key: _parsed(value) for key, value in values.items()}
+    if "prune" in settings:  # the option of a method has its name
+        settings["prune.method"] = settings.pop("prune")
     return ComparedRun(
         name=folder.name,
         folder=str(folder),

@@ -12,10 +12,11 @@ from rich.text import Text
 from pipeline.measure.record import PARTS, Part
 from pipeline.report.compare.groups import Group, differing_keys, groups
 from pipeline.report.compare.published import (
+    DENSE,
     Published,
     PublishedPoint,
     accuracy_as_published,
-    is_model,
+    nearest,
     ppl_as_published,
 )
 from pipeline.report.compare.quantities import (
@@ -44,8 +45,6 @@ SHOWN: tuple[tuple[str, Quantity, int], ...] = (
 )
 SPEEDS = {PREFILL_MS.title: PREFILL, DECODE_MS.title: DECODE}
 TIME_UNITS: dict[Part, str] = {"prefill": "ms", "decode": "ms_per_token"}
-NEAR_PERCENT = 1.0
-"""A published ratio and ours within so many points are set side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,13 +246,16 @@ class PublishedRow:
 
 PUBLISHED_COLUMNS = (
     "Model", "Method", "Removed", "WikiText-2 perplexity", "Accuracy",
-    "Ours: removed", "perplexity", "accuracy",
+    "Ours: removed", "perplexity", "accuracy", "Published accuracy by task", "Source",
 )  # fmt: skip
 
 
 def published_rows(runs: Sequence[ComparedRun], published: Published) -> list[PublishedRow]:
     """Every published point, with ours beside it where the same thing was measured."""
-    return [PublishedRow(_published_cells(point, runs)) for point in published.points]
+    return [
+        PublishedRow(_published_cells(point, runs, published.sources.index(point.source) + 1))
+        for point in published.points
+    ]
 
 
 def protocols_differ(runs: Sequence[ComparedRun]) -> bool:
@@ -263,50 +265,32 @@ def protocols_differ(runs: Sequence[ComparedRun]) -> bool:
     )
 
 
-def _published_cells(point: PublishedPoint, runs: Sequence[ComparedRun]) -> tuple[str, ...]:
-    shares = ":".join(map(str, point.distribution or ()))
-    ours = _nearest(point, runs)
-    pruned = point.method != "dense"
+def _published_cells(
+    point: PublishedPoint, runs: Sequence[ComparedRun], source: int
+) -> tuple[str, ...]:
+    ours = nearest(point, runs)
+    pruned = point.method != DENSE
     removed = NOTHING
     ppl = accuracy = None
     if ours:
         removed = f"{ours.removed_percent or 0:.1f} %" if pruned else "0 %"
-        ppl, accuracy = ppl_as_published(ours, pruned), accuracy_as_published(ours, pruned)
+        if point.source.has_our_perplexity and point.ppl is not None:
+            ppl = ppl_as_published(ours, pruned)
+        if point.source.has_our_accuracy and point.accuracy_percent is not None:
+            accuracy = accuracy_as_published(ours, pruned)
+    published = point.accuracy_percent
     return (
         point.model,
-        f"{point.method} {shares}".strip(),
+        point.title,
         f"{point.removed_percent:.1f} %",
-        number(point.wikitext2_ppl),
-        f"{point.average_accuracy_percent:.1f} %",
+        number(point.ppl),
+        NOTHING if published is None else f"{published:.1f} %",
         removed,
         value_text(ppl),
         value_text(accuracy, "%"),
+        ", ".join(f"{task} {value:.1f}" for task, value in point.by_task_percent.items()),
+        f"{source}",
     )
-
-
-def _nearest(point: PublishedPoint, runs: Sequence[ComparedRun]) -> ComparedRun | None:
-    """Our run of the same model, at the same ratio and with the same distribution."""
-    fitting = [
-        run for run in runs if run.is_done and is_model(run.model_path, point) and _fits(point, run)
-    ]
-    return min(fitting, key=lambda run: _distance(point, run), default=None)
-
-
-def _fits(point: PublishedPoint, run: ComparedRun) -> bool:
-    if point.method == "dense":
-        return True
-    shares = run.settings.get("prune.distribution") or []
-    theirs = list(point.distribution or ()) if point.method == "MultiPruner" else [100, 0, 0]
-    return _normal(shares) == _normal(theirs) and _distance(point, run) <= NEAR_PERCENT
-
-
-def _normal(shares: Sequence[float]) -> list[float]:
-    whole = sum(shares) or 1
-    return [round(share / whole, 4) for share in shares]
-
-
-def _distance(point: PublishedPoint, run: ComparedRun) -> float:
-    return abs((run.removed_percent or 0.0) - point.removed_percent)
 
 
 def to_csv(runs: Sequence[ComparedRun]) -> str:

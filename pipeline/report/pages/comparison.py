@@ -3,6 +3,7 @@
 from pipeline.report.charts import figures_of_comparison
 from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.groups import differing_keys, value_text
+from pipeline.report.compare.ranking import COLUMNS, LEGEND, ranking_rows
 from pipeline.report.compare.records import ComparedRun
 from pipeline.report.compare.table import (
     PUBLISHED_COLUMNS,
@@ -26,6 +27,9 @@ def comparison_page(comparison: Comparison) -> str:
         columns=columns(comparison.runs),
         captions=captions(comparison.runs),
         rows=rows(comparison.runs),
+        ranking_columns=COLUMNS,
+        ranking_legend=LEGEND,
+        ranking_rows=ranking_rows(comparison.rankings),
         keys=keys,
         settings=[(run, _values(run, keys)) for run in comparison.runs],
         published_columns=PUBLISHED_COLUMNS,
