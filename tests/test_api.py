@@ -18,6 +18,7 @@ from pipeline.store.folders import runs_of
 
 SETTINGS = (
     *TINY,
+    "run.pictures=[svg]",
     "prune.distribution=[40,60,0]",
     "prune.mlp_group_size=8",
     "prune.attn_group_size=8",
