@@ -50,6 +50,7 @@ OTHER: dict[str, Json] = {
     "evaluate.text": "other.txt",
     "evaluate.texts": {"wikitext2": "other.txt"},
     "probe.tasks": ["own"],
+    "run.pictures": ["svg"],
     "probe.text": "other.txt",
     "probe.workloads": {"default": {"batch": 2}},
     "export.hf.dtype": "float16",

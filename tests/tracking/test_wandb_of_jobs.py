@@ -34,6 +34,7 @@ pytest.importorskip("wandb")
 JOB = Path(__file__).with_name("job_of_run.py")
 ARGUMENTS = (
     *TINY,
+    "run.pictures=[png]",
     "prune.target_ratio=35",
     "prune.distribution=[20,80,0]",
     "prune.mlp_group_size=8",
