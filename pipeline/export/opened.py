@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 TOLERANCE = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 3e-2}
 """Largest difference of logits relative to the largest logit, by number format."""
 CACHED = 8
-"""Tokens that are decoded one by one from the cache, beside the one pass over all of them."""
+"""Tokens that are decoded one by one from the cache, all but one of a shorter window; beside the
+one pass over all of them."""
 
 SCRIPT = f"""
 import sys
@@ -42,7 +43,7 @@ assert not wrong, f"weights that do not fit the configuration: {{wrong[:3]}}"
 ids = load_file(asked)["ids"].to(device)
 with torch.no_grad():
     whole = model(ids, use_cache=False).logits
-    start = ids.shape[1] - {CACHED}
+    start = max(1, ids.shape[1] - {CACHED})
     parts = [model(ids[:, :start], use_cache=True)]
     for place in range(start, ids.shape[1]):
         parts.append(model(ids[:, place:place + 1], past_key_values=parts[-1].past_key_values))

@@ -186,11 +186,9 @@ class Engine:
     def logits(self, ids: Sequence[int], one_by_one: int = 0) -> Logits:
         """Of one sequence ``[tokens, vocabulary]``; so many of its last tokens from the cache."""
         self._forget()
-        start = len(ids) - one_by_one
-        rows = []
-        if start:
-            self._decode(ids[:start], every=True)
-            rows = [self._last(index) for index in range(start)]
+        start = max(1, len(ids) - one_by_one)
+        self._decode(ids[:start], every=True)
+        rows = [self._last(index) for index in range(start)]
         for token in ids[start:]:
             self._decode([token])
             rows.append(self._last())
