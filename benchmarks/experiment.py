@@ -21,17 +21,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-SHAPES: dict[str, dict[str, Any]] = {
-    "llama2_7b": {
-        "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
-        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
-        "max_position_embeddings": 4096,
-    },
-    "tiny": {
-        "vocab_size": 512, "hidden_size": 256, "intermediate_size": 704,
-        "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 8,
-        "max_position_embeddings": 4096,
-    },
+TINY = {
+    "vocab_size": 512, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 8,
+    "num_attention_heads": 8, "num_key_value_heads": 8, "max_position_embeddings": 4096,
 }  # fmt: skip
 SETTINGS = {
     "llama2_7b": ["+paper=llama2_7b", "model.dtype=float16"],
@@ -44,7 +36,7 @@ SHARD_TENSORS = 40
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", choices=[*SHAPES, "smollm2"])
+    parser.add_argument("model", choices=list(SETTINGS))
     parser.add_argument("--folder", type=Path, default=Path("outputs/experiment"))
     parser.add_argument("--windows", type=int, nargs=2, default=(22, 11),
                         help="random calibration windows for blocks and for widths")  # fmt: skip
@@ -107,17 +99,26 @@ def table(runs: Path, whole: float) -> None:
     print(f"{'probes, share of pruning':40} {100 * share:8.1f} %", flush=True)
 
 
+def config_of(name: str) -> Any:
+    """The shape of a model that is built here."""
+    from scoring import LLAMA2_7B  # beside this file
+    from transformers import LlamaConfig
+
+    return LLAMA2_7B if name == "llama2_7b" else LlamaConfig(**TINY)
+
+
 def build(name: str, folder: Path) -> None:
     """Random weights with the shape of a model, unless they are there."""
     import torch
     from safetensors.torch import save_file
-    from transformers import AutoModelForCausalLM, LlamaConfig
+    from transformers import AutoModelForCausalLM
 
     if (folder / "config.json").exists():
         return
     folder.mkdir()
     started = time.monotonic()
-    config = LlamaConfig(**SHAPES[name], dtype="float16")
+    config = config_of(name)
+    config.dtype = torch.float16
     with torch.device("meta"):
         shapes = {
             key: p.shape for key, p in AutoModelForCausalLM.from_config(config).named_parameters()
@@ -159,7 +160,7 @@ def random_tokens(name: str, folder: Path, windows: tuple[int, int]) -> Path:
     import random
 
     ids = random.Random(0)
-    vocabulary, seqlen = SHAPES[name]["vocab_size"], SEQLEN[name]
+    vocabulary, seqlen = config_of(name).vocab_size, SEQLEN[name]
     block, width = (
         [[ids.randrange(3, vocabulary) for _ in range(seqlen)] for _ in range(count)]
         for count in windows

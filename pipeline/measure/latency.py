@@ -100,7 +100,7 @@ def measure_latency(
         way, why, times, of_dense = _timed(model, settings, ids, dense)
         beside = peak.read_bytes()
         floor = floor_of(model, settings.batch, settings.prompt_tokens, settings.output_tokens)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
         raise OutOfRoomError(
@@ -135,12 +135,10 @@ def _timed(
 ) -> Timed:
     if model.device.type == "cuda":
         return _on_gpu(model, settings, ids)
-    if dense is None:
-        return EAGER, None, _one_by_one([model], settings, ids)[0], None
-    if dense is model:
-        return TURNS, None, _one_by_one([model], settings, ids)[0], None
-    of_dense, times = _one_by_one([dense, model], settings, ids)
-    return TURNS, None, times, of_dense
+    beside = [] if dense is None or dense is model else [dense]
+    *of_dense, times = _one_by_one([*beside, model], settings, ids)
+    way = EAGER if dense is None else TURNS
+    return way, None, times, of_dense[0] if of_dense else None
 
 
 def _one_by_one(

@@ -133,11 +133,6 @@ class Latency:
         return self.floor.of(part) / median_ms if self.floor and median_ms > 0 else None
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Batch, tokens of a prompt, tokens of an output."""
-        return self.batch, self.prompt_tokens, self.output_tokens
-
-    @property
     def protocol(self) -> str:
         """What must be equal for times to be compared, beside the device; in words."""
         what = f"{self.batch} × {self.prompt_tokens} + {self.output_tokens} tokens"  # noqa: RUF001

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from pipeline.criteria.base import Criterion
 from pipeline.criteria.random import by_chance
 from pipeline.methods.base import Method
-from pipeline.methods.sections import WHOLE, WholeConfig
+from pipeline.methods.sections import WholeConfig
 from pipeline.pruning.phases import Phase
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Random(Method[RandomConfig]):
 
     def phases(self, settings: RandomConfig, source: "ModelSource") -> tuple[Phase, ...]:  # noqa: ARG002
         """Blocks or layers, down to the target."""
-        return (Phase(settings.units, WHOLE[settings.units], settings.target_ratio),)
+        return (settings.phase,)
 
     def criterion(self, settings: RandomConfig) -> Criterion:
         """Chance."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline.criteria.base import Criterion
 from pipeline.criteria.relative_magnitude import relative_magnitude
 from pipeline.methods.base import Method
-from pipeline.methods.sections import WHOLE, WholeConfig
+from pipeline.methods.sections import WholeConfig
 from pipeline.pruning.choice import ONE_SHOT
 from pipeline.pruning.phases import Phase
 
@@ -29,7 +29,7 @@ class RelativeMagnitude(Method[RelativeMagnitudeConfig]):
 
     def phases(self, settings: RelativeMagnitudeConfig, source: "ModelSource") -> tuple[Phase, ...]:  # noqa: ARG002
         """Layers or blocks, down to the target."""
-        return (Phase(settings.units, WHOLE[settings.units], settings.target_ratio),)
+        return (settings.phase,)
 
     def criterion(self, settings: RelativeMagnitudeConfig) -> Criterion:  # noqa: ARG002
         """Relative magnitude."""

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from pipeline.pruning.phases import Phase
 from pipeline.pruning.units import BLOCKS, LAYERS, Unit
 from pipeline.settings.core import PruneConfig
 
@@ -17,6 +18,11 @@ class WholeConfig(PruneConfig):
     units: Literal["layers", "blocks"] = "layers"
     """What goes in one step: a layer, or an attention or MLP alone."""
 
+    @property
+    def phase(self) -> Phase:
+        """Down to the target."""
+        return Phase(self.units, WHOLE[self.units], self.target_ratio)
+
 
 class KeptLayersConfig(PruneConfig):
     """Layers of which nothing is removed."""
@@ -25,3 +31,9 @@ class KeptLayersConfig(PruneConfig):
     """Layers at the input that lose nothing."""
     keep_last: int = Field(ge=0)
     """Layers at the output that lose nothing."""
+
+    @property
+    def layers_between(self) -> Phase:
+        """Whole layers between those that are kept, down to the target."""
+        first, last = self.keep_first, self.keep_last
+        return Phase("layers", LAYERS, self.target_ratio, keep_first=first, keep_last=last)

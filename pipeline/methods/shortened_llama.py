@@ -13,7 +13,6 @@ from pipeline.methods.base import Method
 from pipeline.methods.sections import KeptLayersConfig
 from pipeline.pruning.choice import ONE_SHOT
 from pipeline.pruning.phases import Phase
-from pipeline.pruning.units import LAYERS
 
 if TYPE_CHECKING:
     from pipeline.models.source import ModelSource
@@ -40,9 +39,7 @@ class ShortenedLlama(Method[ShortenedLlamaConfig]):
 
     def phases(self, settings: ShortenedLlamaConfig, source: "ModelSource") -> tuple[Phase, ...]:  # noqa: ARG002
         """Layers between those that are kept, down to the target."""
-        first, last = settings.keep_first, settings.keep_last
-        target = settings.target_ratio
-        return (Phase("layers", LAYERS, target, keep_first=first, keep_last=last),)
+        return (settings.layers_between,)
 
     def criterion(self, settings: ShortenedLlamaConfig) -> Criterion:
         """As configured."""

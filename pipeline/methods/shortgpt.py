@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.criteria.base import Criterion
 from pipeline.criteria.block_influence import block_influence
 from pipeline.methods.base import Method
-from pipeline.methods.sections import WHOLE, WholeConfig
+from pipeline.methods.sections import WholeConfig
 from pipeline.pruning.choice import ONE_SHOT
 from pipeline.pruning.phases import Phase
 
@@ -30,7 +30,7 @@ class ShortGpt(Method[ShortGptConfig]):
 
     def phases(self, settings: ShortGptConfig, source: "ModelSource") -> tuple[Phase, ...]:  # noqa: ARG002
         """Layers or blocks, down to the target."""
-        return (Phase(settings.units, WHOLE[settings.units], settings.target_ratio),)
+        return (settings.phase,)
 
     def criterion(self, settings: ShortGptConfig) -> Criterion:  # noqa: ARG002
         """Block Influence."""

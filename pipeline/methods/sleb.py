@@ -12,7 +12,6 @@ from pipeline.criteria.perplexity import Perplexity
 from pipeline.methods.base import Method
 from pipeline.methods.sections import KeptLayersConfig
 from pipeline.pruning.phases import Phase
-from pipeline.pruning.units import LAYERS
 
 if TYPE_CHECKING:
     from pipeline.models.source import ModelSource
@@ -31,9 +30,7 @@ class Sleb(Method[SlebConfig]):
 
     def phases(self, settings: SlebConfig, source: "ModelSource") -> tuple[Phase, ...]:  # noqa: ARG002
         """Layers between those that are kept, down to the target."""
-        first, last = settings.keep_first, settings.keep_last
-        target = settings.target_ratio
-        return (Phase("layers", LAYERS, target, keep_first=first, keep_last=last),)
+        return (settings.layers_between,)
 
     def criterion(self, settings: SlebConfig) -> Criterion:  # noqa: ARG002
         """Perplexity."""

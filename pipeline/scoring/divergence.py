@@ -10,6 +10,7 @@ from torch.nn.functional import log_softmax
 from pipeline.models.prunable import PrunableModel
 from pipeline.scoring.kernels import fast_kernels
 from pipeline.scoring.memory import Budget
+from pipeline.scoring.one_pass import add_residual
 from pipeline.scoring.perplexity import LOGITS_AT_ONCE, Windows
 
 
@@ -30,8 +31,7 @@ class DivergenceLoss:
         hidden = dense.decoder_input(ids).hidden
         with fast_kernels(dense):
             for block, context in zip(dense.blocks, contexts, strict=True):
-                for part in hidden.split(rows):
-                    part.add_(block.residual(part, context))
+                add_residual(hidden, block, context, rows)
             return cls(dense.normed(hidden))
 
     @torch.no_grad()

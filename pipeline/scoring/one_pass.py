@@ -192,13 +192,13 @@ class OnePass:
                     states[there] = states[0]
                     width = tile.branches[there - 1].cuts[0][1]
                     if width:
-                        _add(states[there], block, contexts[height], rows, width)
+                        add_residual(states[there], block, contexts[height], rows, width)
                     there += 1
                 for whole in _uncut(tile.branches[: below - 1], height):
-                    _add(states[whole].flatten(0, 1), block, contexts[height], rows)
+                    add_residual(states[whole].flatten(0, 1), block, contexts[height], rows)
                 for at, branch in enumerate(tile.branches[: below - 1], 1):
                     if narrowed := branch.width_above(height):
-                        _add(states[at], block, contexts[height], rows, narrowed)
+                        add_residual(states[at], block, contexts[height], rows, narrowed)
                 progress.add(below / work)
             losses = []
             for branch in states[1:]:
@@ -239,7 +239,7 @@ def _uncut(branches: Sequence[Branch], height: int) -> list[slice]:
     return [slice(start, end) for start, end in runs if start < end]
 
 
-def _add(
+def add_residual(
     sequences: Tensor, block: Block, context: Context, rows: int, width: int | None = None
 ) -> None:
     """Run ``[sequences, tokens, hidden]`` through a block in place, ``rows`` at a time."""

@@ -7,7 +7,7 @@ The folder of a finished stage has, beside what the stage wrote:
 - ``done.json``: the result, and that there is one. Written last.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from pipeline.files import (
     ASIDE,
     SEAL,
     Json,
-    content_of,
     digest_of,
     encode,
     key_of,
@@ -32,6 +31,7 @@ from pipeline.pruning.trajectory import Guard, TrajectoryStore
 from pipeline.stages.base import PlannedStage
 from pipeline.store.digests import Digests
 from pipeline.store.leases import awaited_lease
+from pipeline.store.listing import damaged, listed
 from pipeline.store.weights import KeptWeights
 
 DONE, FILES, RECIPE, PROVENANCE = "done.json", "files.json", "recipe.json", "provenance.json"
@@ -114,19 +114,19 @@ def result_in(folder: Path) -> Json | None:
     Raises ``DamagedError`` where one of its files is not what was written. What earlier versions
     finished has no list of its files, and counts as it is.
     """
-    marker, listed = folder / DONE, folder / FILES
+    marker, file_list = folder / DONE, folder / FILES
     unchecked = read_object(marker)
     if unchecked is None:
         return None
     with _vouched_for_by(marker):
-        files = read_sealed(listed, _place(listed), must=True)
+        files = read_sealed(file_list, _place(file_list), must=True)
         if files is None and SEAL in unchecked:
-            raise DamagedError(listed, "it is missing")
+            raise DamagedError(file_list, "it is missing")
     if files is None:
         return unchecked
     result = read_sealed(marker, _place(marker), must=True)
     digests = Digests(folder.parents[2] / "digests")
-    for damage in _damaged(folder, files, lambda path: _remembered(path, digests)):
+    for damage in damaged(folder, files["files"], lambda path: _remembered(path, digests), marker):
         raise damage
     digests.save()
     return result
@@ -146,22 +146,12 @@ def damaged_files(folder: Path) -> Iterator[DamagedError]:
         yield damage
         return
     if files:
-        yield from _damaged(folder, files, digest_of)
+        yield from damaged(folder, files["files"], digest_of, folder / DONE)
 
 
 def _remembered(path: Path, digests: Digests) -> str:
     """The digest of a file; of a large one the remembered, while its size and time stay."""
     return digests.of(path) if path.stat().st_size >= LARGE else digest_of(path)
-
-
-def _damaged(
-    folder: Path, files: Mapping[str, Json], digest: Callable[[Path], str]
-) -> Iterator[DamagedError]:
-    for name, wanted in files["files"].items():
-        try:
-            _check(folder / name, wanted, digest)
-        except DamagedError as damage:
-            yield DamagedError(damage.path, damage.reason, voided=folder / DONE)
 
 
 def recipe_in(folder: Path) -> dict[str, Json] | None:
@@ -188,27 +178,12 @@ def _place(path: Path) -> str:
 def _files_in(folder: Path) -> dict[str, Json]:
     """Size and digest of every file of a result."""
     return {
-        path.relative_to(folder).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": digest_of(path),
-        }
+        path.relative_to(folder).as_posix(): listed(path)
         for path in sorted(folder.rglob("[!.]*"))
         if path.relative_to(folder).parts[0] not in NOT_OF_THE_RESULT
         and path.is_file()
         and path.suffix != ASIDE
     }
-
-
-def _check(path: Path, wanted: Json, digest: Callable[[Path], str]) -> None:
-    if not path.is_file():
-        if content_of(path) is None:
-            raise DamagedError(path, "it is missing")
-        return
-    size = path.stat().st_size
-    if size != wanted["bytes"]:
-        raise DamagedError(path, f"it has {size} bytes instead of {wanted['bytes']}")
-    if digest(path) != wanted["sha256"]:
-        raise DamagedError(path, "its content is not what was written there")
 
 
 @contextmanager

@@ -18,9 +18,9 @@ from pipeline.files import (
     publish_sealed,
     read_sealed,
     remove_leftovers,
-    sha256_of_file,
 )
 from pipeline.store.digests import Digests
+from pipeline.store.listing import damaged, listed
 
 MARKER = "files.json"
 
@@ -62,7 +62,7 @@ class KeptWeights:
             for path in sorted(temporary.iterdir()):
                 with path.open("rb") as stream:
                     os.fsync(stream.fileno())
-                files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
+                files[path.name] = listed(path)
             for name in files:
                 (temporary / name).replace(folder / name)
             publish_sealed(folder / MARKER, {"files": files}, _place(folder))
@@ -83,12 +83,7 @@ def damages(folder: Path, digest: Callable[[Path], str] = digest_of) -> Iterator
     except DamagedError as damage:
         yield damage
         return
-    for name, about in kept["files"].items():
-        path = folder / name
-        if not path.is_file():
-            yield DamagedError(path, "it is missing", voided=marker)
-        elif path.stat().st_size != about["bytes"] or digest(path) != about["sha256"]:
-            yield DamagedError(path, "its content is not what was written there", voided=marker)
+    yield from damaged(folder, kept["files"], digest, marker)
 
 
 def _place(folder: Path) -> str:

@@ -1,5 +1,6 @@
 """Decoding step by step on the same tensors: the same tokens and logits as the plain way."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -42,6 +43,18 @@ def started(model: PrunableModel, ids: torch.Tensor) -> Decoding:
     return Decoding(model, out.past_key_values, out.logits[:, -1:].argmax(dim=-1), STEPS + 1)
 
 
+def assert_the_same(
+    decoding: Decoding, advance: Callable[[], object], tokens: list, logits: list
+) -> None:
+    """Every step from the start, as ``plainly`` took it."""
+    decoding.rewind()
+    for step in range(1, 1 + STEPS):
+        advance()
+        assert decoding.logits is not None
+        torch.testing.assert_close(decoding.logits, logits[step])
+        assert decoding.token.tolist() == tokens[step]
+
+
 @pytest.mark.parametrize("removed", REMOVED)
 def test_every_step_is_that_of_the_plain_way(pruned, removed) -> None:
     model = pruned(**removed)
@@ -49,12 +62,7 @@ def test_every_step_is_that_of_the_plain_way(pruned, removed) -> None:
     tokens, logits = plainly(model, ids)
     decoding = started(model, ids)
     for _ in range(2):  # a second time after being rewound
-        decoding.rewind()
-        for step in range(1, 1 + STEPS):
-            decoding.step()
-            assert decoding.logits is not None
-            torch.testing.assert_close(decoding.logits, logits[step])
-            assert decoding.token.tolist() == tokens[step]
+        assert_the_same(decoding, decoding.step, tokens, logits)
 
 
 ALL_SLIDING = partial(MistralConfig, sliding_window=12)
@@ -68,12 +76,7 @@ def test_sliding_windows_below_across_and_full(build, family, prompt_tokens) -> 
     ids = prompts(model, prompt_tokens)
     tokens, logits = plainly(model, ids)
     decoding = started(model, ids)
-    decoding.rewind()
-    for step in range(1, 1 + STEPS):
-        decoding.step()
-        assert decoding.logits is not None
-        torch.testing.assert_close(decoding.logits, logits[step])
-        assert decoding.token.tolist() == tokens[step]
+    assert_the_same(decoding, decoding.step, tokens, logits)
 
 
 def test_a_full_window_takes_no_more_room(build) -> None:
@@ -94,9 +97,4 @@ def test_replayed_steps_are_the_same(pruned, removed) -> None:
     with torch.no_grad():
         graph = captured(decoding.step, decoding.rewind, ids.device)
     for _ in range(2):
-        decoding.rewind()
-        for step in range(1, 1 + STEPS):
-            graph.replay()
-            assert decoding.logits is not None
-            torch.testing.assert_close(decoding.logits, logits[step])
-            assert decoding.token.tolist() == tokens[step]
+        assert_the_same(decoding, graph.replay, tokens, logits)
