@@ -13,7 +13,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, Stati
 
 from pipeline.models.prunable import PrunableModel
 
-WARMUP_CALLS = 3
+WARMUP_CALLS = 1
 """Before a capture, so that libraries allocate what they need outside of it."""
 
 
