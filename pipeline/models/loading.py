@@ -17,6 +17,7 @@ from pipeline.models.ordering import ChannelOrder
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.quiet import quiet_transformers
 from pipeline.models.source import ModelSource, fetch
+from pipeline.models.tensors import read_tensors
 from pipeline.models.variants import REORDERED, Lineage, Variant, dense_lineage
 from pipeline.pruning.state import PruningState
 
@@ -231,39 +232,68 @@ class LiveModel:
     how the weights came about that are cut here. A pickled one takes no model along.
     """
 
-    def __init__(self, load: Callable[[Variant], PrunableModel], lineage: Lineage = ()) -> None:
+    def __init__(
+        self,
+        load: Callable[[Variant], PrunableModel],
+        lineage: Lineage = (),
+        values: Mapping[str, Path] | None = None,
+    ) -> None:
         self.load, self.lineage = load, lineage
+        self.values = dict(values or {})
+        """Files of the values that recovered weights have, by their digests."""
         self._model: PrunableModel | None = None
         self._twin: PrunableModel | None = None
         self._base: Lineage = ()
+        self._values: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LiveModel, (self.load, self.lineage)
+        return LiveModel, (self.load, self.lineage, self.values)
 
     def cut(self, state: PruningState) -> Variant:
         """This model's weights cut down to ``state``."""
         return Variant.cut(state, self.lineage)
 
     def at(self, variant: Variant) -> PrunableModel:
-        """The model as ``variant``. What was removed comes back only by loading again."""
+        """The model as ``variant``. What was removed or changed comes back only by loading again.
+
+        Raises ``DamagedError`` where the file of a recovered one's values is not whole.
+        """
+        base = variant.before_recovery.base
         model = self._model
-        is_near = model is not None and self._base == variant.base
+        is_near = self._base == base and self._values in (None, variant.values)
         if model is None or not is_near or not model.state.can_become(variant.state):
             self._model = model = None  # frees its memory before the next one is loaded
-            self._model = model = self.load(variant)
-            self._base = variant.base
+            self._model = model = self.load(variant.before_recovery)
+            self._base, self._values = base, None
         model.prune_to(variant.state)
+        if variant.values != self._values:
+            assert variant.values
+            model.put(read_tensors(self.values[variant.values]))
+            self._values = variant.values
         return model
+
+    def changed(self, how: str, variant: Variant, weights: Path, digest: str) -> Variant:
+        """What ``variant`` became: ``weights`` has the values that differ from the cut model's."""
+        self.values[digest] = weights
+        return variant.recovered(how, digest)
+
+    def forget(self) -> None:
+        """Load anew whatever is asked for next: somebody changed the model that is in memory."""
+        self._model = None
 
     def twin(self, variant: Variant) -> PrunableModel:
         """A second model as ``variant``, which stays in memory beside the first."""
         if self._twin is None:
             model = self._model
-            is_here = model is not None and self._base == variant.base
+            is_here = model is not None and self._base == variant.base and self._values is None
             is_here = is_here and model is not None and model.state == variant.state
             self._twin = copy.deepcopy(model) if is_here else self.load(variant)
         assert self._twin is not None
         return self._twin
+
+    def drop_twin(self) -> None:
+        """Free the memory of the second model."""
+        self._twin = None
 
 
 @contextmanager

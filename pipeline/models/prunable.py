@@ -1,6 +1,7 @@
 """The live model: a Hugging Face model that is always physically pruned."""
 
 import copy
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,32 @@ class PrunableModel:
             put_in_order([block.offloaded for block in kept])
             self._regroup()
         self.state = state
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """Every weight by a name that stays whatever is removed: ``BLOCK.`` and its name inside.
+
+        A block's weights are where they are kept; tied weights come once.
+        """
+        of_blocks = {
+            id(parameter): f"{block.name}.{name}"
+            for block in self.blocks
+            for name, parameter in block.named_parameters()
+        }
+        named: Iterator[tuple[str, nn.Parameter]] = self.model.named_parameters()
+        return {of_blocks.get(id(each), name): each for name, each in named}
+
+    @torch.no_grad()
+    def put(self, values: Mapping[str, Tensor]) -> None:
+        """Give weights other values, by the names of ``weights``; the others stay."""
+        for block in self.blocks:
+            if block.offloaded:
+                block.offloaded.put_back()
+        own = self.weights()
+        for name, value in values.items():
+            own[name].data = value.to(own[name])
+        for block in self.blocks:
+            if block.offloaded:
+                block.offloaded.keep(block.parameters())
 
     def cast(self, dtype: torch.dtype) -> "PrunableModel":
         """A copy of the live model with its weights in another format."""

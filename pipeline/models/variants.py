@@ -16,11 +16,12 @@ class Origin:
 
     how: str
     """``dense``: read from the model's files. ``reordered``: the most important channels and heads
-    were put first. ``cut``: blocks and the tails of blocks were removed, as the state says."""
+    were put first. ``cut``: blocks and the tails of blocks were removed, as the state says.
+    Whatever else: what is left was given other values."""
     key: str | None = None
     """What stands for the data that it was done with: of dense weights the digest of the files, of
-    an order that is not made of the weights its own; None where the rest of the lineage and the
-    state say it all."""
+    an order that is not made of the weights its own, of other values that of their file; None where
+    the rest of the lineage and the state say it all."""
 
 
 Lineage = tuple[Origin, ...]
@@ -52,11 +53,29 @@ class Variant:
         is_dense = state == PruningState.dense(state.shape)
         return cls(state, lineage if is_dense else (*lineage, Origin(CUT)))
 
+    def recovered(self, how: str, weights: str) -> "Variant":
+        """This one with other values in what is left; ``weights`` is the digest of their file."""
+        return Variant(self.state, (*self.lineage, Origin(how, weights)))
+
     @property
     def base(self) -> Lineage:
         """How the weights came about that were cut last: from them this variant can be cut."""
         is_cut = bool(self.lineage) and self.lineage[-1].how == CUT
         return self.lineage[:-1] if is_cut else self.lineage
+
+    @property
+    def values(self) -> str | None:
+        """Digest of the file of values that its weights got after being cut; None: no others."""
+        last = self.lineage[-1] if self.lineage else None
+        return last.key if last and last.how not in (DENSE, REORDERED, CUT) else None
+
+    @property
+    def before_recovery(self) -> "Variant":
+        """The variant whose weights were given other values; itself where they were not."""
+        kept = len(self.lineage)
+        while kept and self.lineage[kept - 1].how not in (DENSE, REORDERED, CUT):
+            kept -= 1
+        return Variant(self.state, self.lineage[:kept])
 
     @property
     def measured_as(self) -> "Variant":

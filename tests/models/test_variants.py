@@ -4,9 +4,11 @@ import copy
 import json
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import PretrainedConfig, PreTrainedModel
 
 from pipeline.files import encode
@@ -93,11 +95,27 @@ def test_a_live_model_is_loaded_again_only_for_what_cutting_does_not_give(loader
     assert live.at(live.cut(first)).state == first
     assert loader.asked == [live.cut(dense), live.cut(first)]
 
-    tuned = Variant(second, (*LINEAGE, Origin("cut"), Origin("tuned", "0123")))
+
+def test_recovered_weights_are_the_cut_ones_with_the_values_of_their_file(
+    loader: Loader, tmp_path: Path
+) -> None:
+    live = LiveModel(loader, LINEAGE)
+    dense = PruningState.dense(PrunableModel(copy.deepcopy(loader.dense)).shape)
+    cut = live.cut(dense.without(Candidate(ATTN, 1, 0)).without(Candidate(MLP_WIDTH, 2, 30)))
+    before = {name: each.clone() for name, each in live.at(cut).weights().items()}
+    name = next(name for name in before if name.startswith("mlp.2.body"))
+    save_file({name: before[name] + 1}, tmp_path / "values.safetensors")
+    tuned = live.changed("tuned", cut, tmp_path / "values.safetensors", "0123")
+    assert tuned == Variant(cut.state, (*cut.lineage, Origin("tuned", "0123")))
+    assert tuned.before_recovery == cut
+
     model = live.at(tuned)
-    assert loader.asked[2:] == [tuned], "cutting does not tune"
+    assert len(loader.asked) == 1, "cutting is not done again"
+    for each, values in model.weights().items():
+        assert torch.equal(values, before[each] + (each == name))
     assert live.at(tuned) is model
-    assert live.at(live.cut(second)) is not model, "nor does it undo tuning"
+    assert live.at(cut) is not model, "other values are not undone"
+    assert pickle.loads(pickle.dumps(live)).values == live.values  # noqa: S301
 
 
 def load_nothing(_: Variant) -> PrunableModel:

@@ -15,8 +15,8 @@ from pipeline.data.datasets import cut_windows, dataset_rows, draw, read_tokens
 from pipeline.errors import ConfigError, DamagedError
 from pipeline.files import Json, encode, read_json, replace
 from pipeline.models.source import ModelSource
+from pipeline.models.tensors import read_tensors
 from pipeline.scoring.perplexity import Windows
-from pipeline.stages.shared.tensors import read_tensors
 
 if TYPE_CHECKING:
     from pipeline.stages.calibrate import CalibrationConfig

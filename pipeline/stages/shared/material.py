@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from pipeline.criteria.base import CHANNEL_SCORES, GRADIENTS, STATISTICS, Need
+from pipeline.models.tensors import read_tensors
 from pipeline.models.variants import Variant
 from pipeline.pruning.state import PruningState
-from pipeline.stages.shared.tensors import read_tensors
 from pipeline.statistics.activations import Statistics
 from pipeline.statistics.gradients import Gradients
 

@@ -1,4 +1,4 @@
-"""Tensors in files of stages."""
+"""Tensors in files."""
 
 from pathlib import Path
 
