@@ -88,17 +88,23 @@ class Run:
     def model(self) -> "PreTrainedModel":
         """The pruned model in memory, on the run's device: blocks are gone, weights are narrow.
 
+        Where the run recovered it, its weights are those after that.
+
         It answers, generates and can be trained as any transformers model. Its ``config`` still
         describes the dense one, so it cannot be saved and loaded by transformers alone.
         """
         from pipeline.plan.run import Run as PlannedRun
         from pipeline.plan.run import launched_from
         from pipeline.runs.runner import live_model_of
+        from pipeline.stages.shared.recovered import after
 
         with launched_from(self.path.absolute()):
             planned = PlannedRun.open(self.path.absolute())
             live = live_model_of(planned)
-            return live.at(live.cut(planned.final_state())).model
+            done = [
+                planned.store.folder(each) for each in planned.plan.stages if each.stage.recovers
+            ]
+            return live.at(after(live, live.cut(planned.final_state()), done)).model
 
     def report(self) -> Path:
         """The page of a finished run; ``report.png``, ``.svg`` and ``.pdf`` lie beside it."""

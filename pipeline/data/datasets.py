@@ -2,6 +2,7 @@
 
 import random
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,13 @@ HUB_DATASETS = {
 }
 
 
+LEARNT_FROM = {
+    "alpaca": HUB_DATASETS["alpaca"],
+    "wikitext2": HubDataset("Salesforce/wikitext", "wikitext-2-raw-v1", "text", "train"),
+    "c4": HubDataset("allenai/c4", None, "text", "train", "en/c4-train.00000-of-01024.json.gz"),
+}
+"""The same, what may be learnt from: never what models are evaluated on."""
+
 NAME_IT = "; name the field as calibration.field"
 
 
@@ -77,15 +85,35 @@ def ptb_rows(text: str) -> list[str]:
 
 def dataset_rows(dataset: str, path: Path | None, field: str | None) -> list[str]:
     """The rows of a dataset that the reference draws from, from a local file or the hub."""
-    hub = HUB_DATASETS.get(dataset)
+    return list(numbered_rows(dataset, path, field).values())
+
+
+def numbered_rows(dataset: str, path: Path | None, field: str | None) -> dict[int, str]:
+    """The same, by their numbers in the whole dataset."""
+    rows = all_rows(dataset, path, field)
+    numbers = _alpaca_test_split(len(rows)) if dataset == "alpaca" else range(len(rows))
+    return {number: rows[number] for number in numbers}
+
+
+def all_rows(dataset: str, path: Path | None, field: str | None) -> list[str]:
+    """All rows of a dataset that decisions may be made on, from a local file or the hub."""
+    return _all_rows(HUB_DATASETS.get(dataset), dataset, path, field)
+
+
+def rows_to_learn_from(dataset: str, path: Path | None, field: str | None) -> list[str]:
+    """All rows of a dataset that weights may be fitted to, from a local file or the hub."""
+    return _all_rows(LEARNT_FROM.get(dataset), dataset, path, field)
+
+
+def _all_rows(
+    hub: HubDataset | None, dataset: str, path: Path | None, field: str | None
+) -> list[str]:
     wanted = field or (hub.field if hub else "text")
     if path is not None:
         split = {"wikitext2": wikitext_rows, "ptb": ptb_rows}.get(dataset, paragraphs)
-        rows = local_rows(path, wanted, split)
-    else:
-        assert hub is not None, "checked with the configuration"
-        rows = _from_hub(hub, wanted)
-    return _alpaca_test_split(rows) if dataset == "alpaca" else rows
+        return local_rows(path, wanted, split)
+    assert hub is not None, "checked with the configuration"
+    return _from_hub(hub, wanted)
 
 
 def _from_hub(hub: HubDataset, field: str) -> list[str]:
@@ -106,37 +134,33 @@ def _from_hub(hub: HubDataset, field: str) -> list[str]:
     return list(rows[field])
 
 
-def _alpaca_test_split(rows: Sequence[str]) -> list[str]:
+def _alpaca_test_split(rows: int) -> list[int]:
     """Alpaca has one split; the reference takes a tenth of it as test."""
     from datasets import Dataset
 
-    if len(rows) < ALPACA_LEAST_ROWS:
+    if rows < ALPACA_LEAST_ROWS:
         return []
-    held_out = Dataset.from_dict({"row": list(range(len(rows)))}).train_test_split(0.2, seed=SEED)[
-        "test"
-    ]
-    test = held_out.train_test_split(0.5, seed=SEED)["train"]
-    return [rows[i] for i in test["row"]]
+    held_out = Dataset.from_dict({"row": list(range(rows))}).train_test_split(0.2, seed=SEED)
+    return list(held_out["test"].train_test_split(0.5, seed=SEED)["train"]["row"])
 
 
-def draw(
-    rows: Sequence[str], width_samples: int, block_samples: int, seed: int = SEED
-) -> tuple[list[str], list[str]]:
-    """The rows for width pruning and those for block pruning, drawn in this order.
+def draw_places(
+    rows: int, width_samples: int, block_samples: int, seed: int = SEED
+) -> tuple[list[int], list[int]]:
+    """Where the rows for width pruning and those for block pruning stand, drawn in this order.
 
     Raises ``ConfigError`` where there are fewer rows than are to be drawn.
     """
-    if len(rows) < max(width_samples, block_samples):
+    if rows < max(width_samples, block_samples):
         raise ConfigError(
             [
                 f"calibration.block_samples and .width_samples: {block_samples} and "
-                f"{width_samples} rows are drawn; allowed is at most {len(rows)}, all there are"
+                f"{width_samples} rows are drawn; allowed is at most {rows}, all there are"
             ]
         )
     generator = random.Random(seed)  # noqa: S311 - the reference's draw
-    width = generator.sample(range(len(rows)), width_samples)
-    block = generator.sample(range(len(rows)), block_samples)
-    return [rows[i] for i in width], [rows[i] for i in block]
+    width = generator.sample(range(rows), width_samples)
+    return width, generator.sample(range(rows), block_samples)
 
 
 def cut_windows(
@@ -154,6 +178,20 @@ def cut_windows(
             ]
         )
     return torch.tensor(ids[: count * seqlen]).view(count, seqlen)
+
+
+def rows_until(
+    tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], tokens: int | None
+) -> int:
+    """How many rows from the start ``cut_windows`` reads for so many tokens; None: all."""
+    if tokens is None:
+        return len(rows)
+
+    def is_enough(count: int) -> bool:
+        ids = tokenizer(ROW_SEPARATOR.join(rows[:count]), verbose=False)["input_ids"]
+        return len(ids) > tokens  # one more: how a row ends may change with what follows it
+
+    return bisect_left(range(len(rows)), True, key=is_enough)
 
 
 def read_tokens(path: Path, vocab_size: int) -> dict[str, Tensor]:

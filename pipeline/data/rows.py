@@ -12,6 +12,9 @@ from pipeline.given import parse, read_text
 SEED = 42
 """The reference's, of its draw of rows and of its splits of Alpaca."""
 
+IN_WIKITEXT2_TEST = "He had a guest @-@ starring role on the television series The Bill in 2000"
+"""Stands in WikiText-2's test text alone."""
+
 
 def json_lines(path: Path) -> Iterator[tuple[str, Json]]:
     """Lines of a .jsonl file that are not blank: the place of each, for messages, and its value.

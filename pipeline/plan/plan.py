@@ -29,8 +29,9 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """What the run is about: the pruning, or where there is none the evaluation."""
-        return (self.main or self.stages[-1]).key
+        """What the run is about: the last recovery, the pruning, or without both the evaluation."""
+        recovered = [planned for planned in self.stages if planned.stage.recovers]
+        return (recovered[-1] if recovered else self.main or self.stages[-1]).key
 
     @property
     def main(self) -> PlannedStage | None:

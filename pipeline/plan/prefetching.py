@@ -9,6 +9,7 @@ from pipeline.settings.core import Config
 from pipeline.stages.calibrate import CalibrationConfig
 from pipeline.stages.evaluate import EvaluateConfig, data_sources, evaluation_protocol, prunes
 from pipeline.stages.probe import ProbeConfig, probe_protocol
+from pipeline.stages.recover import from_hub
 from pipeline.stages.shared.phases import needs_windows
 
 
@@ -35,9 +36,11 @@ def needed(config: Config, source: ModelSource) -> Iterator[tuple[str, Callable[
     )
     if source.hub_commit:
         yield f"model.path: {source.hub_commit}", partial(fetch, source)
-    if calibration.path is None and prunes(config) and needs_windows(config):
-        name = f"calibration.dataset: {calibration.dataset}"
-        yield name, partial(dataset_rows, calibration.dataset, None, calibration.field)
+    if not calibration.is_local and prunes(config) and needs_windows(config):
+        for dataset, field in calibration.of_hub:
+            name = f"calibration.dataset: {dataset}"
+            yield name, partial(dataset_rows, dataset, None, field)
+    yield from from_hub(config)
     protocols = {"evaluate": evaluation_protocol(config)}
     if probe.every:
         protocols["probe"] = probe_protocol(config)

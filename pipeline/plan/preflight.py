@@ -21,7 +21,7 @@ from pipeline.plan.prefetching import missing as not_in_cache
 from pipeline.plan.run import settled
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config, ModelConfig
-from pipeline.stages import calibrate
+from pipeline.stages import calibrate, recover
 from pipeline.stages.calibrate import CalibrationConfig
 from pipeline.stages.evaluate import EvaluateConfig, data_sources, evaluation_protocol, prunes
 from pipeline.stages.probe import ProbeConfig, probe_protocol
@@ -76,6 +76,7 @@ class Preflight:
             weights_problems = self._once("weights", lambda: incomplete(source), config.model)
             problems += weights_problems
             problems += _collected(lambda: _measurements(config, source))
+            problems += _collected(lambda: recover.problems_of(config, source))
             if source.tokenizer_files and not measured_problems:
                 problems += self._once(
                     "unfit", lambda: _unfit(config, source), config.model, *measured
@@ -180,9 +181,15 @@ def _open_to_all(key: str, folder: Path) -> list[str]:
 
 
 def _calibration_file(config: Config) -> list[str]:
-    path = config.of(CalibrationConfig).path
-    problem = file_problem(path) if path is not None else None
-    return [f"calibration.path: {path} {problem}"] if problem else []
+    settings = config.of(CalibrationConfig)
+    paths = {"calibration.path": settings.path}
+    for name, source in settings.sources.items():
+        paths[f"calibration.sources.{name}.path"] = source.path
+    return [
+        f"{key}: {path} {problem}"
+        for key, path in paths.items()
+        if path is not None and (problem := file_problem(path))
+    ]
 
 
 def _measured_files(config: Config) -> list[str]:
@@ -276,7 +283,7 @@ def _windows(config: Config, source: ModelSource, *, are_cut: bool) -> list[str]
     require_tokenizer(config.of(CalibrationConfig), source)
     key, length = "calibration.seqlen", config.of(CalibrationConfig).seqlen
     is_text = config.of(CalibrationConfig).dataset != "tokens"
-    if config.of(CalibrationConfig).path is not None and not (are_cut and is_text):
+    if config.of(CalibrationConfig).is_local and not (are_cut and is_text):
         windows, _ = prepare(config.of(CalibrationConfig), source)
         length = max(ids.shape[1] for ids in windows.values())
         if config.of(CalibrationConfig).dataset == "tokens":

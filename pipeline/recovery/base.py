@@ -66,9 +66,9 @@ class Recovering:
     """The technique's own section."""
     train: Examples
     """What may be learnt from."""
-    held_out: Mapping[str, "Tensor"]
-    """Windows ``[windows, tokens]`` of each held-out text, by name: nothing is learnt from them,
-    and nothing that is reported is measured on them."""
+    held_out: Mapping[str, Examples]
+    """Of each held-out text, by name: nothing is learnt from them, and nothing that is reported is
+    measured on them."""
     seed: int
     folder: Path
     """The stage's folder, the same one after a kill: for checkpoints, which are to be removed in

@@ -68,11 +68,17 @@ def _lines(report: RunReport, card: Card) -> Iterator[str]:
         "",
         "## Dense and pruned",
         "",
-        "| | dense | pruned | change |",
-        "| --- | ---: | ---: | ---: |",
     )
-    for row in dense_and_pruned(report):
-        yield f"| {' | '.join(map(_plain, (row.label, row.dense, row.pruned, row.change)))} |"
+    rows = dense_and_pruned(report)
+    cells = [(row.label, row.dense, row.pruned, row.change, row.recovered) for row in rows]
+    shown = 5 if any(row.recovered for row in rows) else 4
+    for line in (
+        ("", "dense", "pruned", "change", "recovered"),
+        ("---", "---:", "---:", "---:", "---:"),
+    ):
+        yield f"| {' | '.join(line[:shown])} |"
+    for line in cells:
+        yield f"| {' | '.join(map(_plain, line[:shown]))} |"
     yield from ("", "## Settings", "", "| key | value |", "| --- | --- |")
     yield from (f"| {_plain(key)} | {_plain(str(value))} |" for key, value in card.settings.items())
     yield from ("", "`pruning_config.json` says which blocks and channels of the base model went.")

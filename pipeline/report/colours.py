@@ -19,6 +19,7 @@ PREFILL, DECODE = "#6a3d9a", "#a0522d"
 GROUPS = (BLUE, ORANGE, GREEN, "#cc79a7", "#b8860b", "#56b4e9", "#6a3d9a", "#334155")
 """Lines that are compared; where there are more, they come again with other marks."""
 PUBLISHED = "#64748b"
+RECOVERED = "#cc79a7"
 TINT_SHARE = 0.14
 
 

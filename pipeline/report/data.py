@@ -14,6 +14,9 @@ from pipeline.pruning.units import Candidate
 
 Side = Literal["dense", "pruned"]
 SIDES: tuple[Side, ...] = get_args(Side)
+Model = Literal["dense", "pruned", "recovered"]
+MODELS: tuple[Model, ...] = get_args(Model)
+"""Also the pruned model after recovery, which is evaluated and never probed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +54,22 @@ class Sensitivity:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """What one evaluation, or one probe, measured of both models."""
+    """What one evaluation, or one probe, measured of the models."""
 
     dense: Record | None
     pruned: Record | None
+    recovered: Record | None = None
 
-    def of(self, side: Side) -> Record | None:
+    def of(self, side: Model) -> Record | None:
         """What was measured of one model."""
-        return self.dense if side == "dense" else self.pruned
+        return {"dense": self.dense, "pruned": self.pruned, "recovered": self.recovered}[side]
 
     @property
     def has_tasks(self) -> bool:
         """Whether accuracy was measured of any of them."""
         return bool(self.tasks("dense") or self.tasks("pruned"))
 
-    def tasks(self, side: Side) -> tuple[TaskScore, ...]:
+    def tasks(self, side: Model) -> tuple[TaskScore, ...]:
         """Task scores of one model."""
         record = self.of(side)
         return record.tasks if record else ()
@@ -73,12 +77,13 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class TextLoss:
-    """Perplexity of both models on one text."""
+    """Perplexity of the models on one text."""
 
     protocol: str
     """Text, tokens and windows, in words."""
     dense: float | None
     pruned: float | None
+    recovered: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +112,8 @@ class RunReport:
     """By dimension."""
     evaluations: tuple[Evaluated, ...] = ()
     """All that there are, the last one first."""
+    learning: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """Learning curves, by technique of recovery; see ``Listener.on_learned``."""
     exports: Mapping[str, Any] = field(default_factory=dict)
     """What was written for other engines, and measured there, by target."""
     probe_share: float | None = None
@@ -186,14 +193,14 @@ class RunReport:
 
 
 def _text_losses(evaluated: Evaluated) -> Iterator[TextLoss]:
-    """One for each text and way of cutting it, of both models where both were measured so."""
-    found: dict[tuple[str, str], dict[Side, float | None]] = {}
-    for side in get_args(Side):
+    """One for each text and way of cutting it, of all models that were measured so."""
+    found: dict[tuple[str, str], dict[str, float | None]] = {}
+    for side in MODELS:
         record = evaluated.of(side)
         for score in record.texts if record else ():
             found.setdefault((score.name, score.protocol), {})[side] = score.ppl
     for (_, protocol), values in found.items():
-        yield TextLoss(protocol, finite(values.get("dense")), finite(values.get("pruned")))
+        yield TextLoss(protocol, *(finite(values.get(side)) for side in MODELS))
 
 
 def finite(value: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""The dense model beside the pruned one, row by row, as text, for terminal and page."""
+"""The dense model beside the pruned and the recovered one, row by row, as text."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ from pipeline.measure.record import (
     speed_up,
     tasks_protocol,
 )
-from pipeline.report.data import RunReport, Side, finite, mean_accuracy
+from pipeline.report.data import MODELS, RunReport, Side, TextLoss, finite, mean_accuracy
 from pipeline.report.wording import NOTHING, TIMES, TO, number, relative_change, signed
 
 BYTES_PER_MB = 1e6
@@ -28,16 +28,19 @@ WITHIN_NOISE = "within noise"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One quantity of both models. Empty text stands for nothing to say."""
+    """One quantity of the models. Empty text stands for nothing to say."""
 
     label: str
     dense: str
     pruned: str
     change: str
+    """From the dense to the pruned model."""
     better: bool | None = None
     """Whether the pruned model is better here; None where that is no question, or no change."""
     indent: bool = False
     """Whether the row is a part of the one above."""
+    recovered: str = ""
+    """After recovery; of a perplexity with the share of the lost log-perplexity that is back."""
 
 
 def dense_and_pruned(report: RunReport) -> list[Row]:
@@ -62,32 +65,55 @@ def _size(report: RunReport) -> Iterator[Row]:
 
 def _perplexities(report: RunReport) -> Iterator[Row | None]:
     for text in report.texts:
-        yield _row(f"Perplexity: {text.protocol}", text.dense, text.pruned, digits=2)
+        row = _row(f"Perplexity: {text.protocol}", text.dense, text.pruned, digits=2)
+        yield row and replace(row, recovered=_recovered_perplexity(text))
+
+
+def _recovered_perplexity(text: TextLoss) -> str:
+    """With the share of the lost log-perplexity that came back."""
+    if text.recovered is None:
+        return ""
+    value = number(text.recovered, 2)
+    if not text.dense or not text.pruned or text.pruned <= text.dense:
+        return value
+    share = math.log(text.pruned / text.recovered) / math.log(text.pruned / text.dense)
+    return f"{value}, {round(share * 100)} % back"
 
 
 def _accuracies(report: RunReport) -> Iterator[Row | None]:
     for evaluated in report.accuracies:
-        yield from _accuracy(evaluated.tasks("dense"), evaluated.tasks("pruned"))
+        yield from _accuracy(*(evaluated.tasks(side) for side in MODELS))
 
 
-def _accuracy(before: Sequence[TaskScore], after: Sequence[TaskScore]) -> Iterator[Row | None]:
-    ours, theirs = ({task.task: task for task in tasks} for tasks in (before, after))
+def _accuracy(
+    before: Sequence[TaskScore], after: Sequence[TaskScore], recovered: Sequence[TaskScore]
+) -> Iterator[Row | None]:
+    ours, theirs, back = (
+        {task.task: task for task in tasks} for tasks in (before, after, recovered)
+    )
     tasks = {**ours, **theirs}
     if len(tasks) > 1:
         # A mean over other tasks than the other model's says nothing about pruning.
         comparable = not (ours and theirs) or ours.keys() == theirs.keys()
         label = f"Accuracy: {tasks_protocol(list(tasks.values()))}"
-        yield _accuracy_row(label, mean_accuracy(before), mean_accuracy(after), comparable)
+        row = _accuracy_row(label, mean_accuracy(before), mean_accuracy(after), comparable)
+        is_same = back.keys() == tasks.keys()
+        yield row and replace(row, recovered=_recovered_accuracy(mean_accuracy(recovered), is_same))
     for name, task in tasks.items():
         row = _accuracy_row(
             f"{name}, {task.items:,} items",
             _task_accuracy(ours.get(name)),
             _task_accuracy(theirs.get(name)),
         )
+        row = row and replace(row, recovered=_recovered_accuracy(_task_accuracy(back.get(name))))
         if row and len(tasks) > 1:
             yield replace(row, indent=True)
         elif row:
             yield replace(row, label=f"Accuracy: {row.label}")
+
+
+def _recovered_accuracy(accuracy: "Accuracy | None", is_shown: bool = True) -> str:
+    return accuracy_text(accuracy) if accuracy and is_shown else ""
 
 
 Accuracy = tuple[float, float | None]

@@ -1,4 +1,4 @@
-"""The dense model beside the pruned one, in a terminal."""
+"""The dense model beside the pruned and the recovered one, in a terminal."""
 
 from rich.table import Table
 from rich.text import Text
@@ -10,13 +10,16 @@ CHANGE_STYLES = {True: "cyan", False: "yellow", None: ""}
 
 
 def dense_and_pruned_table(report: RunReport) -> Table:
-    """Dense, pruned and the change, for everything that was measured."""
+    """Dense, pruned, the change and recovered, for everything that was measured."""
     table = Table(title=Text(report.name), title_justify="left")
     table.add_column(Text(report.model_name), overflow="fold")
-    for heading in ("dense", "pruned", "change"):
+    rows = dense_and_pruned(report)
+    is_recovered = any(row.recovered for row in rows)
+    for heading in ("dense", "pruned", "change", *(["recovered"] if is_recovered else [])):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in dense_and_pruned(report):
+    for row in rows:
         label = Text(("  " if row.indent else "") + row.label)
         change = Text(row.change, style=CHANGE_STYLES[row.better])
-        table.add_row(label, Text(row.dense), Text(row.pruned), change)
+        recovered = [Text(row.recovered)] if is_recovered else []
+        table.add_row(label, Text(row.dense), Text(row.pruned), change, *recovered)
     return table

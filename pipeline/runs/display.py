@@ -8,6 +8,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.text import Text
 
 from pipeline.pruning.records import StepRecord
+from pipeline.recovery.base import Progress as Learning
 from pipeline.stages import is_main
 
 
@@ -26,6 +27,9 @@ class Display(Protocol):
     def scored(self, share: float) -> None:
         """This share of the present step's scoring was done since the last call."""
 
+    def learning(self, technique: str, progress: Learning) -> None:
+        """A technique of recovery has come so far."""
+
     def note(self, text: str) -> None:
         """Something that a person may want to know."""
 
@@ -43,6 +47,7 @@ class Quiet:
     def stage_ended(self, name: str, status: str, seconds: float) -> None: ...  # noqa: D102
     def step(self, step: StepRecord, computed: bool) -> None: ...  # noqa: D102
     def scored(self, share: float) -> None: ...  # noqa: D102
+    def learning(self, technique: str, progress: Learning) -> None: ...  # noqa: D102
     def note(self, text: str) -> None: ...  # noqa: D102
 
     def warning(self, text: str) -> None:  # noqa: D102
@@ -72,6 +77,11 @@ class JobLog:
         self.check()
 
     def scored(self, share: float) -> None:  # noqa: ARG002, D102
+        self.check()
+
+    def learning(self, technique: str, progress: Learning) -> None:  # noqa: D102
+        if progress.held_out:
+            self._print(learning_line(technique, progress))
         self.check()
 
     def note(self, text: str) -> None:  # noqa: D102
@@ -126,10 +136,28 @@ class Terminal(Quiet):
     def scored(self, share: float) -> None:  # noqa: D102
         self.bar.advance(self.task, share * self.last_gain)
 
+    def learning(self, technique: str, progress: Learning) -> None:  # noqa: D102
+        told = "" if progress.loss is None else f", loss {progress.loss:.3f}"
+        self.bar.update(
+            self.task,
+            description=f"{technique}{told}",
+            total=progress.total_tokens,
+            completed=progress.tokens,
+        )
+        if progress.held_out:
+            self.console.print(learning_line(technique, progress))
+
     def note(self, text: str) -> None:  # noqa: D102
         if text != self.noted:
             self.noted = text
             self.console.print(text)
+
+
+def learning_line(technique: str, progress: Learning) -> str:
+    """How far a technique has come, in one line."""
+    held_out = "  ".join(f"{name} {ppl:.2f}" for name, ppl in (progress.held_out or {}).items())
+    loss = "" if progress.loss is None else f"  loss {progress.loss:.4f}"
+    return f"{technique}  {progress.tokens:,} tokens{loss}  held-out perplexity: {held_out}"
 
 
 def step_line(step: StepRecord) -> str:

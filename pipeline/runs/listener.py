@@ -1,16 +1,18 @@
 """What a process learns of a run from its stages, passed on to a person and to the trackers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipeline.measure.record import Record
 from pipeline.pruning.records import StepRecord
 from pipeline.pruning.steps import Step
+from pipeline.recovery.base import Progress
 from pipeline.runs.display import Display
 from pipeline.stages.base import PlannedStage
 from pipeline.stages.probe import Probed
 from pipeline.store.run_folder import RunFolder
 from pipeline.store.summary import summed
-from pipeline.tracking.metrics import dense_metrics, step_metrics
+from pipeline.tracking.metrics import dense_metrics, learning_metrics, step_metrics
 from pipeline.tracking.tracker import Tracker
 
 
@@ -37,6 +39,7 @@ class RunListener:
         self.measuring_seconds: dict[str, dict[str, float]] = {}
         """Time that measuring took, by stage and kind of measurement."""
         self.warnings: list[str] = []
+        self._learnt = 0
 
     @property
     def steps_computed(self) -> int:
@@ -88,6 +91,16 @@ class RunListener:
             self.folder.write_steps(self.steps, self.records)
         self.tracker.log(step_metrics(step, record))
         self.display.step(step, is_computed)
+
+    def on_learning(self, technique: str, progress: Progress) -> None:
+        """A technique of recovery has come so far."""
+        self.display.learning(technique, progress)
+
+    def on_learned(self, technique: str, curve: Sequence[Mapping[str, Any]]) -> None:
+        """Track a learning curve, after the steps and what was learnt before."""
+        for point in curve:
+            self._learnt += 1
+            self.tracker.log(learning_metrics(len(self.steps) + self._learnt, technique, point))
 
     def on_scored(self, share: float) -> None:
         """Part of a step's scoring is done."""

@@ -1,5 +1,6 @@
 """What a finished run is shown as: its files gathered into a report."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,12 @@ from pipeline.files import read_json
 from pipeline.measure.record import Record
 from pipeline.plan.run import Run
 from pipeline.pruning.state import PruningState
-from pipeline.report.data import Evaluated, RunReport, Sensitivity
+from pipeline.report.data import MODELS, Evaluated, RunReport, Sensitivity
 from pipeline.runs.listener import RunListener
 from pipeline.settings.core import Config
 from pipeline.stages.calibrate import CalibrationConfig
+from pipeline.stages.recover import RecoverConfig
+from pipeline.stages.shared.recovered import FACTS
 from pipeline.store.summary import Summary
 
 
@@ -34,6 +37,7 @@ def report_of(run: Run, listener: RunListener, summary: Summary) -> RunReport:
         sensitivity=_sensitivity(folder / "sensitivity.json"),
         calibration_text=_calibration_text(config.of(CalibrationConfig)),
         evaluations=tuple(map(_evaluated, run.folder.kept("evaluation.json"))),
+        learning=_learning(run.folder.kept(FACTS)),
         exports=summary.exports,
         probe_share=summary.probe_share,
         counts={
@@ -46,7 +50,12 @@ def report_of(run: Run, listener: RunListener, summary: Summary) -> RunReport:
 
 def _shown_settings(config: Config) -> dict[str, Any]:
     settings = config.model_dump(mode="json")
-    return {name: settings[name] for name in ("model", "calibration", "prune", "probe", "evaluate")}
+    shown = ["model", "calibration", "prune", "probe", "evaluate"]
+    return {name: settings[name] for name in [*shown, *_recovers(config)]}
+
+
+def _recovers(config: Config) -> list[str]:
+    return [RecoverConfig.key] if config.of(RecoverConfig).steps else []
 
 
 def _calibration_text(calibration: CalibrationConfig) -> str:
@@ -68,4 +77,11 @@ def _sensitivity(path: Path) -> dict[str, Sensitivity]:
 
 def _evaluated(path: Path) -> Evaluated:
     data = read_json(path)
-    return Evaluated(Record.from_json(data["dense"]), Record.from_json(data["pruned"]))
+    records = (Record.from_json(data[side]) if side in data else None for side in MODELS)
+    return Evaluated(*records)
+
+
+def _learning(paths: Iterable[Path]) -> dict[str, Any]:
+    """The learning curve of every technique, as it was done last."""
+    facts = [read_json(path) for path in paths]
+    return {each["technique"]: each["learning"] for each in reversed(facts) if each["learning"]}

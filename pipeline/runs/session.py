@@ -9,7 +9,7 @@ from rich.console import Console
 from pipeline.errors import LeaseLostError
 from pipeline.files import mended
 from pipeline.plan.run import Run
-from pipeline.report.data import RunReport
+from pipeline.report.data import MODELS, RunReport
 from pipeline.report.output import write_report
 from pipeline.report.table import dense_and_pruned_table
 from pipeline.runs.display import Display
@@ -238,7 +238,7 @@ def _track_outcome(
         exclude_none=True,
     )
     for evaluated in report.evaluations[:1]:
-        for side in ("dense", "pruned"):
+        for side in MODELS:
             facts |= evaluation_metrics(side, evaluated.of(side))
     for target, result in summary.exports.items():
         facts |= export_metrics(target, result)

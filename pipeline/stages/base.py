@@ -1,6 +1,6 @@
 """What a stage is: how it is planned, what it is given, whom it tells."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.distributed.ranks import Leader
     from pipeline.models.loading import LiveModel
     from pipeline.models.source import ModelSource
+    from pipeline.recovery.base import Progress
 
 Recipe = dict[str, Any]
 """Everything that decides a stage's result, as plain JSON; its inputs by their keys."""
@@ -54,6 +55,8 @@ class Stage:
     versions finished, which has no digests."""
     is_main: bool = False
     """Whether a run is for this one: processes of several stages are called after it."""
+    recovers: bool = False
+    """Whether its folder has values for the pruned model's weights (``shared/recovered.py``)."""
     resources: str | None = None
     """The stage whose ``cluster.stages`` its jobs take; None has its own."""
     plan: "Callable[[Stage, Planning], Iterable[PlannedStage]]" = lambda stage, planning: (
@@ -133,6 +136,15 @@ class Listener(Protocol):
 
     def on_measured(self, seconds: Mapping[str, float]) -> None:
         """A state was measured here, not found on disk: the time of each kind of measurement."""
+
+    def on_learning(self, technique: str, progress: "Progress") -> None:
+        """A technique of recovery has come so far."""
+
+    def on_learned(self, technique: str, curve: Sequence[Mapping[str, Json]]) -> None:
+        """What a technique of recovery, now or earlier, told on its way: one entry for each point.
+
+        Each has tokens, loss and lr, and held_out (perplexities by text) where it was measured.
+        """
 
     def on_scored(self, share: float) -> None:
         """This share of the present step's scoring was done since the last call."""

@@ -6,8 +6,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.data.rows import SEED
+from pipeline.data.rows import IN_WIKITEXT2_TEST, SEED
+from pipeline.data.sources import SourceName, TextSource, sources_problems
 from pipeline.files import Json
+from pipeline.given import read_text
 from pipeline.models.digests import tokenizer_digest
 from pipeline.settings.core import Config
 from pipeline.settings.section import Section, SomeText
@@ -17,6 +19,8 @@ from pipeline.stages.shared.phases import needs_windows
 
 DRAWN = ("field", "block_samples", "width_samples", "block_windows", "width_windows", "seqlen")
 """Keys that decide which windows are cut of a text."""
+DRAWN_MIXED = ("block_windows", "width_windows", "seqlen", "seed")
+"""The same of several sources."""
 
 
 class CalibrationConfig(Section):
@@ -24,8 +28,12 @@ class CalibrationConfig(Section):
 
     key: ClassVar[str] = "calibration"
 
-    dataset: Literal["alpaca", "wikitext2", "c4", "ptb", "text", "tokens"]
-    """A dataset as the reference draws it, a text file of your own, or ready token ids."""
+    dataset: Literal["alpaca", "wikitext2", "c4", "ptb", "text", "tokens", "mixed"]
+    """A dataset as the reference draws it, a text file of your own, ready token ids, or several
+    sources."""
+    sources: dict[SourceName, TextSource] = Field(default_factory=dict)
+    """Of mixed, each by a name of yours, with dataset, path, field and share. All of their rows may
+    be drawn, and as many are as the windows need."""
     path: SomeText | None = None
     """Local file: required for ptb, text and tokens, else taken instead of the hub."""
     field: SomeText | None = None
@@ -43,10 +51,35 @@ class CalibrationConfig(Section):
     seed: int = SEED
     """Of the draw of rows; another one draws others. 42 is the reference's."""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether all of it is read from local files."""
+        sources = self.sources.values()
+        return all(each.path for each in sources) if sources else self.path is not None
+
+    @property
+    def of_hub(self) -> list[tuple[str, str | None]]:
+        """Datasets that are read from the hub, each with the field of its text."""
+        if self.sources:
+            return [(each.dataset, each.field) for each in self.sources.values() if not each.path]
+        return [] if self.path else [(self.dataset, self.field)]
+
     @classmethod
     def problems(cls, given: Mapping[str, Json]) -> Iterator[str]:
         """Data sets that no hub has need a file; ready tokens are not drawn."""
         dataset = given.get("dataset")
+        if dataset == "mixed":
+            yield from sources_problems("calibration.sources", given.get("sources"))
+            for key in ("block_windows", "width_windows"):
+                if given.get(key) is None:
+                    yield f"calibration.{key}: null is wrong; mixed needs a number of windows"
+            if not given.get("sources"):
+                yield "calibration.sources: mixed needs one: +calibration.sources.NAME.path=FILE"
+        elif given.get("sources"):
+            yield (
+                f"calibration.sources: means nothing to calibration={dataset}; type "
+                "calibration=mixed"
+            )
         if given.get("path") is None and dataset in ("ptb", "text", "tokens"):
             yield (
                 f"calibration.path: calibration={dataset} needs a local file: calibration.path=FILE"
@@ -66,6 +99,17 @@ def recipe(planning: Planning) -> Recipe | None:
     content = planning.digest(Path(settings.path)) if settings.path else "hub"
     if settings.dataset == "tokens":
         return {"dataset": "tokens", "content": content, "eos_id": source.eos_id}
+    if settings.dataset == "mixed":
+        contents = {
+            name: {
+                **source.model_dump(mode="json", exclude={"path"}),
+                "is": planning.digest(Path(source.path)) if source.path else "hub",
+            }
+            for name, source in settings.sources.items()
+        }
+        drawn = {key: getattr(settings, key) for key in DRAWN_MIXED}
+        tokenizer = tokenizer_digest(source, planning.digest)
+        return {"dataset": "mixed", "sources": contents, "tokenizer": tokenizer, **drawn}
     return {
         "dataset": settings.dataset,
         "content": content,
@@ -78,10 +122,32 @@ def recipe(planning: Planning) -> Recipe | None:
 
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Draw, tokenise, cut and store the windows."""
-    from pipeline.stages.shared.calibration import prepare, write
+    from pipeline.stages.shared.calibration import prepare, rows_read, write
 
-    windows, eos_id = prepare(config.of(CalibrationConfig), inputs.source)
-    return write(out_dir, windows, eos_id)
+    settings = config.of(CalibrationConfig)
+    windows, eos_id = prepare(settings, inputs.source)
+    facts = write(out_dir, windows, eos_id)
+    if settings.dataset != "mixed":
+        return facts
+    rows = {
+        name: sorted(each) for name, each in rows_read(settings, inputs.source.tokenizer).items()
+    }
+    return {**facts, "rows": rows}
+
+
+def replay(config: Config, inputs: Inputs) -> None:
+    """Warn where decisions are made on text that models are compared on."""
+    settings = config.of(CalibrationConfig)
+    texts: list[tuple[str, str | None]] = [
+        (each.dataset, each.path) for each in settings.sources.values()
+    ]
+    for dataset, path in texts or [(settings.dataset, settings.path)]:
+        is_test = IN_WIKITEXT2_TEST in read_text(Path(path)) if path else dataset == "wikitext2"
+        if is_test:
+            inputs.listener.on_warning(
+                "calibration reads WikiText-2's test text, on which models are compared: what is "
+                "measured there favours this run; another text: calibration=alpaca"
+            )
 
 
 def check(folder: Path, result: Json) -> None:
@@ -93,4 +159,4 @@ def check(folder: Path, result: Json) -> None:
         raise ValueError(hashes)
 
 
-STAGE = Stage("calibrate", 0, recipe, run, section=CalibrationConfig, check=check)
+STAGE = Stage("calibrate", 0, recipe, run, section=CalibrationConfig, check=check, replay=replay)

@@ -1,5 +1,6 @@
 """Stage evaluate: the dense and the pruned model side by side, on full tasks and text."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -10,7 +11,13 @@ from pipeline.measure.record import Record, tasks_protocol
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.settings.section import LIKE_A_FOLDER, Execution, Section, SomeText
-from pipeline.stages.base import Inputs, Planning, Recipe, Stage
+from pipeline.stages.base import Inputs, PlannedStage, Planning, Recipe, Stage
+from pipeline.stages.shared.recovered import (
+    is_recovered,
+    recovered,
+    recovered_recipe,
+    recoveries,
+)
 
 if TYPE_CHECKING:
     from pipeline.measure.protocol import DataSources, MeasurementProtocol
@@ -104,6 +111,13 @@ def recipe(planning: Planning) -> Recipe | None:
     return evaluation_recipe(planning) | {"prune": planning.key("prune")}
 
 
+def plan(stage: Stage, planning: Planning) -> Iterator[PlannedStage]:
+    """The pruned model, and the recovered one where there is one."""
+    if (decides := recipe(planning)) is not None:
+        needs = (*planning.those(stage.needs), *recoveries(planning))
+        yield PlannedStage(stage, stage.name, decides | recovered_recipe(planning), needs)
+
+
 def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     """Write ``evaluation.json``. The dense model is measured once for all runs of a model."""
     from pipeline.measure.accuracy import lm_eval_version
@@ -116,8 +130,12 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
         "dense": measurements.of(inputs.live.cut(PruningState.dense(shape))),
         "pruned": measurements.of(inputs.live.cut(pruned)),
     }
+    if is_recovered(inputs):
+        variant = recovered(inputs, inputs.live.cut(pruned))
+        records["recovered"] = measurements.of(variant)
     evaluation = {name: record.to_json() for name, record in records.items()}
-    evaluation["pruned"]["ratio_percent"] = pruned.ratio_percent
+    for name in records.keys() - {"dense"}:
+        evaluation[name]["ratio_percent"] = pruned.ratio_percent
     evaluation["settings"] = {
         "tasks": settings.tasks,
         "limit": settings.limit,
@@ -168,7 +186,7 @@ def given_order(config: Config) -> "ChannelOrder | None":
 
 
 STAGE = Stage(
-    "evaluate", 60, recipe, run, needs=("prune", "dense"), section=EvaluateConfig,
+    "evaluate", 60, recipe, run, needs=("prune", "dense"), section=EvaluateConfig, plan=plan,
     publishes=("evaluation.json", "pruning_config.json"), keeps=("evaluation.json",),
     facts=lambda result: {"evaluation": result},
 )  # fmt: skip

@@ -20,6 +20,7 @@ from pipeline.settings.core import Config
 from pipeline.settings.section import Execution, Section
 from pipeline.stages.base import Inputs, PlannedStage, Planning, Recipe, Stage
 from pipeline.stages.evaluate import EvaluateConfig, given_recipe, given_state
+from pipeline.stages.shared.recovered import recovered, recovered_recipe, recoveries
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +76,7 @@ def plan(stage: Stage, planning: Planning) -> Iterator[PlannedStage]:
     settings = planning.config.of(ExportConfig)
     if "prune" in planning.planned or planning.config.of(EvaluateConfig).pruning_config:
         for target in settings.wanted:
-            needs = planning.those(["calibrate", "prune"])
+            needs = (*planning.those(["calibrate", "prune"]), *recoveries(planning))
             yield PlannedStage(stage, f"export_{target.name}", recipe_of(planning, target), needs)
 
 
@@ -94,6 +95,7 @@ def recipe_of(planning: Planning, target: Target) -> Recipe:
         "model": planning.model,
         "tokenizer": tokenizer,
         **pruned,
+        **recovered_recipe(planning),
     }
 
 
@@ -113,7 +115,8 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
 
     target = targets()[inputs.stage.recipe["target"]]
     state = given_state(config, inputs)
-    packed = PackedModel.of(inputs.live.at(inputs.live.cut(state)), inputs.source.config)
+    variant = recovered(inputs, inputs.live.cut(state))
+    packed = PackedModel.of(inputs.live.at(variant), inputs.source.config)
     if config.of(ExportConfig).pad:
         packed = packed.padded(["attn", "mlp"], whole=True)
         inputs.listener.on_note("export.pad: zeros where channels went; whole layers are saved")

@@ -26,6 +26,8 @@ STEP = "prune/step"
 """The axis of every chart: removals so far. The dense model is 0."""
 RATIO = "prune/ratio_percent"
 """The other axis people ask for."""
+RECOVER = "recover"
+"""Learning curves: ``recover/TECHNIQUE/NAME`` over ``recover/TECHNIQUE/tokens``."""
 
 
 def dense_metrics(total_params: int, record: Record | None) -> dict[str, Value]:
@@ -67,7 +69,7 @@ def probe_metrics(record: Record | None) -> dict[str, Value]:
 
 
 def evaluation_metrics(which: str, record: Record | None) -> dict[str, Value]:
-    """The full evaluation of a model, ``which`` is dense or pruned. Fractions, not percent."""
+    """The full evaluation of a model, e.g. ``which`` = dense. Fractions, not percent."""
     if record is None:
         return {}
     prefix = f"evaluate/{which}"
@@ -82,6 +84,15 @@ def evaluation_metrics(which: str, record: Record | None) -> dict[str, Value]:
         values[f"{prefix}_accuracy_{task.task}"] = task.accuracy
         values[f"{prefix}_stderr_{task.task}"] = task.stderr
     return _finite(values)
+
+
+def learning_metrics(row: int, technique: str, point: Mapping[str, Any]) -> dict[str, Value]:
+    """A point of a learning curve; ``row`` is where it stands behind the steps."""
+    prefix = f"{RECOVER}/{technique}"
+    values = {f"{prefix}/{name}": point.get(name) for name in ("tokens", "loss", "lr")}
+    held_out = point.get("held_out") or {}
+    perplexities = {f"{prefix}/ppl_{name}": ppl for name, ppl in held_out.items()}
+    return {STEP: row, **_finite(values | perplexities)}
 
 
 def export_metrics(target: str, result: Mapping[str, Any]) -> dict[str, Value]:

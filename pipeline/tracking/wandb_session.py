@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.tracking.metrics import RATIO, STEP, Metrics, Value
+from pipeline.recovery import techniques
+from pipeline.tracking.metrics import RATIO, RECOVER, STEP, Metrics, Value
 from pipeline.tracking.tracker import Exported
 from pipeline.tracking.wandb_reach import one_line, why_offline, why_unreachable
 from pipeline.tracking.wandb_sent import SentSteps
@@ -289,6 +290,9 @@ class Session:
         run.define_metric(RATIO, step_metric=STEP)
         run.define_metric("prune/*", step_metric=STEP)
         run.define_metric("probe/*", step_metric=STEP)
+        for technique in techniques():
+            prefix = f"{RECOVER}/{technique}"
+            run.define_metric(f"{prefix}/*", step_metric=f"{prefix}/tokens")
 
     def _catch_up(self, run: "wandb.Run") -> None:
         for step in sorted(self._rows):

@@ -24,7 +24,8 @@ ADDED = ("paper", "protocol")
 OPTIONS = sorted(
     (f.parent.name, f.stem) for f in CONF.glob("*/*.yaml") if f.parent.name not in ADDED
 )
-PROTOCOLS = sorted(f.stem for f in CONF.glob("protocol/*.yaml"))
+OF_NO_METHOD = "small_models"
+PROTOCOLS = sorted(f.stem for f in CONF.glob("protocol/*.yaml") if f.stem != OF_NO_METHOD)
 PAPERS = sorted(f.stem for f in CONF.glob("paper/*.yaml"))
 FILES = sorted(CONF.rglob("*.yaml"))
 NEEDED = {

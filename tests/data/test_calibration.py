@@ -24,7 +24,7 @@ from torch import Tensor
 from pipeline.data.datasets import (
     cut_windows,
     dataset_rows,
-    draw,
+    draw_places,
     local_rows,
     paragraphs,
     ptb_rows,
@@ -85,22 +85,22 @@ def reference_random() -> Iterator[None]:
 
 
 def test_rows_are_drawn_as_the_reference_draws_them_width_first(reference_random: None) -> None:
-    width = [ROWS[i] for i in random.sample(range(len(ROWS)), 12)]
-    block = [ROWS[i] for i in random.sample(range(len(ROWS)), 25)]
-    assert draw(ROWS, width_samples=12, block_samples=25) == (width, block)
+    width = random.sample(range(len(ROWS)), 12)
+    block = random.sample(range(len(ROWS)), 25)
+    assert draw_places(len(ROWS), width_samples=12, block_samples=25) == (width, block)
 
 
 def test_a_draw_is_the_same_every_time_and_leaves_the_global_generator_alone() -> None:
     before = random.getstate()
-    assert draw(ROWS, 12, 25) == draw(ROWS, 12, 25)
+    assert draw_places(200, 12, 25) == draw_places(200, 12, 25)
     assert random.getstate() == before
 
 
 def test_all_rows_can_be_drawn_and_no_more() -> None:
-    width, block = draw(ROWS, 200, 200)
-    assert sorted(width) == sorted(block) == sorted(ROWS)
+    width, block = draw_places(200, 200, 200)
+    assert sorted(width) == sorted(block) == list(range(200))
     for sizes in ((201, 1), (1, 201)):
-        (problem,) = problems_of(lambda sizes=sizes: draw(ROWS, *sizes))
+        (problem,) = problems_of(lambda sizes=sizes: draw_places(200, *sizes))
         assert "allowed is at most 200" in problem
 
 
@@ -222,7 +222,7 @@ def test_no_more_windows_are_kept_than_asked_for_and_those_are_the_first(
 def test_a_text_with_fewer_rows_than_are_drawn_is_taken_whole(model: Path, tmp_path: Path) -> None:
     rows = [f"row {i:04d}" for i in range(20)]
     write_jsonl(tmp_path / "rows.jsonl", ({"text": row} for row in rows))
-    width, block = draw(rows, 10, 20)
+    width, block = ([rows[i] for i in each] for each in draw_places(20, 10, 20))
     read = prepared(
         model, "text", tmp_path / "rows.jsonl", width_samples=10, block_samples=256, seqlen=10
     )
@@ -247,7 +247,7 @@ def test_each_dataset_makes_windows_of_its_own_rows(
     dataset: str, text: str, rows: list[str], model: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "text").write_text(text, "utf-8")
-    width, block = draw(rows, 2, 3)
+    width, block = ([rows[i] for i in each] for each in draw_places(len(rows), 2, 3))
     read = prepared(model, dataset, tmp_path / "text", width_samples=2, block_samples=3, seqlen=3)
     assert ["".join(windows) for windows in read] == [
         joined[: len(joined) // 3 * 3] for joined in ("\n\n".join(block), "\n\n".join(width))

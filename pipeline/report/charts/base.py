@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from pipeline.report.compare.comparison import Comparison
     from pipeline.report.data import RunReport
 
-Shape = Literal["circle", "square", "triangle", "diamond", "cross", "ring"]
+Shape = Literal["circle", "square", "triangle", "triangle-down", "diamond", "cross", "ring"]
 Dash = Literal["solid", "dashed", "dotted", "dash-dotted"]
 Scale = Literal["relative", "absolute", "both"]
 

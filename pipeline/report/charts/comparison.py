@@ -1,6 +1,7 @@
 """Quantities of several runs over the removed share: a line for each group of runs."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from pipeline.report import colours
 from pipeline.report.charts.base import (
@@ -139,6 +140,33 @@ def _lines(
     for protocol, points in by_protocol.items():
         look = group_look(place, place_of(protocol, protocols))
         yield Line(tuple(points), *look, name=group.label)
+    for run in group.runs:
+        yield from _recovery(quantity, place, group, run, scale)
+
+
+def _recovery(
+    quantity: Quantity, place: int, group: Group, run: ComparedRun, scale: Scale
+) -> Iterator[Line]:
+    """From what a model had before it was recovered to what it has then."""
+    if run.before_recovery is None or run.removed_percent is None or not run.is_done:
+        return
+    points = []
+    for each, words in ((replace(run, pruned=run.before_recovery), ", before recovery"), (run, "")):
+        plain, percent = quantity.of(each, True), percent_of_dense(quantity, each)
+        value = percent if scale == "relative" else plain
+        if value is None or plain is None:
+            return
+        tip = f"{_tip(group, each, quantity, plain, percent)}{words}"
+        points.append(Point(run.removed_percent, value.value, tip))
+    before, after = points
+    if before.y != after.y:
+        stroke, marker = group_look(place, 0)
+        towards: Shape = "triangle" if after.y > before.y else "triangle-down"
+        yield Line(
+            (replace(before, marker=replace(marker, hollow=True)), after),
+            Stroke(stroke.colour, "dotted"),
+            replace(marker, shape=towards),
+        )
 
 
 def _dense_start(quantity: Quantity, run: ComparedRun, scale: Scale) -> list[Point]:

@@ -121,6 +121,9 @@ class ComparedRun:
     params: int | None = None
     dense: Measured = field(default_factory=Measured)
     pruned: Measured = field(default_factory=Measured)
+    """The model at the end of the run: where it was recovered, after that."""
+    before_recovery: Measured | None = None
+    """The pruned model as it was before it was recovered; None where it was not."""
     preferred: tuple[str, ...] = ()
     """Ways to measure that are shown where there are several: see ``alike``."""
 
@@ -212,19 +215,28 @@ def read_run(folder: Path) -> ComparedRun:
     evaluations = [_read(path) for path in written]
     measured = summary.get("measured") or {}
     error = summary.get("error")
+    settings = OLDER | flat(_configuration(folder) or owner["config"])
     run = ComparedRun(
         name=folder.name,
         folder=str(folder),
         state=summary.get("status", "unfinished"),
         error=one_line(error) if error else None,
-        settings=OLDER | flat(_configuration(folder) or owner["config"]),
+        settings=settings,
         removed_percent=summary.get("ratio_percent") or None,
         total_params=summary.get("total_params"),
         params=summary.get("params"),
         dense=_measured("dense", evaluations, measured),
         pruned=_measured("pruned", evaluations, measured),
     )
+    if settings.get("recover.steps"):
+        run = _recovered(run, _measured("recovered", evaluations, {}))
     return _with_pruning(run, folder, summary.get("shape"))
+
+
+def _recovered(run: ComparedRun, recovered: Measured) -> ComparedRun:
+    """With what was evaluated after recovery, which changes neither size nor speed."""
+    probe = run.pruned.probe and replace(run.pruned.probe, texts=(), tasks=())
+    return replace(run, pruned=replace(recovered, probe=probe), before_recovery=run.pruned)
 
 
 def missing_run(folder: Path, overrides: Sequence[str]) -> ComparedRun:

@@ -42,15 +42,14 @@ def marker(
     match look.shape:
         case "square":
             return rectangle(x - r * 0.9, y - r * 0.9, r * 1.8, r * 1.8, style, given)
-        case "triangle":
-            return Path(
-                (((x - 1.1 * r, y + 0.9 * r), (x + 1.1 * r, y + 0.9 * r), (x, y - 1.1 * r)),),
-                style, closed=True, attributes=given,
-            )  # fmt: skip
+        case "triangle" | "triangle-down":
+            up = r if look.shape == "triangle" else -r
+            corners = ((x - 1.1 * r, y + 0.9 * up), (x + 1.1 * r, y + 0.9 * up), (x, y - 1.1 * up))
+            return Path((corners,), style, closed=True, attributes=given)
         case "diamond":
             d = 1.2 * r
-            corners = ((x, y - d), (x + d, y), (x, y + d), (x - d, y))
-            return Path((corners,), style, closed=True, attributes=given)
+            ends = ((x, y - d), (x + d, y), (x, y + d), (x - d, y))
+            return Path((ends,), style, closed=True, attributes=given)
         case "cross":
             strokes = (((x - r, y - r), (x + r, y + r)), ((x - r, y + r), (x + r, y - r)))
             return Path(strokes, Look(stroke=look.colour, width=2), attributes=given)

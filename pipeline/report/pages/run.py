@@ -19,13 +19,15 @@ from pipeline.settings.flat import flat
 
 def run_page(report: RunReport) -> str:
     """The page's HTML. Everything that comes from the run is escaped."""
+    rows = dense_and_pruned(report)
     return render(
         "run.html.j2",
         report=report,
         headlines=headlines(report),
         sections=shown(figures_of_run(report)),
         states=list(_states(report)),
-        rows=dense_and_pruned(report),
+        rows=rows,
+        is_recovered=any(row.recovered for row in rows),
         columns=_step_columns(report),
         step_rows=[_step_row(report, step) for step in report.steps],
         settings=list(_settings(report)),

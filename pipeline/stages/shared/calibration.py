@@ -11,7 +11,16 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from pipeline.data.datasets import cut_windows, dataset_rows, draw, read_tokens
+from pipeline.data.datasets import (
+    all_rows,
+    cut_windows,
+    dataset_rows,
+    draw_places,
+    numbered_rows,
+    read_tokens,
+    rows_until,
+)
+from pipeline.data.mixing import RowsInOrder
 from pipeline.errors import ConfigError, DamagedError
 from pipeline.files import Json, encode, read_json, replace
 from pipeline.models.source import ModelSource
@@ -19,6 +28,9 @@ from pipeline.models.tensors import read_tensors
 from pipeline.scoring.perplexity import Windows
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from pipeline.data.sources import TextSource
     from pipeline.stages.calibrate import CalibrationConfig
 
 TOKENS_FILE = "tokens.safetensors"
@@ -74,9 +86,11 @@ def prepare(
     """
     require_tokenizer(settings, source)
     files = [source.config_file, *source.tokenizer_files]
-    files += [Path(settings.path)] if settings.path else []
+    paths = [settings.path, *(each.path for each in settings.sources.values())]
+    files += [Path(path) for path in paths if path]
     versions = tuple(_version(path) for path in files)
-    windows, eos_id = _prepared(settings, source, versions)
+    kind, given = type(settings), settings.model_dump_json()
+    windows, eos_id = _prepared(kind, given, source, versions)
     return dict(windows), eos_id
 
 
@@ -87,21 +101,25 @@ def _version(path: Path) -> tuple[Path, int, int]:
 
 @lru_cache(maxsize=8)
 def _prepared(
-    settings: "CalibrationConfig", source: ModelSource, _versions: tuple[tuple[Path, int, int], ...]
+    kind: "type[CalibrationConfig]",
+    given: str,
+    source: ModelSource,
+    _versions: tuple[tuple[Path, int, int], ...],
 ) -> tuple[dict[str, Tensor], int | None]:
+    settings = kind.model_validate_json(given)
     path = Path(settings.path) if settings.path else None
     if settings.dataset == "tokens":
         assert path is not None
         windows, eos = read_tokens(path, source.vocabulary_size), source.eos_id
+    elif settings.dataset == "mixed":
+        tokenizer = source.tokenizer
+        windows, _ = _mixed(settings, tokenizer)
+        eos = tokenizer.eos_token_id
     else:
         tokenizer = source.tokenizer
         rows = dataset_rows(settings.dataset, path, settings.field)
-        width_samples, block_samples = settings.width_samples, settings.block_samples
-        if settings.dataset == "text":
-            width_samples, block_samples = (
-                min(n, len(rows)) for n in (width_samples, block_samples)
-            )
-        width, block = draw(rows, width_samples, block_samples, settings.seed)
+        places = _places(settings, len(rows))
+        width, block = ([rows[place] for place in each] for each in places)
         windows = {
             "block": cut_windows(tokenizer, block, settings.seqlen, settings.block_windows),
             "width": cut_windows(tokenizer, width, settings.seqlen, settings.width_windows),
@@ -121,6 +139,67 @@ def _prepared(
                 [f"calibration: a {kind} window holds nothing but end-of-sequence tokens ({eos})"]
             )
     return windows, eos
+
+
+def rows_read(
+    settings: "CalibrationConfig", tokenizer: "PreTrainedTokenizerBase"
+) -> dict[str, frozenset[int]]:
+    """Numbers of the rows that the windows are made of, in the whole file or dataset.
+
+    By the name of the source; of a single one by that of the dataset.
+    """
+    if settings.dataset == "mixed":
+        return _mixed(settings, tokenizer)[1]
+    path = Path(settings.path) if settings.path else None
+    rows = numbered_rows(settings.dataset, path, settings.field)
+    numbers = list(rows)
+    read: set[int] = set()
+    most = (settings.width_windows, settings.block_windows)
+    for places, windows in zip(_places(settings, len(numbers)), most, strict=True):
+        drawn = [numbers[place] for place in places]
+        texts = [rows[number] for number in drawn]
+        wanted = None if windows is None else windows * settings.seqlen
+        read.update(drawn[: rows_until(tokenizer, texts, wanted)])
+    return {settings.dataset: frozenset(read)}
+
+
+def _mixed(
+    settings: "CalibrationConfig", tokenizer: "PreTrainedTokenizerBase"
+) -> tuple[dict[str, Tensor], dict[str, frozenset[int]]]:
+    """Windows of every source by its share, and the rows that they are made of."""
+    windows: dict[str, list[Tensor]] = {"block": [], "width": []}
+    read = {}
+    counts = {
+        "block": _shared_out(settings.block_windows or 0, settings.sources),
+        "width": _shared_out(settings.width_windows or 0, settings.sources),
+    }
+    for name, source in settings.sources.items():
+        path = Path(source.path) if source.path else None
+        drawn = all_rows(source.dataset, path, source.field)
+        rows = RowsInOrder(name, drawn, settings.seed, tokenizer)
+        for kind, of_sources in counts.items():
+            count = of_sources[name]
+            if count:
+                tokens = count * settings.seqlen
+                windows[kind].append(rows.windows(settings.seqlen, tokens, least=count))
+        read[name] = frozenset(rows.read())
+    return {kind: torch.cat(parts) for kind, parts in windows.items()}, read
+
+
+def _shared_out(windows: int, sources: "Mapping[str, TextSource]") -> dict[str, int]:
+    """How many of the windows each source has; what remains goes to the first ones."""
+    shares = sum(source.share for source in sources.values())
+    counts = {name: int(windows * source.share / shares) for name, source in sources.items()}
+    for name in list(counts)[: windows - sum(counts.values())]:
+        counts[name] += 1
+    return counts
+
+
+def _places(settings: "CalibrationConfig", rows: int) -> tuple[list[int], list[int]]:
+    width, block = settings.width_samples, settings.block_samples
+    if settings.dataset == "text":
+        width, block = min(width, rows), min(block, rows)
+    return draw_places(rows, width, block, settings.seed)
 
 
 def require_tokenizer(settings: "CalibrationConfig", source: ModelSource) -> None:

@@ -1,0 +1,62 @@
+"""Windows of rows that come in a seeded order, as long as there are some."""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class RowsInOrder:
+    """The rows of a source in an order that ``seed`` decides, as tokens.
+
+    ``rows`` by their numbers; those in ``taken`` are left out.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        rows: Mapping[int, str] | Sequence[str],
+        seed: int,
+        tokenizer: "PreTrainedTokenizerBase",
+        taken: frozenset[int] = frozenset(),
+    ) -> None:
+        self._name, self._tokenizer = name, tokenizer
+        numbered = rows if isinstance(rows, Mapping) else dict(enumerate(rows))
+        self._rows = numbered
+        order = random.Random(seed).sample(list(numbered), len(numbered))  # noqa: S311
+        self._left = iter([number for number in order if number not in taken])
+        self._numbers: list[int] = []
+
+    def windows(self, seqlen: int, tokens: int, least: int = 1) -> Tensor:
+        """Full windows ``[windows, seqlen]`` of the next rows, each followed by the end's token.
+
+        Raises ``ConfigError`` where they are fewer than ``least``.
+        """
+        wanted = max(tokens // seqlen, least) * seqlen
+        end = self._tokenizer.eos_token_id
+        ids: list[int] = []
+        while len(ids) < wanted and (number := next(self._left, None)) is not None:
+            self._numbers.append(number)
+            row = self._tokenizer(self._rows[number], add_special_tokens=False, verbose=False)
+            ids += [*row["input_ids"], *([] if end is None else [end])]
+        count = min(len(ids), wanted) // seqlen
+        if count < least:
+            raise ConfigError(
+                [
+                    f"calibration: {self._name} has {len(ids)} tokens left, and {least} windows "
+                    f"of {seqlen} are needed; give more text or a shorter seqlen"
+                ]
+            )
+        return torch.tensor(ids[: count * seqlen]).view(count, seqlen)
+
+    def read(self) -> list[int]:
+        """The numbers of the rows that were read since the last call."""
+        numbers, self._numbers = self._numbers, []
+        return numbers

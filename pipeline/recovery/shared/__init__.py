@@ -1,0 +1,1 @@
+"""What techniques are made of: imported when they run, not when they are configured."""

@@ -1,0 +1,319 @@
+"""Stages recover_TECHNIQUE: the pruned model gets accuracy back, by one technique after the other.
+
+There is one for each of ``recover.steps``, which starts from what the one before left. Its folder
+has the values that differ from the cut model's weights.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, create_model
+
+from pipeline.data.rows import json_lines
+from pipeline.data.sources import TextSource, sources_problems
+from pipeline.files import Json, encode, read_object, replace, sha256_of_file
+from pipeline.given import file_problem
+from pipeline.models.digests import tokenizer_digest
+from pipeline.recovery import techniques
+from pipeline.recovery.base import Recovering, Technique, TechniqueConfig
+from pipeline.recovery.sections import InstructionsConfig, RecoveryTextConfig
+from pipeline.settings.core import Config
+from pipeline.settings.section import Section
+from pipeline.stages.base import Inputs, PlannedStage, Planning, Recipe, Stage
+from pipeline.stages.calibrate import CalibrationConfig
+from pipeline.stages.evaluate import EvaluateConfig, given_recipe, given_state, prunes
+from pipeline.stages.shared.phases import needs_windows
+from pipeline.stages.shared.recovered import FACTS, VALUES, recovered
+
+if TYPE_CHECKING:
+    from pipeline.models.source import ModelSource
+    from pipeline.recovery.shared.text import Text
+
+LEARNING = "learning.jsonl"
+"""A technique that learns leaves its curve there: one object for each point."""
+PREFIX = "recover_"
+
+
+class RecoverConfig(Section):
+    """Getting accuracy back after pruning."""
+
+    key: ClassVar[str] = "recover"
+
+    steps: list[str] = Field(default_factory=list)
+    """Techniques, in the order in which they are done; [] does nothing."""
+    calibration: RecoveryTextConfig = Field(default_factory=RecoveryTextConfig)
+    """Text to learn from, and text that tells whether it helped."""
+    instructions: InstructionsConfig = Field(default_factory=InstructionsConfig)
+    """Instructions with answers, for techniques that learn from them."""
+    seed: int = 0
+    """Of the order of rows and of what is drawn while learning."""
+
+    def of(self, technique: Technique) -> TechniqueConfig:
+        """The section of a technique."""
+        own = getattr(self, technique.name)
+        assert isinstance(own, TechniqueConfig)
+        return own
+
+    @property
+    def wanted(self) -> list[Technique]:
+        """The techniques in their order."""
+        return [techniques()[name] for name in self.steps]
+
+    @classmethod
+    def problems(cls, given: Mapping[str, Json]) -> Iterator[str]:
+        """Techniques that are known, each once; sources that are files or have a hub."""
+        steps, known = given.get("steps") or [], ", ".join(techniques())
+        for name in steps if isinstance(steps, list) else ():
+            if name not in techniques():
+                yield f"recover.steps: {name} is no technique; known are {known}"
+            elif steps.count(name) > 1:
+                yield f"recover.steps: {name} is there twice; allowed is each technique once"
+        text = given.get("calibration") or {}
+        for part in ("sources", "held_out"):
+            given_sources = text.get(part) if isinstance(text, Mapping) else None
+            yield from sources_problems(f"recover.calibration.{part}", given_sources)
+
+
+def _section() -> type[RecoverConfig]:
+    """With the section of every technique."""
+    fields: dict[str, Any] = {
+        each.name: (
+            each.section,
+            Field(default_factory=each.section, description=each.section.__doc__),
+        )
+        for each in techniques().values()
+    }
+    return create_model(
+        "RecoverConfig", __base__=RecoverConfig, __doc__=RecoverConfig.__doc__, **fields
+    )
+
+
+def plan(stage: Stage, planning: Planning) -> Iterator[PlannedStage]:
+    """One for each technique, each with the one before in its recipe."""
+    is_given = planning.config.of(EvaluateConfig).pruning_config is not None
+    if "prune" not in planning.planned and not is_given:
+        return
+    done: list[PlannedStage] = []
+    for technique in planning.config.of(RecoverConfig).wanted:
+        needs = (*planning.those(["prune"]), *done)
+        recipe = recipe_of(planning, technique, done[-1].key if done else None)
+        done.append(PlannedStage(stage, f"{PREFIX}{technique.name}", recipe, needs))
+        yield done[-1]
+
+
+def recipe_of(planning: Planning, technique: Technique, before: str | None) -> Recipe:
+    """What decides the weights: those before, the technique, and what is learnt from."""
+    config = planning.config
+    settings = config.of(RecoverConfig)
+    own = settings.of(technique)
+    is_given = config.of(EvaluateConfig).pruning_config is not None
+    pruned = given_recipe(planning) if is_given else {"prune": planning.key("prune")}
+    return {
+        "technique": technique.name,
+        "version": technique.version,
+        "settings": {
+            key: value for key, value in own.model_dump(mode="json").items() if own.decides(key)
+        },
+        "seed": settings.seed,
+        "text": _text_recipe(planning, technique, own),
+        "tokenizer": tokenizer_digest(planning.source, planning.digest),
+        "model": planning.model,
+        **({"before": before} if before else pruned),
+    }
+
+
+def _text_recipe(planning: Planning, technique: Technique, own: TechniqueConfig) -> Recipe:
+    settings = planning.config.of(RecoverConfig)
+
+    def content(path: str | None) -> str:
+        return planning.digest(Path(path)) if path else "hub"
+
+    def of_sources(sources: Mapping[str, TextSource]) -> Json:
+        return {
+            name: {**source.model_dump(mode="json", exclude={"path"}), "is": content(source.path)}
+            for name, source in sources.items()
+        }
+
+    if technique.learns_instructions(own):
+        rows = settings.instructions
+        return {**rows.model_dump(mode="json", exclude={"path"}), "is": content(rows.path)}
+    text = settings.calibration
+    shared = [
+        source
+        for source in text.learnt_from.values()
+        if _drawn_as(planning.config, source, content)
+    ]
+    return {
+        "sources": of_sources(text.learnt_from),
+        "held_out": of_sources(text.kept_apart),
+        "held_out_tokens": text.held_out_tokens,
+        "seqlen": text.seqlen,
+        **({"apart_from": planning.key("calibrate")} if shared else {}),
+    }
+
+
+def _drawn_as(
+    config: Config, source: TextSource, content: Callable[[str | None], str]
+) -> str | None:
+    """What decisions call the same file or dataset; None where they were made on other text."""
+    if not prunes(config) or not needs_windows(config):
+        return None
+    drawn = config.of(CalibrationConfig)
+    one = {drawn.dataset: (drawn.dataset, drawn.path)}
+    several = {name: (each.dataset, each.path) for name, each in drawn.sources.items()}
+    for name, (dataset, path) in (several or one).items():
+        # the hub's C4 and WikiText-2 give other parts of them to decisions than to recovery
+        same_kind = dataset == source.dataset and (source.path or dataset == "alpaca")
+        if same_kind and content(path) == content(source.path):
+            return name
+    return None
+
+
+def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
+    """Change the weights that are left, and write those that differ from the cut model's."""
+    from safetensors.torch import save_file
+
+    technique = techniques()[inputs.stage.recipe["technique"]]
+    settings = config.of(RecoverConfig)
+    own = settings.of(technique)
+    text = _read(config, inputs, technique, own)
+    cut = inputs.live.cut(given_state(config, inputs))
+    variant = recovered(inputs, cut)
+    before = {name: each.clone() for name, each in inputs.live.at(cut).weights().items()}
+    recovering = Recovering(
+        live=inputs.live,
+        variant=variant,
+        source=inputs.source,
+        settings=own,
+        train=text.train,
+        held_out=text.held_out,
+        seed=settings.seed,
+        folder=out_dir,
+        note=inputs.listener.on_note,
+        warn=inputs.listener.on_warning,
+        progress=lambda progress: inputs.listener.on_learning(technique.name, progress),
+        leader=inputs.leader,
+    )
+    tokens = int(text.train.learnt.sum())
+    inputs.listener.on_note(f"{technique.name}: {tokens:,} tokens to learn from")
+    try:
+        facts = technique.run(recovering)
+        after = inputs.live.at(variant).weights()
+        changed = {
+            name: each.detach().cpu().contiguous()
+            for name, each in after.items()
+            if not each.equal(before[name])
+        }
+        writing = out_dir / f".{VALUES}"
+        save_file(changed, writing, metadata={"format": "pt"})
+        writing.replace(out_dir / VALUES)
+    finally:
+        inputs.live.forget()  # the model in memory is neither the one before nor another's
+        inputs.live.drop_twin()
+    result = {
+        "technique": technique.name,
+        "becomes": technique.becomes,
+        "weights": sha256_of_file(out_dir / VALUES),
+        "changed": len(changed),
+        "tokens": tokens,
+        **facts,
+    }
+    curve = (
+        [point for _, point in json_lines(out_dir / LEARNING)]
+        if (out_dir / LEARNING).exists()
+        else []
+    )
+    replace(out_dir / FACTS, encode({**result, "learning": curve, "rows": text.rows}))
+    return result
+
+
+def replay(_config: Config, inputs: Inputs) -> None:
+    """Tell of the learning curve."""
+    facts = read_object(inputs.results[inputs.stage.name] / FACTS)
+    if facts and facts["learning"]:
+        inputs.listener.on_learned(facts["technique"], facts["learning"])
+
+
+def _read(config: Config, inputs: Inputs, technique: Technique, own: TechniqueConfig) -> "Text":
+    """What the technique learns from; never rows that decisions were made on."""
+    from pipeline.recovery.shared.text import read_instructions, read_text
+    from pipeline.stages.shared.calibration import rows_read
+
+    settings, tokenizer = config.of(RecoverConfig), inputs.source.tokenizer
+    if technique.learns_instructions(own):
+        return read_instructions(settings.instructions, tokenizer, own.tokens, settings.seed)
+
+    def content(path: str | None) -> str:
+        return inputs.digest(Path(path)) if path else "hub"
+
+    sources = settings.calibration.learnt_from
+    names = {name: _drawn_as(config, source, content) for name, source in sources.items()}
+    read = rows_read(config.of(CalibrationConfig), tokenizer) if any(names.values()) else {}
+    taken = {name: read[drawn] for name, drawn in names.items() if drawn}
+    return read_text(settings.calibration, tokenizer, own.tokens, settings.seed, taken)
+
+
+def problems_of(config: Config, source: "ModelSource") -> list[str]:
+    """What is wrong with what recovery reads and is done to, in words that name the key."""
+    settings = config.of(RecoverConfig)
+    if not settings.steps:
+        return []
+    problems = []
+    if not source.tokenizer_files:
+        problems.append(
+            f"model.path: {source.folder} has no tokenizer, and recovery reads text; add its files "
+            "there, or choose recover=none"
+        )
+    for technique in settings.wanted:
+        refused = technique.refused(source, settings.of(technique), config.model.offload)
+        problems += [refused] if refused else []
+    return problems + [each for path in _files(config) for each in _file_problems(config, *path)]
+
+
+def from_hub(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
+    """What is learnt from and has to come from the hub: its key, and how it is brought."""
+    from pipeline.recovery.shared.text import alpaca_cleaned, read_source
+
+    settings = config.of(RecoverConfig)
+    sources = {**settings.calibration.learnt_from, **settings.calibration.kept_apart}
+    for key, path in _files(config):
+        name = key.split(".")[-2]
+        if path is None and name in sources:
+            yield key.removesuffix(".path"), partial(read_source, sources[name])
+        elif path is None:
+            yield key, alpaca_cleaned
+
+
+def _files(config: Config) -> Iterator[tuple[str, str | None]]:
+    """Keys and values of the files that are learnt from."""
+    settings = config.of(RecoverConfig)
+    learns = [each.learns_instructions(settings.of(each)) for each in settings.wanted]
+    if any(learns):
+        yield "recover.instructions.path", settings.instructions.path
+    if not all(learns):
+        text = settings.calibration
+        for part, sources in (("sources", text.learnt_from), ("held_out", text.kept_apart)):
+            for name, source in sources.items():
+                yield f"recover.calibration.{part}.{name}.path", source.path
+
+
+def _file_problems(config: Config, key: str, path: str | None) -> Iterator[str]:
+    """It is there, and it is nothing that models are evaluated on."""
+    if path is None:
+        return
+    if problem := file_problem(path):
+        yield f"{key}: {path} {problem}"
+        return
+    evaluated = [Path(each) for each in config.of(EvaluateConfig).sources.values()]
+    for other in evaluated:
+        if other.is_file() and sha256_of_file(other) == sha256_of_file(Path(path)):
+            yield f"{key}: {path} is also evaluated on (evaluate.texts); give another text"
+
+
+STAGE = Stage(
+    "recover", 55, lambda _: None, run, needs=("prune",), section=_section(), plan=plan,
+    keeps=(FACTS,), recovers=True, replay=replay,
+    facts=lambda result: {"recovery": {result["technique"]: result}},
+)  # fmt: skip
