@@ -5,7 +5,6 @@ from pydantic import Field
 from pipeline.data.sources import SourceName, TextSource
 from pipeline.settings.section import Section, SomeText
 
-
 MIXED = {"alpaca": TextSource(dataset="alpaca"), "c4": TextSource(dataset="c4")}
 OF_ANOTHER_KIND = {"wikitext2": TextSource(dataset="wikitext2")}
 

@@ -101,12 +101,12 @@ def _version(path: Path) -> tuple[Path, int, int]:
 
 @lru_cache(maxsize=8)
 def _prepared(
-    kind: "type[CalibrationConfig]",
+    section: "type[CalibrationConfig]",
     given: str,
     source: ModelSource,
     _versions: tuple[tuple[Path, int, int], ...],
 ) -> tuple[dict[str, Tensor], int | None]:
-    settings = kind.model_validate_json(given)
+    settings = section.model_validate_json(given)
     path = Path(settings.path) if settings.path else None
     if settings.dataset == "tokens":
         assert path is not None
