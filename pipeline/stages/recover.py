@@ -13,23 +13,31 @@ from pydantic import Field, create_model
 
 from pipeline.data.rows import json_lines
 from pipeline.data.sources import TextSource, sources_problems
+from pipeline.errors import ConfigError
 from pipeline.files import Json, encode, read_object, replace, sha256_of_file
 from pipeline.given import file_problem
 from pipeline.models.digests import tokenizer_digest
 from pipeline.recovery import techniques
 from pipeline.recovery.base import Recovering, Technique, TechniqueConfig
-from pipeline.recovery.sections import InstructionsConfig, RecoveryTextConfig
+from pipeline.recovery.text.sections import InstructionsConfig, RecoveryTextConfig
 from pipeline.settings.core import Config
 from pipeline.settings.section import Section
 from pipeline.stages.base import Inputs, PlannedStage, Planning, Recipe, Stage
 from pipeline.stages.calibrate import CalibrationConfig
-from pipeline.stages.evaluate import EvaluateConfig, given_recipe, given_state, prunes
+from pipeline.stages.evaluate import (
+    EvaluateConfig,
+    data_sources,
+    evaluation_protocol,
+    given_recipe,
+    given_state,
+    prunes,
+)
 from pipeline.stages.shared.phases import needs_windows
 from pipeline.stages.shared.recovered import FACTS, VALUES, recovered
 
 if TYPE_CHECKING:
     from pipeline.models.source import ModelSource
-    from pipeline.recovery.shared.text import Text
+    from pipeline.recovery.text.windows import Text
 
 LEARNING = "learning.jsonl"
 """A technique that learns leaves its curve there: one object for each point."""
@@ -238,20 +246,24 @@ def replay(_config: Config, inputs: Inputs) -> None:
 
 def _read(config: Config, inputs: Inputs, technique: Technique, own: TechniqueConfig) -> "Text":
     """What the technique learns from; never rows that decisions were made on."""
-    from pipeline.recovery.shared.text import read_instructions, read_text
-    from pipeline.stages.shared.calibration import rows_read
+    from pipeline.recovery.text.instructions import read_instructions
+    from pipeline.recovery.text.windows import read_text
+    from pipeline.stages.shared.calibration import rows_read, texts_read
 
     settings, tokenizer = config.of(RecoverConfig), inputs.source.tokenizer
+    drawn = config.of(CalibrationConfig)
+    is_drawn = prunes(config) and needs_windows(config)
     if technique.learns_instructions(own):
-        return read_instructions(settings.instructions, tokenizer, own.tokens, settings.seed)
+        texts = texts_read(drawn, tokenizer) if is_drawn else ()
+        return read_instructions(settings.instructions, tokenizer, own.tokens, settings.seed, texts)
 
     def content(path: str | None) -> str:
         return inputs.digest(Path(path)) if path else "hub"
 
     sources = settings.calibration.learnt_from
     names = {name: _drawn_as(config, source, content) for name, source in sources.items()}
-    read = rows_read(config.of(CalibrationConfig), tokenizer) if any(names.values()) else {}
-    taken = {name: read[drawn] for name, drawn in names.items() if drawn}
+    read = rows_read(drawn, tokenizer) if any(names.values()) else {}
+    taken = {name: read[there] for name, there in names.items() if there}
     return read_text(settings.calibration, tokenizer, own.tokens, settings.seed, taken)
 
 
@@ -269,47 +281,56 @@ def problems_of(config: Config, source: "ModelSource") -> list[str]:
     for technique in settings.wanted:
         refused = technique.refused(source, settings.of(technique), config.model.offload)
         problems += [refused] if refused else []
-    return problems + [each for path in _files(config) for each in _file_problems(config, *path)]
+    return problems + [each for text in _texts(config) for each in _file_problems(config, *text)]
 
 
 def from_hub(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
     """What is learnt from and has to come from the hub: its key, and how it is brought."""
-    from pipeline.recovery.shared.text import alpaca_cleaned, read_source
-
-    settings = config.of(RecoverConfig)
-    sources = {**settings.calibration.learnt_from, **settings.calibration.kept_apart}
-    for key, path in _files(config):
-        name = key.split(".")[-2]
-        if path is None and name in sources:
-            yield key.removesuffix(".path"), partial(read_source, sources[name])
-        elif path is None:
-            yield key, alpaca_cleaned
+    for key, path, read in _texts(config):
+        if path is None:
+            yield key, read
 
 
-def _files(config: Config) -> Iterator[tuple[str, str | None]]:
-    """Keys and values of the files that are learnt from."""
+def _texts(config: Config) -> Iterator[tuple[str, str | None, Callable[[], object]]]:
+    """What is learnt from: the key and the value of its file, and how it is read."""
+    from pipeline.recovery.text.instructions import instructions
+    from pipeline.recovery.text.windows import read_source
+
     settings = config.of(RecoverConfig)
     learns = [each.learns_instructions(settings.of(each)) for each in settings.wanted]
     if any(learns):
-        yield "recover.instructions.path", settings.instructions.path
+        rows = settings.instructions
+        yield "recover.instructions.path", rows.path, lambda: list(instructions(rows))
     if not all(learns):
         text = settings.calibration
         for part, sources in (("sources", text.learnt_from), ("held_out", text.kept_apart)):
             for name, source in sources.items():
-                yield f"recover.calibration.{part}.{name}.path", source.path
+                key = f"recover.calibration.{part}.{name}.path"
+                yield key, source.path, partial(read_source, source)
 
 
-def _file_problems(config: Config, key: str, path: str | None) -> Iterator[str]:
-    """It is there, and it is nothing that models are evaluated on."""
+def _file_problems(
+    config: Config, key: str, path: str | None, read: Callable[[], object]
+) -> Iterator[str]:
+    """It is there, can be read, and is nothing that models are evaluated on."""
     if path is None:
         return
     if problem := file_problem(path):
         yield f"{key}: {path} {problem}"
         return
-    evaluated = [Path(each) for each in config.of(EvaluateConfig).sources.values()]
-    for other in evaluated:
-        if other.is_file() and sha256_of_file(other) == sha256_of_file(Path(path)):
-            yield f"{key}: {path} is also evaluated on (evaluate.texts); give another text"
+    try:
+        read()
+    except ConfigError as error:
+        yield from (f"{key}: {problem}" for problem in error.problems)
+        return
+    folder = data_sources(config).data_dir
+    for text in evaluation_protocol(config).texts:
+        other = text.file(folder)
+        if other and other.is_file() and sha256_of_file(other) == sha256_of_file(Path(path)):
+            yield (
+                f"{key}: {path} is also what is evaluated on as evaluate.texts.{text.name}; "
+                "give another text"
+            )
 
 
 STAGE = Stage(

@@ -21,6 +21,7 @@ from pipeline.data.datasets import (
     rows_until,
 )
 from pipeline.data.mixing import RowsInOrder
+from pipeline.data.sources import TextSource
 from pipeline.errors import ConfigError, DamagedError
 from pipeline.files import Json, encode, read_json, replace
 from pipeline.models.source import ModelSource
@@ -30,7 +31,6 @@ from pipeline.scoring.perplexity import Windows
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from pipeline.data.sources import TextSource
     from pipeline.stages.calibrate import CalibrationConfig
 
 TOKENS_FILE = "tokens.safetensors"
@@ -161,6 +161,23 @@ def rows_read(
         wanted = None if windows is None else windows * settings.seqlen
         read.update(drawn[: rows_until(tokenizer, texts, wanted)])
     return {settings.dataset: frozenset(read)}
+
+
+def texts_read(settings: "CalibrationConfig", tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    """The rows of Alpaca that the windows are made of; of other text none."""
+    if settings.dataset == "mixed":
+        alpaca = {n: s for n, s in settings.sources.items() if s.dataset == "alpaca"}
+    else:
+        one = settings.dataset == "alpaca"
+        alpaca = {"alpaca": TextSource(dataset="alpaca", path=settings.path)} if one else {}
+    if not alpaca:
+        return []
+    read = rows_read(settings, tokenizer)
+    texts = []
+    for name, source in alpaca.items():
+        rows = all_rows("alpaca", Path(source.path) if source.path else None, source.field)
+        texts += [rows[number] for number in read[name]]
+    return texts
 
 
 def _mixed(

@@ -1,93 +1,22 @@
-"""What recovery learns from: text of several sources, or instructions with answers."""
+"""Instructions with answers, as the reference tunes on them."""
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
-from pipeline.data.datasets import rows_to_learn_from
-from pipeline.data.mixing import RowsInOrder
-from pipeline.data.rows import IN_WIKITEXT2_TEST, SEED, json_lines, text_of
-from pipeline.data.sources import TextSource
+from pipeline.data.rows import SEED, json_lines, text_of
 from pipeline.errors import ConfigError, StageError
 from pipeline.files import Json
 from pipeline.recovery.base import Examples
-from pipeline.recovery.sections import InstructionsConfig, RecoveryTextConfig
+from pipeline.recovery.text.sections import InstructionsConfig
+from pipeline.recovery.text.windows import Text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """What was read."""
-
-    train: Examples
-    held_out: Mapping[str, Examples]
-    rows: Json
-    """By source, which rows were taken: their numbers in the file or dataset, from 0."""
-
-
-Reader = Callable[[TextSource], Sequence[str]]
-"""Gives all rows of a source."""
-
-
-def read_source(source: TextSource) -> list[str]:
-    """All rows of a source. Raises ``ConfigError`` for what must not be learnt from."""
-    path = Path(source.path) if source.path else None
-    rows = rows_to_learn_from(source.dataset, path, source.field)
-    if any(IN_WIKITEXT2_TEST in row for row in rows):
-        raise ConfigError(
-            [
-                f"recover.calibration: {source.path} is WikiText-2's test text, on which models "
-                "are compared, and nothing may be learnt from it; take its train or valid text"
-            ]
-        )
-    return rows
-
-
-def read_text(
-    settings: RecoveryTextConfig,
-    tokenizer: "PreTrainedTokenizerBase",
-    tokens: int,
-    seed: int,
-    taken: Mapping[str, frozenset[int]],
-    read: Reader = read_source,
-) -> Text:
-    """Windows of every source by its share, ``tokens`` in all at most, and of held-out text.
-
-    Rows come in an order that ``seed`` decides, each followed by the end-of-sequence token; those
-    in ``taken``, by source, decisions were made on. Windows of all sources are mixed. Raises
-    ``ConfigError`` where a source has no window.
-    """
-    shares = sum(source.share for source in settings.learnt_from.values())
-    windows, held_out, numbers = [], {}, {}
-    for name, source in settings.learnt_from.items():
-        rows = RowsInOrder(name, read(source), seed, tokenizer, taken.get(name, frozenset()))
-        if not settings.kept_apart:
-            held_out[name] = rows.windows(settings.seqlen, settings.held_out_tokens)
-            numbers[f"{name}, held out"] = rows.read()
-        windows.append(rows.windows(settings.seqlen, round(tokens * source.share / shares)))
-        numbers[name] = rows.read()
-    for name, source in settings.kept_apart.items():
-        rows = RowsInOrder(name, read(source), seed, tokenizer)
-        held_out[name] = rows.windows(settings.seqlen, settings.held_out_tokens)
-        numbers[f"{name}, held out"] = rows.read()
-    ids = torch.cat(windows)
-    order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed))
-    of_all = {name: whole(part) for name, part in held_out.items()}
-    return Text(whole(ids[order]), of_all, {name: list(each) for name, each in numbers.items()})
-
-
-def whole(windows: Tensor) -> Examples:
-    """Windows ``[windows, tokens]``, of which every token is learnt."""
-    lengths = torch.full((len(windows),), windows.shape[1])
-    return Examples(windows, lengths, torch.ones_like(windows, dtype=torch.bool))
-
 
 WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further "
@@ -99,6 +28,8 @@ WITHOUT_INPUT = (
     "the request.\n\n### Instruction:\n{instruction}\n\n### Response:\n"
 )
 """Alpaca's prompts, as the reference puts them."""
+ANSWER = "### Response:"
+"""What an answer follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +45,18 @@ def read_instructions(
     tokenizer: "PreTrainedTokenizerBase",
     tokens: int,
     seed: int,
+    taken: Collection[str] = (),
 ) -> Text:
     """Prompts with answers, of which the answers are learnt; ``tokens`` in all at most.
 
     Split and shuffled as the reference does: rows kept apart are drawn with seed 42, and the others
-    come in an order that ``seed`` decides.
+    come in an order that ``seed`` decides. What is asked in ``taken`` is left out: rows of Alpaca
+    that decisions were made on.
     """
     from datasets import Dataset
 
-    rows = list(_instructions(settings))
+    asked = {row.partition(ANSWER)[0] for row in taken}
+    rows = [row for row in instructions(settings) if row.prompt.partition(ANSWER)[0] not in asked]
     apart = min(settings.held_out, max(len(rows) // 10, 1))
     if len(rows) <= apart:
         raise ConfigError([f"recover.instructions: {len(rows)} rows are too few; give two or more"])
@@ -131,7 +65,7 @@ def read_instructions(
     order = list(split["train"]["row"])
     random.Random(seed).shuffle(order)  # noqa: S311
     taken, ids = [], []
-    for number in order:
+    for number in order:  # numbers among the rows that are not taken
         taken.append(number)
         ids.append(_tokens(rows[number], tokenizer, settings.seqlen))
         tokens -= len(ids[-1][0])
@@ -143,7 +77,8 @@ def read_instructions(
     return Text(_padded(ids), {"instructions": _padded(held_out)}, numbered)
 
 
-def _instructions(settings: InstructionsConfig) -> Iterator[Instruction]:
+def instructions(settings: InstructionsConfig) -> Iterator[Instruction]:
+    """All rows. Raises ``ConfigError`` for one without the fields."""
     if settings.path is not None:
         rows = json_lines(Path(settings.path))
     else:

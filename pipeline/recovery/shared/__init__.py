@@ -1,1 +1,0 @@
-"""What techniques are made of: imported when they run, not when they are configured."""

@@ -1,0 +1,1 @@
+"""What recovery learns from: text of several sources, or instructions with answers."""

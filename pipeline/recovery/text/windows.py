@@ -1,0 +1,88 @@
+"""Text of several sources, in windows."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pipeline.data.datasets import rows_to_learn_from
+from pipeline.data.mixing import RowsInOrder
+from pipeline.data.rows import IN_WIKITEXT2_TEST
+from pipeline.data.sources import TextSource
+from pipeline.errors import ConfigError
+from pipeline.files import Json
+from pipeline.recovery.base import Examples
+from pipeline.recovery.text.sections import RecoveryTextConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What was read."""
+
+    train: Examples
+    held_out: Mapping[str, Examples]
+    rows: Json
+    """By source, which rows were taken: their numbers in the file or dataset, from 0."""
+
+
+Reader = Callable[[TextSource], Sequence[str]]
+"""Gives all rows of a source."""
+
+
+def read_source(source: TextSource) -> list[str]:
+    """All rows of a source. Raises ``ConfigError`` for what must not be learnt from."""
+    path = Path(source.path) if source.path else None
+    rows = rows_to_learn_from(source.dataset, path, source.field)
+    if any(IN_WIKITEXT2_TEST in row for row in rows):
+        raise ConfigError(
+            [
+                f"{source.path} is WikiText-2's test text, on which models "
+                "are compared, and nothing may be learnt from it; take its train or valid text"
+            ]
+        )
+    return rows
+
+
+def read_text(
+    settings: RecoveryTextConfig,
+    tokenizer: "PreTrainedTokenizerBase",
+    tokens: int,
+    seed: int,
+    taken: Mapping[str, frozenset[int]],
+    read: Reader = read_source,
+) -> Text:
+    """Windows of every source by its share, ``tokens`` in all at most, and of held-out text.
+
+    Rows come in an order that ``seed`` decides, each followed by the end-of-sequence token; those
+    in ``taken``, by source, decisions were made on. Windows of all sources are mixed. Raises
+    ``ConfigError`` where a source has no window.
+    """
+    shares = sum(source.share for source in settings.learnt_from.values())
+    windows, held_out, numbers = [], {}, {}
+    for name, source in settings.learnt_from.items():
+        rows = RowsInOrder(name, read(source), seed, tokenizer, taken.get(name, frozenset()))
+        if not settings.kept_apart:
+            held_out[name] = rows.windows(settings.seqlen, settings.held_out_tokens)
+            numbers[f"{name}, held out"] = rows.read()
+        windows.append(rows.windows(settings.seqlen, round(tokens * source.share / shares)))
+        numbers[name] = rows.read()
+    for name, source in settings.kept_apart.items():
+        rows = RowsInOrder(name, read(source), seed, tokenizer)
+        held_out[name] = rows.windows(settings.seqlen, settings.held_out_tokens)
+        numbers[f"{name}, held out"] = rows.read()
+    ids = torch.cat(windows)
+    order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed))
+    of_all = {name: whole(part) for name, part in held_out.items()}
+    return Text(whole(ids[order]), of_all, {name: list(each) for name, each in numbers.items()})
+
+
+def whole(windows: Tensor) -> Examples:
+    """Windows ``[windows, tokens]``, of which every token is learnt."""
+    lengths = torch.full((len(windows),), windows.shape[1])
+    return Examples(windows, lengths, torch.ones_like(windows, dtype=torch.bool))
