@@ -1,0 +1,147 @@
+"""The mathematics: factors of removed blocks, ridge regressions, and weights that take them on."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import StageError
+from pipeline.models.blocks import Block
+
+ATTEMPTS = 8
+"""How often a regression is tried, each time with ten times the damping."""
+
+
+class AbsoluteSums:
+    """How large hidden states are before and after a block: sums over tokens, float64 ``[hidden]``.
+
+    ``ratio`` is alpha of Prune&Comp (arXiv 2507.18212): the mean over channels of the mean absolute
+    value after the block over that before it.
+    """
+
+    def __init__(self, hidden: int, device: torch.device) -> None:
+        self.before, self.after = torch.zeros(2, hidden, dtype=torch.float64, device=device)
+
+    def add(self, before: Tensor, after: Tensor) -> None:
+        """Hidden states ``[tokens, hidden]``."""
+        self.before += before.abs().sum(dim=0, dtype=torch.float64)
+        self.after += after.abs().sum(dim=0, dtype=torch.float64)
+
+    @property
+    def ratio(self) -> float:
+        """Channels that never carry anything do not count. Raises ``StageError``."""
+        carries = self.before > 0
+        ratio: float = (self.after[carries] / self.before[carries]).mean().item()
+        if not 0 < ratio < float("inf"):
+            raise StageError(NOT_FINITE)
+        return ratio
+
+
+class NormalEquations:
+    """Ridge regression of errors on the inputs of a layer: products in float32, sums in float64."""
+
+    def __init__(self, inputs: int, outputs: int, device: torch.device) -> None:
+        self.gram = torch.zeros(inputs, inputs, dtype=torch.float64, device=device)
+        self.cross = torch.zeros(inputs, outputs, dtype=torch.float64, device=device)
+
+    def add(self, inputs: Tensor, errors: Tensor) -> None:
+        """Inputs ``[tokens, inputs]`` and errors ``[tokens, outputs]``, of one number format."""
+        self.gram += inputs.T @ inputs
+        self.cross += inputs.T @ errors
+
+    def solve(self, damping: float) -> Tensor:
+        """D ``[inputs, outputs]`` with least ``|errors - inputs D|^2 + strength |D|^2``, float64.
+
+        ``strength`` is ``damping`` times the mean of the Gram matrix's diagonal. Inputs that are
+        always 0 get 0. Raises ``StageError`` where the sums are not finite.
+        """
+        diagonal = self.gram.diagonal()
+        strength = damping * diagonal.mean()
+        diagonal[diagonal == 0] = 1
+        added = strength
+        for _ in range(ATTEMPTS):
+            diagonal += added
+            factor, failed = torch.linalg.cholesky_ex(self.gram)
+            if not failed:
+                solved = torch.cholesky_solve(self.cross, factor)
+                if solved.isfinite().all():
+                    return solved
+            strength, added = 10 * strength, 9 * strength
+        raise StageError(NOT_FINITE)
+
+
+NOT_FINITE = (
+    "the model cannot be compensated: its hidden states are not finite numbers, or all zeros; "
+    "use model.dtype=float32 or bfloat16"
+)
+
+
+def adjustable(block: Block) -> dict[str, nn.Parameter]:
+    """What is changed of a block, by the names of ``PrunableModel.weights``.
+
+    The output layer; its norm where the family has one behind it, as that undoes any factor.
+    """
+    module = block.output if isinstance(block.norm_after, nn.Identity) else block.norm_after
+    own = {id(parameter) for parameter in module.parameters()}
+    named = block.named_parameters(prefix=block.name)
+    return {name: parameter for name, parameter in named if id(parameter) in own}
+
+
+def copied(block: Block) -> dict[str, Tensor]:
+    """The present values of what is changed of a block, in CPU memory."""
+    return {name: each.detach().to("cpu", copy=True) for name, each in adjustable(block).items()}
+
+
+@torch.no_grad()
+def give(block: Block, values: Mapping[str, Tensor]) -> None:
+    """Let a block have these values, by the names of ``adjustable``, wherever its weights stay."""
+    if block.offloaded:
+        block.offloaded.bring()
+    for name, parameter in adjustable(block).items():
+        parameter.copy_(values[name])
+    if block.offloaded:
+        block.offloaded.keep(block.parameters())
+
+
+@torch.no_grad()
+def divide(block: Block, factor: float) -> None:
+    """Divide what a block adds by ``factor``."""
+    if block.offloaded:
+        block.offloaded.bring()
+    offset = _offset(block.norm_after)
+    give(
+        block,
+        {
+            name: (each.double() + offset) / factor - offset
+            for name, each in adjustable(block).items()
+        },
+    )
+
+
+def _offset(norm: nn.Module) -> float:
+    """What a norm adds to its weight: 1 where it stores the difference to 1 (Gemma), else 0."""
+    if isinstance(norm, nn.Identity):
+        return 0.0
+    ((name, weight),) = norm.named_parameters()
+    zeros, ones = torch.zeros_like(weight), torch.ones_like(weight)
+    of_zeros, of_ones = (
+        torch.func.functional_call(norm, {name: each}, (ones,)) for each in (zeros, ones)
+    )
+    offset: float = (of_zeros / (of_ones - of_zeros)).mean().round().item()
+    return offset
+
+
+@torch.no_grad()
+def correct(block: Block, difference: Tensor) -> None:
+    """Add a regression's result to the output layer: ``[inputs, outputs]``, last a bias's row."""
+    if block.offloaded:
+        block.offloaded.bring()
+    output = block.output
+    rows = difference.split([output.in_features, len(difference) - output.in_features])
+    parts = {id(output.weight): rows[0].T}
+    if output.bias is not None:
+        parts[id(output.bias)] = rows[1][0]
+    give(
+        block,
+        {name: each.double() + parts[id(each)] for name, each in adjustable(block).items()},
+    )

@@ -1,0 +1,125 @@
+"""Compensation as a whole, and what of it stays: it may not make any held-out text worse."""
+
+import math
+from collections.abc import Mapping
+
+from pipeline.errors import StageError
+from pipeline.files import Json
+from pipeline.models.prunable import PrunableModel
+from pipeline.pruning.state import PruningState
+from pipeline.recovery.base import Progress, Recovering
+from pipeline.recovery.compensate.closed_form import adjustable
+from pipeline.recovery.compensate.streams import Changed, fitted_blocks, usable, walk
+from pipeline.scoring.one_pass import perplexity
+from pipeline.scoring.perplexity import Windows
+
+ENOUGH = 10
+"""Tokens for each input of the widest layer that is fitted: with fewer it learns them by heart."""
+SHARES = (0.5, 0.25, 0.0)
+"""Of what the regressions changed, to be tried where the whole of it makes a text worse."""
+
+Perplexities = Mapping[str, float]
+"""By held-out text."""
+
+
+def compensate(recovering: Recovering) -> Mapping[str, Json]:
+    """Compensate the live model; see ``Technique.run``. Raises ``StageError``."""
+    pruned = recovering.live.at(recovering.variant)
+    before = _measured(recovering, pruned)
+    changed = _changed(recovering, pruned)
+    share, after = _guarded(recovering, pruned, changed, before)
+    weights = pruned.weights()
+    others = {name for name, cut in changed.cut.items() if not weights[name].cpu().equal(cut)}
+    is_other = {block.name: bool(others & adjustable(block).keys()) for block in pruned.blocks}
+    return {
+        "tokens": int(usable(recovering.train).sum()),
+        "factors": changed.factors,
+        "share": share,
+        "changed": [name for name, other in is_other.items() if other],
+        "unchanged": [name for name, other in is_other.items() if not other],
+        "held_out": {
+            name: {"before": _finite(before[name]), "after": _finite(after[name])}
+            for name in recovering.held_out
+        },
+    }
+
+
+def _changed(recovering: Recovering, pruned: PrunableModel) -> Changed:
+    """Compensate the pruned model, with the dense one in memory meanwhile."""
+    live, how = recovering.live, recovering.settings
+    tokens = int(usable(recovering.train).sum())
+    dense = live.twin(live.cut(PruningState.dense(recovering.variant.state.shape)))
+    try:
+        fitted = fitted_blocks(dense.blocks, pruned, how)
+        _check_tokens(recovering, tokens, [b.width for b in pruned.blocks if b.name in fitted])
+
+        def done(blocks: int) -> None:
+            recovering.progress(Progress(tokens * blocks // len(pruned.blocks), tokens))
+
+        return walk(dense, pruned, recovering.train, how, done)
+    finally:
+        live.drop_twin()
+
+
+def _check_tokens(recovering: Recovering, tokens: int, widths: list[int]) -> None:
+    widest = max(widths, default=0)
+    more = f"recover.compensate.tokens={ENOUGH * widest} or more, and a text that has as many"
+    if tokens < max(widest, 1):
+        raise StageError(
+            f"{tokens} tokens are too few to compensate with: the widest layer that is fitted has "
+            f"{widest} inputs, and takes {ENOUGH} tokens for each; use {more}, or "
+            "recover.compensate.mode=scalar"
+        )
+    if tokens < ENOUGH * widest:
+        recovering.warn(
+            f"{tokens} tokens are few to fit a layer of {widest} inputs with: what is learnt may "
+            f"hold for this text alone; better use {more}"
+        )
+
+
+def _guarded(
+    recovering: Recovering, model: PrunableModel, changed: Changed, before: Perplexities
+) -> tuple[float, Perplexities]:
+    """The share of the regressions' changes that stays in the model, and its perplexities then."""
+    after = _measured(recovering, model)
+    worse = [name for name in before if after[name] > before[name]]
+    if not worse or not recovering.settings.guard:
+        recovering.note(f"compensated: {_told(before, after)}")
+        return 1.0, after
+    said = f"compensating makes held-out text worse ({_told(before, after)})"
+    best, values, figures = 0.0, changed.cut, before
+    for share in SHARES:
+        mixed = changed.mixed(share)
+        model.put(mixed)
+        after = _measured(recovering, model)
+        is_harmless = all(after[name] <= before[name] for name in before)
+        if is_harmless and _mean_log(after) < _mean_log(figures):
+            best, values, figures = share, mixed, after
+    model.put(values)
+    if values is changed.cut:
+        recovering.warn(f"{said}: the weights stay as they were")
+    else:
+        recovering.warn(
+            f"{said}: {best:.0%} of what the regressions changed stays ({_told(before, figures)})"
+        )
+    return best, figures
+
+
+def _measured(recovering: Recovering, model: PrunableModel) -> Perplexities:
+    found = {
+        name: perplexity(model, Windows(ids, None)) for name, ids in recovering.held_out.items()
+    }
+    return {name: math.inf if each is None else each for name, each in found.items()}
+
+
+def _mean_log(perplexities: Perplexities) -> float:
+    return sum(map(math.log, perplexities.values())) / len(perplexities)
+
+
+def _told(before: Perplexities, after: Perplexities) -> str:
+    each = (f"{name} {before[name]:.4g} -> {after[name]:.4g}" for name in before)
+    return ", ".join(each) or "no held-out text"
+
+
+def _finite(perplexity: float) -> float | None:
+    return perplexity if math.isfinite(perplexity) else None
