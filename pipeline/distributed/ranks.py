@@ -1,8 +1,9 @@
-"""The candidates of a step divided over processes, each with a live model of its own.
+"""Work divided over processes, each with a live model of its own.
 
-Rank 0 does everything as if it were alone, but for the scoring: it tells the other ranks what to
-score, and they take a share each. What is said goes over gloo, where a dead peer is noticed at
-once; losses come back over nccl where the ranks have GPUs, once all are known to be there.
+Rank 0 does everything as if it were alone, but for what is divided: it tells the other ranks what
+to score, or which function to run with it, and they take a share each. What is said goes over gloo,
+where a dead peer is noticed at once; losses and gradients are exchanged over nccl where the ranks
+have GPUs, once all are known to be there.
 
 Besides, each worker and rank 0 wait, in a thread, for a message from each other that only ever says
 goodbye. So a rank whose peer has died learns of it whatever it is doing.
@@ -16,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -31,6 +32,8 @@ from pipeline.pruning.units import Candidate
 from pipeline.scoring.losses import LocalLosses, Losses, lowered
 from pipeline.scoring.one_pass import LOSS_IN_BLOCKS, Progress
 from pipeline.scoring.perplexity import Windows
+
+T = TypeVar("T")
 
 MEETING = timedelta(minutes=5)
 """How long ranks wait for one another at the start."""
@@ -180,11 +183,20 @@ class Group:
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
 
+    def everyones(self, mine: T) -> list[T]:
+        """What each rank gives, by rank, on every rank; also a barrier."""
+        given: list[T] = [mine] * self.ranks.size
+        dist.all_gather_object(given, mine, group=self.control)
+        return given
+
     def problems(self, mine: str | None) -> list[str | None]:
         """What went wrong on each rank, on every rank; also a barrier."""
-        texts: list[str | None] = [None] * self.ranks.size
-        dist.all_gather_object(texts, mine, group=self.control)
-        return texts
+        return self.everyones(mine)
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Give each tensor the sum over the ranks, the same to the last bit on all of them."""
+        for tensor in tensors:
+            dist.all_reduce(tensor, group=self._losses)
 
     def gather(self, mine: Tensor, shares: Sequence[Sequence[int]], windows: int) -> list[Tensor]:
         """The losses ``[share, windows]`` of every rank's share."""
@@ -251,6 +263,23 @@ class Leader:
             raise StageError(f"the ranks cannot exchange: {_last_line(error)}") from error
         self._broken_off = False
 
+    def together(
+        self,
+        device: str,
+        mine: Callable[[Group], T],
+        theirs: Callable[..., None],
+        *arguments: Any,
+    ) -> T:
+        """What ``mine`` gives, while every other rank runs ``theirs``, pickled, with ``arguments``.
+
+        Both get their ``Group``. None may raise while others wait for it in an exchange. ``device``
+        is "cpu" or "cuda". Raises ``StageError`` where a rank is gone.
+        """
+        with self.exchanging():
+            self.group.exchange(_Call(device, theirs, arguments))
+            self.group.use(device)
+            return mine(self.group)
+
     def dismiss(self) -> None:
         """End the workers, whatever they are doing."""
         for rank in range(1, self.group.ranks.size):
@@ -277,7 +306,7 @@ def leading(ranks: Ranks) -> Iterator[Leader]:
 
 
 def serve(ranks: Ranks) -> NoReturn:
-    """Any other rank: score what rank 0 asks for, until it ends.
+    """Any other rank: do what rank 0 asks for, until it ends.
 
     Exits with status 0 where rank 0 ends in order, else 1. Prints nothing, and writes no file.
     """
@@ -303,6 +332,11 @@ def _serve(group: Group) -> NoReturn:
         if isinstance(command, _Open):
             group.use(command.device)
             served[command.cast_to] = _Served.of(command, served)
+            continue
+        if isinstance(command, _Call):
+            served.clear()  # their memory; whoever scores again opens again
+            group.use(command.device)
+            command.run(group, *command.arguments)
             continue
         assert isinstance(command, _Score)
         windows = _recognised(command.windows, known)
@@ -334,6 +368,15 @@ class _Score:
     candidates: tuple[Candidate, ...]
     windows: Windows
     shares: list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """Run a function with this rank's group."""
+
+    device: str
+    run: Callable[..., Any]
+    arguments: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)

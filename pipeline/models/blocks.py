@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pipeline.errors import ConfigError
 from pipeline.models.families.base import BlockDescription, Channels, Heads, Projection, Segment
@@ -35,6 +36,8 @@ class Block(nn.Module):
         self.width = self.channels.width
         layout = self.layout
         self.offloaded: Offloaded | None = None
+        self.recomputes = False
+        """Whether it runs once more for its gradients, in the place of keeping activations."""
         self.means: Tensor | None = None
         """What each channel is on average, where biases make up for what is cut; ``[width]``."""
         self.norm_before = decoder_layer.get_submodule(layout.norm_before)
@@ -46,6 +49,9 @@ class Block(nn.Module):
 
     def forward(self, hidden: Tensor, context: Context) -> Tensor:
         """Hidden states ``[batch, tokens, hidden]`` after this block."""
+        if self.recomputes and torch.is_grad_enabled():
+            added: Tensor = checkpoint(self.residual, hidden, context, use_reentrant=False)
+            return hidden + added
         return hidden + self.residual(hidden, context)
 
     def residual(self, hidden: Tensor, context: Context, width: int | None = None) -> Tensor:
@@ -121,6 +127,11 @@ class Block(nn.Module):
     def groups(self) -> int:
         """Groups of channels, each the least that can go: MLP channels, or key/value heads."""
         return self.width // self.channels.group_width
+
+    @property
+    def linears(self) -> list[nn.Linear]:
+        """The linear layers that its channels go through."""
+        return [self._linear(projection) for projection in self.layout.projections]
 
     @property
     def output(self) -> nn.Linear:

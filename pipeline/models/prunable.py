@@ -179,6 +179,19 @@ class PrunableModel:
         ]
         return DecoderInput(recorders[0].hidden, contexts)
 
+    def hidden(self, ids: Tensor) -> Tensor:
+        """Normed hidden states ``[batch, tokens, hidden]`` of token ids, for ``logits``.
+
+        Unlike ``decoder_input`` and the blocks one by one, it may be differentiated as a whole.
+        """
+        out: Tensor = self._decoder(input_ids=ids, use_cache=False).last_hidden_state
+        return out
+
+    def linear_names(self) -> list[str]:
+        """Where in ``model`` the linear layers of the blocks are that are still there."""
+        linears = {id(linear) for block in self.blocks for linear in block.linears}
+        return [name for name, module in self.model.named_modules() if id(module) in linears]
+
     def normed(self, hidden: Tensor) -> Tensor:
         """The final norm of the last block's hidden states."""
         out: Tensor = self.final_norm(hidden)

@@ -1,0 +1,110 @@
+"""Distillation: the pruned model learns to answer as the dense one does."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from pipeline.files import Json
+from pipeline.recovery.base import Recovering, Technique
+from pipeline.recovery.training.settings import AdaptersConfig, Rate, Weight, offload_refused
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.models.source import ModelSource
+
+
+class DistillConfig(AdaptersConfig):
+    """Text, with the dense model as the teacher (arXiv 1503.02531)."""
+
+    train: Literal["all", "lora"] = "all"
+    """What is trained: all weights, or low-rank adapters, which take less memory."""
+    teacher: Literal["live", "stored"] = "live"
+    """live: the dense model is in memory, too, and answers every time. stored: its most probable
+    tokens are taken once and kept on disk until the end."""
+    top_tokens: int = Field(64, ge=1)
+    """Tokens of a stored answer; all others count as one."""
+    logits: Weight = 1.0
+    """Weight of the divergence from the teacher's distribution, times the squared temperature."""
+    temperature: float = Field(1.0, gt=0, le=100)
+    """What both models' logits are divided by for it."""
+    next_token: Weight = 0.0
+    """Weight of the cross entropy of the text's own next token."""
+    hidden: Weight = 0.0
+    """Weight of the squared distance from the teacher's last hidden states, by their squared
+    norm."""
+    lr: Rate | Literal["auto"] = 3e-4
+    """As above."""
+    schedule: Literal["linear", "cosine"] = "cosine"
+    """As above."""
+    warmup_steps: int = Field(20, ge=0)
+    """As above."""
+    epochs: int = Field(5, ge=1, le=1000)
+    """As above."""
+    batch: int = Field(8, ge=1, le=65536)
+    """As above."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """As above."""
+
+
+def run(recovering: Recovering) -> Mapping[str, Json]:
+    """Train on what the dense model answers."""
+    from pipeline.recovery.training.adapters import Adapters, AllWeights
+    from pipeline.recovery.training.distillation import Distillation
+    from pipeline.recovery.training.loop import Job, train
+    from pipeline.recovery.training.losses import windows
+
+    settings: DistillConfig = recovering.settings
+    stored = _stored(recovering) if settings.teacher == "stored" else None
+    job = Job(
+        TECHNIQUE.name,
+        settings,
+        Adapters(settings.rank, settings.alpha, settings.dropout, recovering.seed)
+        if settings.train == "lora"
+        else AllWeights(),
+        Distillation(
+            settings.logits,
+            settings.temperature,
+            settings.next_token,
+            settings.hidden,
+            recovering.train,
+            stored,
+        ),
+        recovering.train,
+        {name: windows(ids) for name, ids in recovering.held_out.items()},
+        recovering.seed,
+        recovering.folder,
+    )
+    try:
+        known = train(recovering, job)
+    finally:
+        recovering.live.drop_twin()
+    if stored:
+        stored.unlink()
+    return known
+
+
+def _stored(recovering: Recovering) -> "Path":
+    """The file of the dense model's answers, written once."""
+    from pipeline.recovery.training.distillation import dense_twin, store_answers
+
+    settings: DistillConfig = recovering.settings
+    path = recovering.folder / "answers.safetensors"
+    if not path.exists():
+        recovering.note("the dense model's answers are taken once")
+        dense = dense_twin(recovering.live, recovering.live.at(recovering.variant))
+        store_answers(dense, recovering.train, settings.top_tokens, settings.temperature, path)
+        recovering.live.drop_twin()
+    return path
+
+
+def _refused(_source: "ModelSource", settings: DistillConfig, offload: str) -> str | None:
+    if settings.hidden and settings.teacher == "stored":
+        return "recover.distill.hidden needs the dense model's states: recover.distill.teacher=live"
+    if not (settings.logits or settings.next_token or settings.hidden):
+        return "recover.distill has nothing to learn: give logits, next_token or hidden a weight"
+    return offload_refused(TECHNIQUE.name, offload)
+
+
+TECHNIQUE = Technique("distill", DistillConfig, becomes="distilled", run=run, refused=_refused)

@@ -1,0 +1,477 @@
+"""The loop that trains: AdamW on batches of examples, and the best state by held-out text."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.distributed.ranks import Group
+from pipeline.errors import StageError
+from pipeline.files import Json, key_of, mended, replace
+from pipeline.models.loading import LiveModel
+from pipeline.models.prunable import PrunableModel
+from pipeline.models.variants import Variant
+from pipeline.recovery.base import Examples, Progress, Recovering
+from pipeline.recovery.training.adapters import Trained, training
+from pipeline.recovery.training.checkpoints import Checkpoint, remove
+from pipeline.recovery.training.losses import (
+    Batch,
+    BatchLoss,
+    Objective,
+    add_gradients,
+    next_token_loss,
+    summed_loss,
+    targets_of,
+)
+from pipeline.recovery.training.settings import TrainingConfig
+from pipeline.recovery.training.team import Team, TeamError
+
+RATES = (1e-4, 2e-4, 4e-4, 8e-4)
+"""What ``lr=auto`` tries."""
+SWEPT_SHARE = 0.06
+"""Of the steps, that each rate is tried for."""
+CHECKPOINT_S = 30.0
+"""Seconds of work between checkpoints, at least."""
+CHECKPOINT_SHARE = 0.05
+"""Of the time, that checkpoints may take."""
+POINTS = 100
+"""Of the learning curve, about."""
+TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 16384}
+"""Tokens of a micro-batch, where nothing else is asked for."""
+LARGE = 10**9
+"""Parameters from which on a GPU keeps no activations."""
+SIXTEEN_BITS = 2
+"""Bytes of a number."""
+LEARNING = "learning.jsonl"
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW keeps of each parameter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be trained, on what; to be pickled."""
+
+    name: str
+    """Of the technique, for messages and files."""
+    settings: TrainingConfig
+    trained: Trained
+    objective: Objective
+    train: Examples
+    held_out: Mapping[str, Examples]
+    seed: int
+    folder: Path
+
+
+def train(recovering: Recovering, job: Job) -> dict[str, Json]:
+    """Train ``live.at(variant)`` in place, on all ranks; what to know of it.
+
+    The state with the lowest mean log-perplexity of the held-out texts is the result, the first
+    one if learning only harmed, and the last one where there is no held-out text. A kill at any
+    moment loses what came after the last checkpoint. Raises ``StageError``.
+    """
+    live, variant, leader = recovering.live, recovering.variant, recovering.leader
+    device = live.at(variant).device.type
+
+    def mine(group: Group | None) -> dict[str, Json] | TeamError:
+        return _trained(Team(group), live, variant, job, recovering)
+
+    try:
+        outcome = (
+            leader.together(device, mine, _follow, live, variant, job) if leader else mine(None)
+        )
+        return _checked(outcome, job.name)
+    except BaseException:
+        live.forget()
+        raise
+
+
+def _checked(outcome: dict[str, Json] | TeamError, name: str) -> dict[str, Json]:
+    if isinstance(outcome, dict):
+        return outcome
+    if isinstance(outcome.error, torch.OutOfMemoryError):
+        raise StageError(
+            f"memory ran out; use recover.{name}.activation_checkpointing=true, shorter "
+            "sequences, adapters in the place of all weights, or a larger device"
+        ) from outcome.error
+    raise outcome.error
+
+
+def _follow(group: Group, live: LiveModel, variant: Variant, job: Job) -> None:
+    _trained(Team(group), live, variant, job, None)
+
+
+def _trained(
+    team: Team, live: LiveModel, variant: Variant, job: Job, host: Recovering | None
+) -> dict[str, Json] | TeamError:
+    """This rank's part; ``host`` is there on rank 0. An error that all ranks know is returned."""
+    with ExitStack() as stack:
+
+        def opened() -> Loop:
+            model = live.at(variant)
+            stack.enter_context(_prepared(model, job.settings))
+            loss_of = job.objective.open(live, model)
+            parameters = stack.enter_context(training(model, job.trained))
+            return Loop(job, model, parameters, loss_of, team, host)
+
+        try:
+            return team.alike(opened).run()
+        except TeamError as error:
+            return error
+
+
+@contextmanager
+def _prepared(model: PrunableModel, settings: TrainingConfig) -> Iterator[None]:
+    """Activations kept or not, products in TF32, and random numbers that are nobody else's."""
+    on_gpu = model.device.type == "cuda"
+    recomputes = settings.activation_checkpointing
+    if recomputes is None:
+        recomputes = on_gpu and sum(p.numel() for p in model.model.parameters()) > LARGE
+    precision = torch.get_float32_matmul_precision()
+    with torch.random.fork_rng([model.device] if on_gpu else []):
+        try:
+            torch.set_float32_matmul_precision("high" if on_gpu else precision)
+            for block in model.blocks:
+                block.recomputes = recomputes
+            yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+            for block in model.blocks:
+                block.recomputes = False
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The learning rate, step by step."""
+
+    lr: float
+    kind: str
+    warmup_steps: int
+    steps: int
+
+    def at(self, step: int) -> float:
+        """Of a step, counted from 0, as transformers' schedules of the same names."""
+        if step < self.warmup_steps:
+            return self.lr * step / self.warmup_steps
+        gone = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        share = 1 - gone if self.kind == "linear" else (1 + math.cos(math.pi * gone)) / 2
+        return self.lr * max(0.0, share)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Held-out text at one state."""
+
+    step: int
+    held_out: Mapping[str, float | None]
+    """Perplexities by name; None where it is no finite number."""
+    score: float
+    """Mean log-perplexity; 0 where there is no held-out text."""
+
+
+@dataclass(slots=True)
+class Position:
+    """How far a run is."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    curve: list[Json] = field(default_factory=list)
+
+
+class Loop:
+    """Training of one model, on one rank."""
+
+    def __init__(
+        self,
+        job: Job,
+        model: PrunableModel,
+        parameters: Mapping[str, nn.Parameter],
+        loss_of: BatchLoss,
+        team: Team,
+        host: Recovering | None,
+    ) -> None:
+        self.job, self.model, self.parameters = job, model, parameters
+        self.loss_of, self.team, self.host = loss_of, team, host
+        settings, train = job.settings, job.train
+        self.steps_of_epoch = math.ceil(len(train.ids) / settings.batch)
+        self.steps = self.steps_of_epoch * settings.epochs
+        longest = max(each.ids.shape[1] for each in (train, *job.held_out.values()))
+        at_once = TOKENS_AT_ONCE[model.device.type] // longest
+        self.micro_batch = settings.micro_batch or max(1, min(settings.batch, at_once))
+        self.targets = targets_of(train)
+        self.path = job.folder / f"{job.name}.checkpoint.safetensors"
+        self.autocast = settings.compute == "bfloat16" or (
+            settings.compute == "auto"
+            and (model.device.type == "cuda" or model.model.dtype.itemsize == SIXTEEN_BITS)
+        )
+        self.at, self.lr = Position(), 0.0
+        self.optimizer = self._new_optimizer()
+
+    def run(self) -> dict[str, Json]:
+        """Train to the end, from where an earlier process came."""
+        if not self._resume():
+            self._start()
+        schedule = self._schedule(self.lr, self.steps)
+        measured_at = {
+            math.ceil(self.steps * share / self.job.settings.measurements)
+            for share in range(1, self.job.settings.measurements + 1)
+        }
+        every = max(1, self.steps // POINTS)
+        started = written = time.monotonic()
+        before, pause = self.at.seconds, CHECKPOINT_S
+        problem = None
+        while self.at.step < self.steps:
+            lr = schedule.at(self.at.step)
+            loss = self._step(self.at.step, lr)
+            if loss is None:
+                problem = f"the loss was no finite number in step {self.at.step + 1}"
+                break
+            self.at.step += 1
+            self.at.tokens += int(self.job.train.lengths[self._rows(self.at.step - 1)].sum())
+            self.at.seconds = before + time.monotonic() - started
+            measured = self._measure() if self.at.step in measured_at else None
+            if measured:
+                self._compare(measured)
+            if measured or self.at.step % every == 0:
+                self._record(loss, measured, lr)
+            if self.host and time.monotonic() - written >= pause:
+                began = time.monotonic()
+                self._checkpoint().write(self.path)
+                written = time.monotonic()
+                pause = max(CHECKPOINT_S, (written - began) / CHECKPOINT_SHARE)
+        return self._ended(problem)
+
+    def _start(self) -> None:
+        self.first = self.best = self._measure()
+        self.state = self._copy()
+        lr = self.job.settings.lr
+        self.lr = self._best_rate() if lr == "auto" else lr
+        self._record(None, self.first)
+
+    def _ended(self, problem: str | None) -> dict[str, Json]:
+        """Give the best state back, and say what came of it."""
+        kept = self.best.step if self.job.held_out else self.at.step
+        key = f"recover.{self.job.name}.lr"
+        if problem and not (self.job.held_out and kept):
+            if self.host:
+                remove(self.path)
+            lower = f"{self.lr / 10:.0e}".replace("e-0", "e-")
+            raise TeamError(
+                StageError(f"{problem} at the rate {self.lr:g}; try a lower one: {key}={lower}")
+            )
+        if self.host is None:
+            return {}
+        if problem:
+            self.host.warn(f"{problem}; the state of step {kept} is kept; {key} may be too high")
+        elif kept == 0:
+            self.host.warn(
+                "learning made held-out text worse, so the weights stay as they were; a lower "
+                f"{key} or more text may help"
+            )
+        if kept != self.at.step:
+            self._put(self.state)
+        remove(self.path)
+        return {
+            "lr": self.lr,
+            "steps": self.at.step,
+            "kept_step": kept,
+            "tokens": self.at.tokens,
+            "seconds": round(self.at.seconds, 3),
+            "trained_parameters": sum(p.numel() for p in self.parameters.values()),
+            "held_out": {
+                name: {"before": self.first.held_out[name], "after": self.best.held_out[name]}
+                for name in self.first.held_out
+            },
+        }
+
+    def _schedule(self, lr: float, steps: int) -> Schedule:
+        settings = self.job.settings
+        warmup_steps = math.ceil(settings.warmup_steps * steps / self.steps)
+        return Schedule(lr, settings.schedule, warmup_steps, steps)
+
+    def _rows(self, step: int) -> list[int]:
+        """The examples of a step, longest first: an epoch has its own order."""
+        epoch, place = divmod(step, self.steps_of_epoch)
+        generator = torch.Generator().manual_seed(_seed(self.job.seed, epoch))
+        order = torch.randperm(len(self.job.train.ids), generator=generator)
+        rows: list[int] = order.split(self.job.settings.batch)[place].tolist()
+        lengths = self.job.train.lengths
+        return sorted(rows, key=lambda row: -int(lengths[row]))
+
+    def _step(self, step: int, lr: float) -> float | None:
+        """Learn from a batch; its mean loss before. None, and nothing learnt, where not finite."""
+        rows = self._rows(step)
+        targets = max(1, int(self.targets[rows].sum()))
+        if self.host and self.host.leader:
+            self.host.leader.check()
+        torch.manual_seed(_seed(self.job.seed, step, self.team.rank))
+        mine = self.team.alike(lambda: self._gradients(self.team.share(rows), targets))
+        loss = sum(self.team.everyones(mine)) / targets
+        self.team.add_up([p.grad for p in self.parameters.values() if p.grad is not None])
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.job.settings.clip_norm)
+        if not (math.isfinite(loss) and math.isfinite(norm.item())):
+            return None
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.team.alike(self.optimizer.step)
+        return loss
+
+    def _gradients(self, rows: Sequence[int], targets: int) -> float:
+        """Have every parameter its gradient of these examples; their summed loss."""
+        while True:
+            for parameter in self.parameters.values():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                parameter.grad.zero_()
+            try:
+                return sum(
+                    add_gradients(self.model, batch, self.loss_of, targets, self._computing)
+                    for batch in self._batches(self.job.train, rows)
+                )
+            except torch.OutOfMemoryError:
+                if self.micro_batch == 1:
+                    raise
+            self.micro_batch //= 2
+            torch.cuda.empty_cache()
+
+    def _batches(self, examples: Examples, rows: Sequence[int]) -> Iterator[Batch]:
+        size = self.micro_batch
+        for start in range(0, len(rows), size):
+            yield Batch.of(examples, rows[start : start + size], self.model.device)
+
+    def _computing(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.autocast)
+
+    def _measure(self) -> Measured:
+        """Perplexity of the held-out texts now, on all ranks."""
+        loss_of = next_token_loss(self.model)
+
+        def share(examples: Examples) -> float:
+            batches = self._batches(examples, self.team.share(range(len(examples.ids))))
+            return sum(summed_loss(self.model, each, loss_of, self._computing) for each in batches)
+
+        losses = {}
+        for name, examples in self.job.held_out.items():
+            mine = self.team.alike(lambda examples=examples: share(examples))  # type: ignore[misc]
+            losses[name] = sum(self.team.everyones(mine)) / int(targets_of(examples).sum())
+        score = sum(losses.values()) / max(1, len(losses))
+        perplexities = {name: _perplexity(loss) for name, loss in losses.items()}
+        return Measured(self.at.step, perplexities, score if math.isfinite(score) else math.inf)
+
+    def _compare(self, measured: Measured) -> None:
+        """Keep a state that is better than all before."""
+        if self.job.held_out and measured.score < self.best.score:
+            self.best = measured
+            if self.host:
+                self.state = self._copy()
+
+    def _best_rate(self) -> float:
+        """The rate that comes furthest in a small part of the steps, each from the same start."""
+        if not self.job.held_out:
+            key = f"recover.{self.job.name}.lr"
+            raise TeamError(
+                StageError(f"{key}=auto needs held-out text to choose by; give a rate: {key}=2e-4")
+            )
+        steps = max(1, round(SWEPT_SHARE * self.steps))
+        scores = {}
+        for rate in RATES:
+            schedule = self._schedule(rate, steps)
+            losses = [self._step(step, schedule.at(step)) for step in range(steps)]
+            scores[rate] = math.inf if None in losses else self._measure().score
+            self._put(self.state)
+            self.optimizer = self._new_optimizer()
+        rate = min(scores, key=scores.__getitem__)
+        if self.host:
+            found = ", ".join(f"{rate:g}: {_perplexity(s) or 0:.2f}" for rate, s in scores.items())
+            self.host.note(f"held-out perplexity after {steps} steps by rate: {found}")
+        return rate
+
+    def _record(self, loss: float | None, measured: Measured | None, lr: float = 0.0) -> None:
+        """A point of the learning curve, shown and written."""
+        if self.host is None:
+            return
+        at, known = self.at, measured.held_out if measured else {}
+        held_out = {name: ppl for name, ppl in known.items() if ppl is not None}
+        last = at.curve[-1] if at.curve else {"tokens": 0, "seconds": 0.0}
+        took = at.seconds - last["seconds"]
+        at.curve.append(
+            {
+                "tokens": at.tokens,
+                "loss": loss,
+                "lr": lr,
+                "seconds": round(at.seconds, 3),
+                "tokens_per_s": round((at.tokens - last["tokens"]) / took, 1) if took else None,
+                "held_out": dict(known) or None,
+            }
+        )
+        lines = (json.dumps(point, allow_nan=False) + "\n" for point in at.curve)
+        replace(self.job.folder / LEARNING, "".join(lines))
+        total = int(self.job.train.lengths.sum()) * self.job.settings.epochs
+        self.host.progress(Progress(at.tokens, total, loss, lr, held_out or None))
+
+    def _new_optimizer(self) -> torch.optim.AdamW:
+        settings = self.job.settings
+        return torch.optim.AdamW(
+            self.parameters.values(),
+            betas=(settings.betas[0], settings.betas[1]),
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+
+    def _copy(self) -> dict[str, Tensor]:
+        return {name: p.detach().to("cpu", copy=True) for name, p in self.parameters.items()}
+
+    @torch.no_grad()
+    def _put(self, values: Mapping[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(values[name])
+
+    def _checkpoint(self) -> Checkpoint:
+        tensors = {f"best/{name}": tensor for name, tensor in self.state.items()}
+        for name, parameter in self.parameters.items():
+            tensors[f"now/{name}"] = parameter.detach()
+            for key in MOMENTS:
+                tensors[f"{key}/{name}"] = self.optimizer.state[parameter][key]
+        states = {"first": asdict(self.first), "best": asdict(self.best), "at": asdict(self.at)}
+        return Checkpoint(tensors, {"settings": self._identity(), "lr": self.lr, **states})
+
+    def _identity(self) -> dict[str, Json]:
+        """What a checkpoint holds for."""
+        settings = self.job.settings
+        values = settings.model_dump(mode="json").items()
+        return {key: value for key, value in values if settings.decides(key)}
+
+    def _resume(self) -> bool:
+        """Go on from the last checkpoint, where there is one."""
+        warn = self.host.warn if self.host else lambda _: None
+        found = self.team.alike(lambda: mended(lambda: Checkpoint.read(self.path), warn))
+        if found and found.facts["settings"] != self._identity():
+            found = None
+        if len(set(self.team.everyones(found is None))) > 1:
+            raise TeamError(StageError(f"not all ranks see {self.path}: share that folder"))
+        if found is None:
+            return False
+        tensors, facts = found.tensors, found.facts
+        self.lr, self.at = facts["lr"], Position(**facts["at"])
+        self.first, self.best = Measured(**facts["first"]), Measured(**facts["best"])
+        self.state = {name: tensors[f"best/{name}"] for name in self.parameters}
+        self._put({name: tensors[f"now/{name}"] for name in self.parameters})
+        for name, parameter in self.parameters.items():
+            self.optimizer.state[parameter] = {
+                key: tensors[f"{key}/{name}"].to(parameter.device) for key in MOMENTS
+            }
+        return True
+
+
+def _seed(*numbers: int) -> int:
+    return int(key_of({"seed": list(numbers)}), 16) % 2**63
+
+
+def _perplexity(loss: float) -> float | None:
+    return math.exp(loss) if loss < math.log(torch.finfo(torch.float64).max) else None
