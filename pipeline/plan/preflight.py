@@ -63,7 +63,7 @@ class Preflight:
             *measured_problems,
         ]
         file_problems = _calibration_file(config) if reads_text else []
-        problems += file_problems
+        problems += [*file_problems, *recover.missing_files(config)]
         problems += _collected(lambda: self._find(config.model))
         if source := self._sources.get(config.model.model_dump_json()):
             read = (config.model, config.of(CalibrationConfig))

@@ -73,7 +73,7 @@ class RecoverConfig(Section):
     def problems(cls, given: Mapping[str, Json]) -> Iterator[str]:
         """Techniques that are known, each once; sources that are files or have a hub."""
         steps, known = given.get("steps") or [], ", ".join(techniques())
-        for name in steps if isinstance(steps, list) else ():
+        for name in dict.fromkeys(steps) if isinstance(steps, list) else ():
             if name not in techniques():
                 yield f"recover.steps: {name} is no technique; known are {known}"
             elif steps.count(name) > 1:
@@ -267,6 +267,15 @@ def _read(config: Config, inputs: Inputs, technique: Technique, own: TechniqueCo
     return read_text(settings.calibration, tokenizer, own.tokens, settings.seed, taken)
 
 
+def missing_files(config: Config) -> list[str]:
+    """Files that are learnt from and cannot be read, in words that name the key."""
+    return [
+        f"{key}: {path} {problem}"
+        for key, path, _ in _texts(config)
+        if path is not None and (problem := file_problem(path))
+    ]
+
+
 def problems_of(config: Config, source: "ModelSource") -> list[str]:
     """What is wrong with what recovery reads and is done to, in words that name the key."""
     settings = config.of(RecoverConfig)
@@ -293,6 +302,8 @@ def from_hub(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
 
 def _texts(config: Config) -> Iterator[tuple[str, str | None, Callable[[], object]]]:
     """What is learnt from: the key and the value of its file, and how it is read."""
+    if not config.of(RecoverConfig).steps:
+        return
     from pipeline.recovery.text.instructions import instructions
     from pipeline.recovery.text.windows import read_source
 
@@ -312,11 +323,8 @@ def _texts(config: Config) -> Iterator[tuple[str, str | None, Callable[[], objec
 def _file_problems(
     config: Config, key: str, path: str | None, read: Callable[[], object]
 ) -> Iterator[str]:
-    """It is there, can be read, and is nothing that models are evaluated on."""
-    if path is None:
-        return
-    if problem := file_problem(path):
-        yield f"{key}: {path} {problem}"
+    """It can be read, and is nothing that models are evaluated on."""
+    if path is None or file_problem(path):
         return
     try:
         read()

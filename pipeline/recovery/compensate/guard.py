@@ -107,7 +107,8 @@ def _guarded(
 
 def _measured(recovering: Recovering, model: PrunableModel) -> Perplexities:
     found = {
-        name: perplexity(model, Windows(ids, None)) for name, ids in recovering.held_out.items()
+        name: perplexity(model, Windows(text.ids, None))
+        for name, text in recovering.held_out.items()
     }
     return {name: math.inf if each is None else each for name, each in found.items()}
 
