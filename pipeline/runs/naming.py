@@ -9,6 +9,7 @@ from pipeline.settings.core import Config
 from pipeline.stages.base import PlannedStage
 from pipeline.stages.calibrate import CalibrationConfig
 from pipeline.stages.evaluate import EvaluateConfig
+from pipeline.stages.recover import RecoverConfig
 
 MOST_TAG_CHARACTERS = 64
 
@@ -44,7 +45,9 @@ def _unusual(config: Config) -> list[str]:
     ):
         if _differs(calibration, name):
             shown.append(text.format(getattr(calibration, name)))
-    return shown + method_of(config.prune).unusual(config.prune)
+    recovered = " + ".join(config.of(RecoverConfig).steps)
+    shown += method_of(config.prune).unusual(config.prune)
+    return [*shown, recovered] if recovered else shown
 
 
 def _differs(section: CalibrationConfig, name: str) -> bool:
@@ -54,7 +57,8 @@ def _differs(section: CalibrationConfig, name: str) -> bool:
 def tags(config: Config, model: str) -> tuple[str, ...]:
     """The user's tags, and what people filter by, each once and as long as W&B takes it."""
     of_method = method_of(config.prune).tags(config.prune)
-    own = [model, config.run.paper, *of_method, config.of(CalibrationConfig).dataset]
+    text, techniques = config.of(CalibrationConfig).dataset, config.of(RecoverConfig).steps
+    own = [model, config.run.paper, *of_method, text, *techniques]
     wanted = [*config.tracking.tags, *(tag for tag in own if tag)]
     return tuple(dict.fromkeys(tag[:MOST_TAG_CHARACTERS] for tag in wanted))
 

@@ -23,6 +23,7 @@ PLAIN_NAMES = {
     "calibration.block_samples": "block samples",
     "calibration.width_samples": "width samples",
     "prune.search": "search",
+    "recover.steps": "recover",
     "model.dtype": "",
     "model.device": "",
 }
@@ -61,7 +62,7 @@ def value_text(key: str, value: Any) -> str:
         return NOTHING
     if isinstance(value, list):
         separator = ":" if key == DISTRIBUTION else ", "
-        return separator.join(value_text("", each) for each in value)
+        return separator.join(value_text("", each) for each in value) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
