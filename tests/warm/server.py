@@ -46,17 +46,19 @@ IMPORTED = (
     "rich.progress",
     "rich.table",
     "safetensors.torch",
-    "submitit.local._local",
+    "submitit",
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.llama.modeling_llama",
-    "wandb",
 )
+"""Not wandb, which makes a folder as it is imported and removes it at the end."""
 READ_AT_IMPORT = (
     "HF_HOME", "HF_HUB_", "HF_DATASETS_", "HF_ENDPOINT", "TRANSFORMERS_", "OMP_NUM_THREADS",
     "PYTHONHASHSEED", "MPLBACKEND",
 )  # fmt: skip
 """How variables begin that are read when something of ``IMPORTED`` is imported."""
+OWN_ID = "submitit.local._local"
+"""A module that has to have the process id that whoever starts it sees."""
 LOOK_EVERY_S = 2.0
 
 Request = dict[str, Any]
@@ -101,7 +103,8 @@ class Server:
         """The process of a request; 0 where it is to have an interpreter of its own."""
         first = next(iter(request["arguments"]), "")
         is_known = first in ("-P", "-u", "-m", "-c") or first.endswith(".py")
-        if not is_known or read_at_import(request["environment"]) != self.environment:
+        is_alike = read_at_import(request["environment"]) == self.environment
+        if not is_known or not is_alike or OWN_ID in request["arguments"]:
             return 0
         pid = os.fork()
         if pid == 0:
