@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 WARM = Path(__file__).with_name("warm")
-PADDING = 8192
-"""Characters that the command line of a process may have."""
+PADDING = "-" * 16384
+"""As long as the command line and the environment of a process may be."""
 
 WITHOUT_THREADS = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """What has torch, numpy and pyarrow start none: a fork would lack them."""
@@ -36,8 +36,8 @@ def start_server(folder: Path) -> Path:
 
 def _start(folder: Path) -> None:
     server = subprocess.Popen(
-        [sys.executable, "-I", str(WARM / "server.py"), str(folder), "-" * PADDING],
-        env=os.environ | WITHOUT_THREADS,
+        [sys.executable, "-I", str(WARM / "server.py"), str(folder), PADDING],
+        env=os.environ | WITHOUT_THREADS | {"PADDING": PADDING},
         stdin=subprocess.DEVNULL,
         stdout=(folder / "log").open("ab"),
         stderr=subprocess.STDOUT,

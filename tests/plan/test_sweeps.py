@@ -42,6 +42,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "prune.mlp_group_size=8",
         "prune.attn_group_size=16",
         "score.enabled=false",
+        "run.pictures=[]",
     ]
 
 

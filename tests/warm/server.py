@@ -2,7 +2,8 @@
 
 python -I server.py FOLDER PADDING: serve the clients of ``FOLDER/socket`` until nobody holds a lock
 on ``FOLDER/held`` any more. Of the project nothing is imported here: each process imports the code
-that its own environment names. PADDING makes room for the command lines of the processes.
+that its own environment names. PADDING, which is in the environment, too, makes room for what the
+processes show of themselves.
 """
 
 import atexit
@@ -169,7 +170,7 @@ def become(request: Request, descriptors: list[int]) -> NoReturn:
         setattr(sys, f"__{name}__", stream)
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.executable = request["executable"]
-    named(request["arguments"])
+    shown(request["arguments"], request["environment"])
     signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked"])
     end(lambda: run(options, arguments))
 
@@ -183,13 +184,15 @@ def split(arguments: list[str]) -> tuple[set[str], list[str]]:
     return options, arguments
 
 
-def named(arguments: list[str]) -> None:
-    """Have ``ps`` and ``/proc`` show the command line."""
+def shown(arguments: list[str], environment: Mapping[str, str]) -> None:
+    """Have ``ps`` and ``/proc`` show the command line and the environment."""
     stat = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    first, last = int(stat[45]), int(stat[46])
-    line = b"\0".join(argument.encode() for argument in [sys.executable, *arguments])
-    if len(line) < last - first:
-        ctypes.memmove(first, line.ljust(last - first, b"\0"), last - first)
+    variables = [f"{name}={value}" for name, value in environment.items()]
+    for strings, at in (([sys.executable, *arguments], 45), (variables, 47)):
+        first, last = int(stat[at]), int(stat[at + 1])
+        line = b"\0".join(map(os.fsencode, strings))
+        if len(line) < last - first:
+            ctypes.memmove(first, line.ljust(last - first, b"\0"), last - first)
 
 
 def run(options: set[str], arguments: list[str]) -> None:
