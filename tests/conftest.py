@@ -1,11 +1,14 @@
 """What all tests share."""
 
 import gc
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support_warm import start_server
 
 pytest.register_assert_rewrite("support_executors")
 
@@ -31,3 +34,21 @@ def interrupts() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Acts like ``sys.executable``, but need not import what takes seconds to import.
+
+    For tests that start a program to see what it does, not how it starts.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # one server for all workers
+    return str(start_server(folder / "warm"))
+
+
+@pytest.fixture
+def warm(python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is started here with ``sys.executable``, and what that starts, is such a ``python``."""
+    monkeypatch.setattr(sys, "executable", python)

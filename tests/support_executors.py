@@ -19,6 +19,7 @@ from support_inputs import (
     save_tokenizer,
     write_tokens,
 )
+from support_warm import WARM
 
 from pipeline.executors import executor_named
 from pipeline.jobs import launching
@@ -30,6 +31,7 @@ from pipeline.plan.run import Run, launched_from
 from pipeline.screen import screen
 
 PATIENCE_S = 180
+CLIENT = bytes(WARM / "client.py")
 TEXT = "It was a dark and stormy night. " * 20
 
 
@@ -49,7 +51,11 @@ def job_processes(folder: Path) -> list[int]:
             command = path.read_bytes()
         except OSError:
             continue
-        if mark in command and command.split(b"\0")[0].endswith(b"python"):
+        if (
+            mark in command
+            and CLIENT not in command
+            and command.split(b"\0")[0].endswith(b"python")
+        ):
             found.append(int(path.parent.name))
     return found
 
@@ -213,6 +219,7 @@ class ExecutorSuite:
         undisturbed: Launch,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
+        warm: None,
     ) -> Iterator[Bench]:
         calibrate = "outputs/store/stages/calibrate"
         shutil.copytree(undisturbed.path.parents[2] / calibrate, tmp_path / calibrate)

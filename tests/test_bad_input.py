@@ -173,6 +173,7 @@ def test_every_mistake_of_a_command_is_named_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("warm")
 def test_text_without_a_tokenizer_is_a_wrong_configuration(place: Path) -> None:
     (place / "text.txt").write_text("some text " * 100)
     before = files_under(place)
@@ -296,6 +297,7 @@ def test_generated_bad_inputs_are_refused_in_a_line_each_and_leave_nothing(
 # ---- a run folder that belongs to another run
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_run_folder_is_not_given_to_another_configuration(
     place: Path, run: Callable[..., Outcome]
 ) -> None:
@@ -343,6 +345,7 @@ def test_a_run_folder_with_a_broken_owner_file_is_refused(
 # ---- a run that cannot be finished
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_target_out_of_reach_ends_with_how_far_it_goes_and_keeps_the_steps(place: Path) -> None:
     done = typed(*ARGUMENTS, "prune.target_ratio=99", "prune.distribution=[0,0,1]")
     assert done.status == 1
@@ -387,6 +390,7 @@ def test_a_target_out_of_reach_without_a_step(place: Path, run: Callable[..., Ou
     assert json.loads((place / "run" / "summary.json").read_text())["steps"] == 0
 
 
+@pytest.mark.usefixtures("warm")
 def test_weights_that_are_not_numbers_end_the_run_with_what_may_be_at_fault(place: Path) -> None:
     edit_weights(place / "model", lambda weights: weights["lm_head.weight"].fill_(torch.nan))
     done = typed(*ARGUMENTS)

@@ -39,20 +39,19 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def launch(place: Path, *overrides: str) -> Path:
+def launch(python: str, place: Path, *overrides: str) -> Path:
     arguments = [*TINY, *SMALL, *overrides]
     done = subprocess.run(
-        [sys.executable, str(place.parent / "launch.py"), *arguments],
+        [python, str(place.parent / "launch.py"), *arguments],
         cwd=place, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr + done.stdout
     return place / next(o.partition("=")[2] for o in arguments[::-1] if o.startswith("run.dir="))
 
 
-def test_the_method_the_stage_and_the_chart_work(project: Path) -> None:
-    run = launch(
-        project, "prune=random", "prune.seed=3", "+keep=on", "run.pictures=[svg]", "run.dir=random"
-    )
+def test_the_method_the_stage_and_the_chart_work(project: Path, python: str) -> None:
+    random = ("prune=random", "prune.seed=3", "+keep=on")
+    run = launch(python, project, *random, "run.pictures=[svg]", "run.dir=random")
     steps = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
     assert steps[-1]["ratio_percent"] >= 20
     assert all(step["criterion"] == "random" and 0 <= step["score"] < 1 for step in steps)
@@ -62,20 +61,22 @@ def test_the_method_the_stage_and_the_chart_work(project: Path) -> None:
     assert "Parameters left" in (run / "report.html").read_text()
     assert "Parameters left" in (run / "report.svg").read_text()
 
-    again = launch(project, "prune=random", "prune.seed=3", "+keep=on", "run.dir=random")
+    again = launch(python, project, *random, "run.dir=random")
     summary = json.loads((again / "summary.json").read_text())
     assert {entry["status"] for entry in summary["stages"].values()} == {"reused"}
 
-    other = launch(project, "prune=random", "prune.seed=4", "run.dir=other")
+    other = launch(python, project, "prune=random", "prune.seed=4", "run.dir=other")
     assert (other / "pruning_config.json").read_text() != (run / "pruning_config.json").read_text()
 
 
-def test_the_executor_works(project: Path) -> None:
+def test_the_executor_works(project: Path, python: str) -> None:
     groups = ("prune.mlp_group_size=8", "prune.attn_group_size=8")
-    run = launch(project, *groups, "cluster=background", "cluster.nice=1", "run.dir=behind")
+    run = launch(
+        sys.executable, project, *groups, "cluster=background", "cluster.nice=1", "run.dir=behind"
+    )
     end = time.monotonic() + 120
     while not (run / "summary.json").exists() or "done" not in (run / "summary.json").read_text():
         assert time.monotonic() < end, "it did not end in time"
         time.sleep(0.2)
-    here = launch(project, *groups, "run.dir=here")
+    here = launch(python, project, *groups, "run.dir=here")
     assert (run / "steps.jsonl").read_text() == (here / "steps.jsonl").read_text()

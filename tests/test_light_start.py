@@ -23,6 +23,10 @@ TYPED = (
     "launch.py prune.target_ratoi=5 model.dtype=float7",
     "multipruner --help",
     "multipruner status",
+    "multipruner logs there",
+    "multipruner cancel there",
+    "multipruner check",
+    "multipruner sync",
 )
 SCRIPT = f"""
 import sys, launch
@@ -35,10 +39,12 @@ for typed in {TYPED!r}:
         status = end.code
     loaded = [name for name in {HEAVY!r} if name in sys.modules]
     print("ended:", typed, status, *loaded)
+import pipeline.jobs.job
+print("ended: job", *[name for name in {HEAVY!r} if name in sys.modules])
 """
 
 
-def test_help_typos_and_status_import_nothing_heavy(
+def test_help_typos_and_commands_about_runs_import_nothing_heavy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -53,7 +59,8 @@ def test_help_typos_and_status_import_nothing_heavy(
         check=True,
     )
     ended = [line for line in done.stdout.splitlines() if line.startswith("ended: ")]
-    statuses = (0, 2, 0, 0)
-    assert ended == [f"ended: {t} {s}" for t, s in zip(TYPED, statuses, strict=True)]
+    statuses = (0, 2, 0, 0, 0, 0, 0, 0)
+    wanted = [f"ended: {t} {s}" for t, s in zip(TYPED, statuses, strict=True)]
+    assert ended == [*wanted, "ended: job"]
     assert "prune.target_ratoi: no such key" in done.stderr
-    assert "there" in done.stdout.splitlines()[-2]
+    assert "there" in done.stdout.partition("ended: multipruner status")[0].splitlines()[-1]

@@ -31,14 +31,11 @@ def _with_stages(section: type[ClusterSection]) -> type[ClusterSection]:
         return section
     each: Any = (base.resources, Field(default_factory=lambda: base.resources.model_validate({})))
     names = dict.fromkeys(stage.resources or stage.name for stage in stages())
-    of_stages = create_model(
-        base.__name__, __base__=base, __doc__=base.__doc__, **dict.fromkeys(names, each)
-    )
+    of_stages = base.with_keys(**dict.fromkeys(names, each))
     described = Field(
         default_factory=lambda: of_stages.model_validate({}), description=field.description
     )
-    changed: Any = {"stages": (of_stages, described)}
-    return create_model(section.__name__, __base__=section, __doc__=section.__doc__, **changed)
+    return section.with_keys(stages=(of_stages, described))
 
 
 def cluster_section(given: Json, messages: Messages) -> tuple[ClusterSection, list[str]]:

@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 from functools import cache
 from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from pipeline.config.cluster import cluster_section, sections
@@ -31,7 +31,7 @@ def schema(method: str = DEFAULT_METHOD) -> type[Config]:
         stage.section.key: _field(stage.section) for stage in stages() if stage.section
     }
     owned["prune"] = _field(methods()[method].section)
-    return create_model("Config", __base__=Config, __doc__=Config.__doc__, **owned)
+    return Config.with_keys(**owned)
 
 
 def _field(section: type[Section]) -> tuple[Any, Any]:

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from pipeline.files import Json
 
@@ -52,6 +52,15 @@ class Section(BaseModel):
                     inner = inner.setdefault(name, {})
                 inner.setdefault(last, today.pop(old))
         return today
+
+    @classmethod
+    def with_keys(cls, **fields: Any) -> type[Self]:
+        """A section with more keys, or with others in their place, each as pydantic takes it."""
+        # it has no source; looking for it goes through every imported module, many times
+        without_source = {"use_attribute_docstrings": False}
+        return create_model(
+            cls.__name__, __base__=cls, __doc__=cls.__doc__, __cls_kwargs__=without_source, **fields
+        )
 
     @classmethod
     def problems(cls, given: Mapping[str, Json]) -> Iterable[str]:  # noqa: ARG003

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, create_model
+from pydantic import Field
 
 from pipeline.errors import StageError
 from pipeline.export import targets
@@ -66,9 +66,7 @@ def _section() -> type[ExportConfig]:
         )
         for target in targets().values()
     }
-    return create_model(
-        "ExportConfig", __base__=ExportConfig, __doc__=ExportConfig.__doc__, **fields
-    )
+    return ExportConfig.with_keys(**fields)
 
 
 def plan(stage: Stage, planning: Planning) -> Iterator[PlannedStage]:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, create_model
+from pydantic import Field
 
 from pipeline.data.rows import json_lines
 from pipeline.data.sources import TextSource, sources_problems
@@ -93,9 +93,7 @@ def _section() -> type[RecoverConfig]:
         )
         for each in techniques().values()
     }
-    return create_model(
-        "RecoverConfig", __base__=RecoverConfig, __doc__=RecoverConfig.__doc__, **fields
-    )
+    return RecoverConfig.with_keys(**fields)
 
 
 def plan(stage: Stage, planning: Planning) -> Iterator[PlannedStage]:

@@ -171,7 +171,9 @@ class Place:
 
     def finish(self) -> None:
         """Wait until nothing runs any more; the run must be done."""
-        wait_for(lambda: self.state not in ("pending", "running", "requeued", "unknown"), 120)
+        going_on = ("pending", "running", "requeued", "unknown")
+        # each look starts squeue and sacct, which take from the jobs what they wait for
+        wait_for(lambda: self.state not in going_on, 120, poll_s=1.0)
         assert self.state == "done", (self.stages, self.multipruner("logs", str(self.run)))
 
     def processes(self) -> list[int]:

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,20 +73,29 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="session")
 def undisturbed(
-    arguments: list[str], evaluated: list[str], tmp_path_factory: pytest.TempPathFactory
+    arguments: list[str],
+    evaluated: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
+    python: str,
 ) -> Place:
     """The same run in one process, that nothing happened to."""
     place = Place(tmp_path_factory.mktemp("undisturbed"), arguments)
-    run([sys.executable, str(LAUNCH), *arguments, *evaluated], cwd=place.folder)
+    run([python, str(LAUNCH), *arguments, *evaluated], cwd=place.folder)
     return place
 
 
 @pytest.fixture
-def place(
+def fresh_place(
     cluster: Cluster, arguments: list[str], undisturbed: Place, tmp_path: Path
 ) -> Iterator[Place]:
     """A folder to launch from, where calibrate is done. Its jobs do not outlive the test."""
     yield from cluster.place(tmp_path, arguments, undisturbed)
+
+
+@pytest.fixture
+def place(warm: None, fresh_place: Place) -> Place:
+    """The same; its processes need not import what others have imported."""
+    return fresh_place
 
 
 @pytest.fixture
@@ -96,5 +104,6 @@ def bare_place(
     arguments: list[str],
     undisturbed: Place,
     tmp_path: Path,
+    warm: None,
 ) -> Iterator[Place]:
     yield from cluster_without_accounting.place(tmp_path, arguments, undisturbed)

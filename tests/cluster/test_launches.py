@@ -14,8 +14,9 @@ pytestmark = pytest.mark.xdist_group("slurm: launches")  # one SLURM serves all 
 
 
 def test_a_chain_of_jobs_gives_what_one_process_gives(
-    place: Place, undisturbed: Place, evaluated: list[str]
+    fresh_place: Place, undisturbed: Place, evaluated: list[str]
 ) -> None:
+    place = fresh_place
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = place.start("score.enabled=true", *evaluated)
     out, errors = process.communicate(timeout=120)

@@ -104,6 +104,7 @@ def owners(state: PruningState) -> dict:
     return {candidates[row]: rank for rank, share in enumerate(shares) for row in share}
 
 
+@pytest.mark.usefixtures("warm")
 def test_ranks_give_the_losses_of_one_process(started: Job) -> None:
     leader, worker = start(started, 0, 0)
     alone = ranked_process.score()
@@ -114,6 +115,7 @@ def test_ranks_give_the_losses_of_one_process(started: Job) -> None:
         torch.testing.assert_close(ranked, single, rtol=1e-12, atol=0)
 
 
+@pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("pause_s", [BUSY_S, 0], ids=["rank 0 scores", "rank 0 waits"])
 def test_a_dead_worker_ends_the_job(started: Job, pause_s: float) -> None:
     leader, worker = start(started, pause_s, BUSY_S)
@@ -129,6 +131,7 @@ def test_a_dead_worker_ends_the_job(started: Job, pause_s: float) -> None:
     )
 
 
+@pytest.mark.usefixtures("warm")
 def test_workers_end_with_rank_0(started: Job) -> None:
     leader, worker = start(started, BUSY_S, BUSY_S)
     for process in (leader, worker):
@@ -138,7 +141,7 @@ def test_workers_end_with_rank_0(started: Job) -> None:
     assert worker.returncode == 1
 
 
-@pytest.mark.usefixtures("interrupts")
+@pytest.mark.usefixtures("interrupts", "warm")
 def test_an_interrupted_rank_0_dismisses_the_workers(started: Job) -> None:
     leader, worker = start(started, BUSY_S, BUSY_S)
     for process in (leader, worker):
@@ -150,7 +153,7 @@ def test_an_interrupted_rank_0_dismisses_the_workers(started: Job) -> None:
     leader.wait(timeout=SECONDS)
 
 
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
 ARGUMENTS = (
     *TINY,
     "prune.target_ratio=20",
@@ -169,7 +172,7 @@ def place(tmp_path: Path) -> Path:
 
 def under_torchrun(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*TORCHRUN, str(REPOSITORY / "launch.py"), *ARGUMENTS, *arguments],
+        [sys.executable, *TORCHRUN, str(REPOSITORY / "launch.py"), *ARGUMENTS, *arguments],
         cwd=place,
         env=ENVIRONMENT,
         capture_output=True,
@@ -201,6 +204,7 @@ def test_torchrun_decides_as_one_process(place: Path, monkeypatch: pytest.Monkey
         assert one["importance"] == pytest.approx(two["importance"], rel=1e-6)
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_wrong_configuration_is_told_once(place: Path) -> None:
     ended = under_torchrun(place, "run.dir=run", "prune.target_ratio=200")
     assert ended.returncode != 0

@@ -58,6 +58,7 @@ def results(folder: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_local_run_gives_what_this_process_gives(arguments: list[str], tmp_path: Path) -> None:
     here, apart = tmp_path / "inline", tmp_path / "local"
     here.mkdir()
@@ -96,15 +97,18 @@ def test_what_an_offline_run_lacks_is_named_before_it_starts(tmp_path: Path) -> 
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.usefixtures("warm")
 def test_keys_of_a_cluster_mean_nothing_in_this_process(tmp_path: Path) -> None:
     told = launch(tmp_path, "cluster.partition=a100", status=2)
     assert "cluster.partition means nothing in this process; add cluster=slurm" in told
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "there is no run nowhere here" in multipruner(tmp_path, "status", "nowhere", status=2)
 
 
+@pytest.mark.usefixtures("warm")
 def test_runs_of_a_sweep_wait_for_what_they_share(arguments: list[str], tmp_path: Path) -> None:
     rest = [a for a in arguments if not a.startswith(("run.name", "prune.target_ratio"))]
     launch(tmp_path, "-m", *rest, "prune.target_ratio=10,25", "cluster=local", "cluster.gpus=0",

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +45,7 @@ class Run:
     golden: Json
     place: Path
     arguments: list[str]
+    python: str
 
     @property
     def folder(self) -> Path:
@@ -63,7 +63,7 @@ class Run:
 
     def launch(self) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, str(LAUNCH), *self.arguments],
+            [self.python, str(LAUNCH), *self.arguments],
             cwd=self.place,
             env=os.environ | {"OMP_NUM_THREADS": "1"},  # tiny matrices gain nothing from threads
             capture_output=True,
@@ -90,7 +90,10 @@ MODELS = [
 
 @pytest.fixture(scope="module", params=MODELS)
 def run(
-    request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    shared: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    python: str,
 ) -> Run:
     """A finished run of each tiny golden model in turn."""
     folder = shared / "golden" / request.param
@@ -113,7 +116,7 @@ def run(
         "evaluate=none",
         "tracking=none",
     ]
-    run = Run(golden, place, arguments)
+    run = Run(golden, place, arguments, python)
     ended = run.launch()
     assert (ended.returncode, ended.stderr) == (0, "")
     return run

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +59,11 @@ class Checkout:
     """A copy of the code with a tiny model and tokens."""
 
     place: Path
+    python: str
+    """The interpreter that runs it."""
 
     @classmethod
-    def at(cls, place: Path) -> "Checkout":
+    def at(cls, place: Path, python: str) -> "Checkout":
         """Copy the code, all but the built-in model."""
         skip = shutil.ignore_patterns("__pycache__", "builtin")
         for name in ("pipeline", "conf", "sweeps", "hydra_plugins"):
@@ -71,7 +72,7 @@ class Checkout:
         (place / "pipeline" / "builtin").symlink_to(REPOSITORY / "pipeline" / "builtin")
         save_model(place / "model", **SIZES)
         write_tokens(place / "tokens.json")
-        return cls(place)
+        return cls(place, python)
 
     def add_file(self, path: str, content: str) -> None:
         """A new file; none that is there is changed."""
@@ -85,7 +86,7 @@ class Checkout:
             name: [*model, *arguments, f"run.name={name}"] for name, arguments in launches.items()
         }
         ended = subprocess.run(
-            [sys.executable, "-c", LAUNCHES],
+            [self.python, "-c", LAUNCHES],
             input=json.dumps(asked),
             cwd=self.place,
             env=os.environ | {"OMP_NUM_THREADS": "1"},

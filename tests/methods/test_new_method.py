@@ -37,8 +37,8 @@ def files_of_the_page() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    checkout = Checkout.at(tmp_path_factory.mktemp("checkout"))
+def checkout(tmp_path_factory: pytest.TempPathFactory, python: str) -> Checkout:
+    checkout = Checkout.at(tmp_path_factory.mktemp("checkout"), python)
     for path, content in files_of_the_page().items():
         checkout.add_file(path, content)
     return checkout

@@ -42,6 +42,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "prune.mlp_group_size=8",
         "prune.attn_group_size=16",
         "score.enabled=false",
+        "run.pictures=[]",
     ]
 
 
@@ -283,6 +284,7 @@ def test_the_runs_of_a_sweep_are_compared(place: Place, capsys: pytest.CaptureFi
     assert page.count('class="chart run-layers"') == 3
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_killed_sweep_goes_on_where_it_was(place: Place) -> None:
     command = [
         sys.executable, str(REPOSITORY / "launch.py"), "-m", *place.inputs, FIVE, "sweep.name=five",

@@ -2,14 +2,16 @@
 
 python killed_run.py KILLS SEED REPORT ARGUMENT...
 
-The ARGUMENTs are those of launch.py. The first launch, in the folder ``undisturbed``, is left
-alone. Then come the folders ``killed-0``, ``killed-1``, ...: in each the launch is started until it
-ends by itself, and the next folder's turn comes, until KILLS processes were killed. REPORT (JSON)
-says how it went.
+The ARGUMENTs are those of launch.py. The first launches, in the folders ``importing`` and
+``undisturbed``, are left alone. Then come the folders ``killed-0``, ``killed-1``, ...: in each the
+launch is started until it ends by itself, and the next folder's turn comes, until KILLS processes
+were killed. REPORT (JSON) says how it went.
 
-Everything is imported once, and each launch is a fork: it takes little time besides its work.
+What the first launch imports is imported once, and each later one is a fork: it takes little time
+besides its work.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -18,6 +20,7 @@ import select
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +28,11 @@ os.environ["OMP_NUM_THREADS"] = "1"  # no thread may be there when this process 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
-from hydra import compose, initialize_config_dir
 
 import launch
-from pipeline.config.overrides import CONF
+from pipeline.config.compose import compose_overrides
 
-IMPORTED_BY_A_LAUNCH = (
-    "pipeline.runs.session",
-    "pipeline.report.drawing.painter",
-    "matplotlib.backends.backend_agg",
-    "matplotlib.backends.backend_pdf",
-    "rich.console",
-    "pipeline.plan.preflight",
-    "transformers.models.auto.modeling_auto",
-    "transformers.models.llama.modeling_llama",
-    "transformers.modeling_gguf_pytorch_utils",
-)
+IMPORTED = "imported.json"
 SLOWER = 1.1
 """The latest moment to kill, in times that an undisturbed launch takes."""
 
@@ -48,10 +40,13 @@ SLOWER = 1.1
 def main() -> None:
     kills, seed, report, *arguments = sys.argv[1:]
     torch.set_num_threads(1)
-    for module in IMPORTED_BY_A_LAUNCH:
-        importlib.import_module(module)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        compose("config", arguments)  # fills Hydra's caches
+    assert wait(start(Path("importing"), arguments), None)[0] == 0
+    for module in json.loads(Path("importing", IMPORTED).read_bytes()):
+        with suppress(ImportError):  # what others made up, as torch.ops
+            importlib.import_module(module)
+    compose_overrides(arguments)  # fills the caches of Hydra and of the schema
+    gc.collect()
+    gc.freeze()  # a fork need not look for garbage there
     moments = random.Random(int(seed))
     status, whole_s = wait(start(Path("undisturbed"), arguments), None)
     rounds: list[dict[str, Any]] = []
@@ -82,6 +77,8 @@ def start(folder: Path, arguments: list[str]) -> int:
         os.chdir(folder)
         sys.argv = [launch.__file__, *arguments]
         status = launch.main()
+        if folder.name == "importing":
+            Path(IMPORTED).write_text(json.dumps(list(sys.modules)), encoding="utf-8")
         sys.stdout.flush()
         os._exit(status)  # tidying up the interpreter takes long, and is no part of the run
     return pid

@@ -34,10 +34,11 @@ class Launch:
 
     arguments: list[str]
     place: Path
+    python: str
 
     def start(self, *more: str) -> Process:
         self.place.mkdir(exist_ok=True)
-        return self.start_command([sys.executable, str(LAUNCH), *self.arguments, *more])
+        return self.start_command([self.python, str(LAUNCH), *self.arguments, *more])
 
     def start_command(self, command: list[str]) -> Process:
         return subprocess.Popen(
@@ -97,8 +98,8 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     model.save_pretrained(folder / "model")
     draw = random.Random(0)
     tokens = {
-        kind: [[draw.randrange(3, VOCABULARY) for _ in range(128)] for _ in range(count)]
-        for kind, count in (("block", 32), ("width", 16))
+        kind: [[draw.randrange(3, VOCABULARY) for _ in range(64)] for _ in range(count)]
+        for kind, count in (("block", 12), ("width", 6))
     }
     (folder / "tokens.json").write_text(json.dumps(tokens), encoding="utf-8")
     return [
@@ -119,13 +120,13 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def undisturbed(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The place of a launch that nobody disturbed."""
     place = tmp_path_factory.mktemp("undisturbed")
-    to_the_end(Launch(arguments, place).start())
+    to_the_end(Launch(arguments, place, sys.executable).start())
     return place
 
 
 @pytest.fixture
-def launch(arguments: list[str], tmp_path: Path) -> Launch:
-    return Launch(arguments, tmp_path)
+def launch(arguments: list[str], tmp_path: Path, python: str) -> Launch:
+    return Launch(arguments, tmp_path, python)
 
 
 # Killed
@@ -138,7 +139,7 @@ def launch(arguments: list[str], tmp_path: Path) -> Launch:
 def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(
     launch: Launch, undisturbed: Path, kills: int, seed: int
 ) -> None:
-    driver = [sys.executable, str(KILLED_RUN), str(kills), str(seed), "report.json"]
+    driver = [launch.python, str(KILLED_RUN), str(kills), str(seed), "report.json"]
     to_the_end(launch.start_command([*driver, *launch.arguments]))
     report = read(launch.place / "report.json")
     assert report["status"] == 0
@@ -179,6 +180,7 @@ def assert_all_files_are_whole(folder: Path) -> None:
 # Twice at the same time
 
 
+@pytest.mark.xdist_group("resume")
 def test_two_launches_that_share_a_store_score_each_candidate_once(
     launch: Launch, undisturbed: Path
 ) -> None:
@@ -212,6 +214,7 @@ def test_two_launches_with_different_ratios_take_their_common_steps_together(
     assert scored == scored_on_disk(launch.place)
 
 
+@pytest.mark.xdist_group("resume")
 def test_two_launches_of_the_same_run_give_one_set_of_results(
     launch: Launch, undisturbed: Path
 ) -> None:
@@ -227,6 +230,7 @@ def test_two_launches_of_the_same_run_give_one_set_of_results(
 # Interrupted
 
 
+@pytest.mark.xdist_group("resume")
 @pytest.mark.usefixtures("interrupts")
 def test_an_interrupted_launch_says_how_to_go_on_and_goes_on_so(
     launch: Launch, undisturbed: Path
@@ -245,7 +249,7 @@ def test_an_interrupted_launch_says_how_to_go_on_and_goes_on_so(
 
     python, *rest = shlex.split(command)
     assert python == "python"
-    to_the_end(launch.start_command([sys.executable, *rest]))
+    to_the_end(launch.start_command([launch.python, *rest]))
     assert results(run_folder(launch.place)) == results(run_folder(undisturbed))
     summary = read(run_folder(launch.place) / "summary.json")
     assert summary["candidates_scored"] == scored_on_disk(undisturbed) - kept
@@ -255,7 +259,7 @@ def test_an_interrupted_launch_says_how_to_go_on_and_goes_on_so(
 def test_a_launch_interrupted_while_it_reads_the_command_line_shows_no_traceback(
     launch: Launch,
 ) -> None:
-    process = launch.start()
+    process = launch.start_command([sys.executable, str(LAUNCH), *launch.arguments])
     mapped = Path(f"/proc/{process.pid}/maps")
     wait_for(lambda: "/yaml/_yaml." in mapped.read_text(), process)  # Hydra is being imported
     process.send_signal(signal.SIGINT)

@@ -19,6 +19,7 @@ FAST = (
     "probe=none",
     "evaluate=none",
     "tracking=none",
+    "run.pictures=[]",
 )
 
 Json = dict[str, Any]

@@ -125,6 +125,7 @@ EVALUATED = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 def test_offline_logs_of_disturbed_jobs_hold_every_step_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +175,7 @@ def test_offline_logs_of_disturbed_jobs_hold_every_step_once(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 def test_online_jobs_whose_server_dies_and_comes_back_show_one_run(
     tmp_path: Path, server: WandbServer, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
@@ -205,6 +207,7 @@ def test_online_jobs_whose_server_dies_and_comes_back_show_one_run(
     assert told == []
 
 
+@pytest.mark.usefixtures("warm")
 def test_steps_of_another_run_are_in_every_run_that_shares_them(server: WandbServer) -> None:
     first = prepared("evaluate=none", "run.dir=first")
     finish(first, "calibrate", "prune")
