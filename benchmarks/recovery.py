@@ -6,7 +6,8 @@ python benchmarks/recovery.py GOLDEN.json GGUF_FILE MEASURE.py SETS.json HELD_OU
 
 MEASURE.py has ``measure(model, sets)``; SETS.json what its ``token_sets`` gave: ``train`` is all
 that is learnt from, HELD_OUT.txt (text of another kind) tells whether it helps. Prints
-perplexities, the share of the lost log-perplexity that came back, ln(cut / recovered) / ln(cut / dense), mean and
+perplexities, the share of the lost log-perplexity that came back, ln(cut / recovered) over
+ln(cut / dense), mean and
 spread over seeds, the seconds of each technique, and the difference of accuracies over the same
 items with its interval of 95 %. Needs a GPU.
 """
