@@ -66,6 +66,7 @@ def test_configuration_and_tokenizer_are_what_transformers_makes_of_the_file(
     config = AutoConfig.from_pretrained(tmp_path, gguf_file=path.name)
     assert config.vocab_size == len(TOKENS)
     source = locate(str(tmp_path), path.name, None)
+    assert source.eos_id == config.eos_token_id == 1
     assert source.config.to_dict() == config.to_dict()
     plain = AutoTokenizer.from_pretrained(tmp_path, gguf_file=path.name)
     with quick_gguf(tokens=True):
