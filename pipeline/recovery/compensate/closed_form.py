@@ -1,6 +1,6 @@
 """The mathematics: factors of removed blocks, ridge regressions, and weights that take them on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -92,30 +92,28 @@ def copied(block: Block) -> dict[str, Tensor]:
     return {name: each.detach().to("cpu", copy=True) for name, each in adjustable(block).items()}
 
 
-@torch.no_grad()
-def give(block: Block, values: Mapping[str, Tensor]) -> None:
-    """Let a block have these values, by the names of ``adjustable``, wherever its weights stay."""
-    if block.offloaded:
-        block.offloaded.bring()
-    for name, parameter in adjustable(block).items():
-        parameter.copy_(values[name])
-    if block.offloaded:
-        block.offloaded.keep(block.parameters())
-
-
-@torch.no_grad()
 def divide(block: Block, factor: float) -> None:
     """Divide what a block adds by ``factor``."""
+    offset = _offset(block.norm_after)
+    _edit(block, lambda each: (each.double() + offset) / factor - offset)
+
+
+def correct(block: Block, difference: Tensor) -> None:
+    """Add a regression's result to the output layer: ``[inputs, outputs]``, last a bias's row."""
+    output = block.output
+    weight, bias = difference[: output.in_features].T, difference[output.in_features :]
+    _edit(block, lambda each: each.double() + (bias[0] if each is output.bias else weight))
+
+
+@torch.no_grad()
+def _edit(block: Block, new: Callable[[nn.Parameter], Tensor]) -> None:
+    """Give what is changed of a block new values, wherever its weights stay."""
     if block.offloaded:
         block.offloaded.bring()
-    offset = _offset(block.norm_after)
-    give(
-        block,
-        {
-            name: (each.double() + offset) / factor - offset
-            for name, each in adjustable(block).items()
-        },
-    )
+    for parameter in adjustable(block).values():
+        parameter.copy_(new(parameter))
+    if block.offloaded:
+        block.offloaded.keep(block.parameters())
 
 
 def _offset(norm: nn.Module) -> float:
@@ -129,19 +127,3 @@ def _offset(norm: nn.Module) -> float:
     )
     offset: float = (of_zeros / (of_ones - of_zeros)).mean().round().item()
     return offset
-
-
-@torch.no_grad()
-def correct(block: Block, difference: Tensor) -> None:
-    """Add a regression's result to the output layer: ``[inputs, outputs]``, last a bias's row."""
-    if block.offloaded:
-        block.offloaded.bring()
-    output = block.output
-    rows = difference.split([output.in_features, len(difference) - output.in_features])
-    parts = {id(output.weight): rows[0].T}
-    if output.bias is not None:
-        parts[id(output.bias)] = rows[1][0]
-    give(
-        block,
-        {name: each.double() + parts[id(each)] for name, each in adjustable(block).items()},
-    )

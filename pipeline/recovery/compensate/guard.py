@@ -9,7 +9,7 @@ from pipeline.models.prunable import PrunableModel
 from pipeline.pruning.state import PruningState
 from pipeline.recovery.base import Progress, Recovering
 from pipeline.recovery.compensate.closed_form import adjustable
-from pipeline.recovery.compensate.streams import Changed, fitted_blocks, usable, walk
+from pipeline.recovery.compensate.streams import Changed, fitted_widths, usable, walk
 from pipeline.scoring.one_pass import perplexity
 from pipeline.scoring.perplexity import Windows
 
@@ -24,15 +24,17 @@ Perplexities = Mapping[str, float]
 
 def compensate(recovering: Recovering) -> Mapping[str, Json]:
     """Compensate the live model; see ``Technique.run``. Raises ``StageError``."""
+    tokens = int(usable(recovering.train).sum())
+    _check_tokens(recovering, tokens)
     pruned = recovering.live.at(recovering.variant)
     before = _measured(recovering, pruned)
-    changed = _changed(recovering, pruned)
+    changed = _changed(recovering, pruned, tokens)
     share, after = _guarded(recovering, pruned, changed, before)
     weights = pruned.weights()
     others = {name for name, cut in changed.cut.items() if not weights[name].cpu().equal(cut)}
     is_other = {block.name: bool(others & adjustable(block).keys()) for block in pruned.blocks}
     return {
-        "tokens": int(usable(recovering.train).sum()),
+        "tokens": tokens,
         "factors": changed.factors,
         "share": share,
         "changed": [name for name, other in is_other.items() if other],
@@ -44,24 +46,23 @@ def compensate(recovering: Recovering) -> Mapping[str, Json]:
     }
 
 
-def _changed(recovering: Recovering, pruned: PrunableModel) -> Changed:
+def _changed(recovering: Recovering, pruned: PrunableModel, tokens: int) -> Changed:
     """Compensate the pruned model, with the dense one in memory meanwhile."""
-    live, how = recovering.live, recovering.settings
-    tokens = int(usable(recovering.train).sum())
+
+    def done(blocks: int) -> None:
+        recovering.progress(Progress(tokens * blocks // len(pruned.blocks), tokens))
+
+    live = recovering.live
     dense = live.twin(live.cut(PruningState.dense(recovering.variant.state.shape)))
     try:
-        fitted = fitted_blocks(dense.blocks, pruned, how)
-        _check_tokens(recovering, tokens, [b.width for b in pruned.blocks if b.name in fitted])
-
-        def done(blocks: int) -> None:
-            recovering.progress(Progress(tokens * blocks // len(pruned.blocks), tokens))
-
-        return walk(dense, pruned, recovering.train, how, done)
+        return walk(dense, pruned, recovering.train, recovering.settings, done)
     finally:
         live.drop_twin()
 
 
-def _check_tokens(recovering: Recovering, tokens: int, widths: list[int]) -> None:
+def _check_tokens(recovering: Recovering, tokens: int) -> None:
+    """Raise ``StageError`` where there are fewer than the widest regression has unknowns."""
+    widths = fitted_widths(recovering.variant.state, recovering.settings).values()
     widest = max(widths, default=0)
     more = f"recover.compensate.tokens={ENOUGH * widest} or more, and a text that has as many"
     if tokens < max(widest, 1):
@@ -88,7 +89,7 @@ def _guarded(
         return 1.0, after
     said = f"compensating makes held-out text worse ({_told(before, after)})"
     best, values, figures = 0.0, changed.cut, before
-    for share in SHARES:
+    for share in SHARES if recovering.settings.mode != "scalar" else ():
         mixed = changed.mixed(share)
         model.put(mixed)
         after = _measured(recovering, model)

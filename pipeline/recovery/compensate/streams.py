@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from pipeline.models.blocks import Block
 from pipeline.models.prunable import PrunableModel
+from pipeline.pruning.shape import BLOCK_KINDS
+from pipeline.pruning.state import PruningState
 from pipeline.recovery.base import Examples
 from pipeline.recovery.compensate import CompensateConfig
 from pipeline.recovery.compensate.closed_form import (
@@ -55,20 +57,22 @@ def usable(examples: Examples) -> Tensor:
     return (places < examples.lengths[:, None].cpu()) & (places > 0)
 
 
-def fitted_blocks(dense: Sequence[Block], pruned: PrunableModel, how: CompensateConfig) -> set[str]:
-    """Names of the blocks whose output layers get a regression."""
+def fitted_widths(state: PruningState, how: CompensateConfig) -> dict[str, int]:
+    """The blocks whose output layers get a regression, and how many inputs these have."""
     if how.mode == "scalar":
-        return set()
-    if (how.streams, how.blocks) == ("sequential", "all"):
-        return {block.name for block in pruned.blocks}
-    widths = {block.name: block.width for block in pruned.blocks}
-    following = [*(block.name for block in dense[1:]), None]
-    return {
-        block.name
-        for block, after in zip(dense, following, strict=True)
-        if block.name in widths
-        and (widths[block.name] < block.width or (after and after not in widths))
-    }
+        return {}
+    everywhere = (how.streams, how.blocks) == ("sequential", "all")
+    dense, widths, precedes_removed = state.shape, {}, False
+    for layer in reversed(range(len(dense.layers))):
+        for kind in reversed(BLOCK_KINDS):
+            if layer in state.left(kind):
+                width = state.widths(kind)[layer]
+                if everywhere or precedes_removed or width < dense.widths(kind)[layer]:
+                    widths[f"{kind}.{layer}"] = width
+                precedes_removed = False
+            elif dense.block(kind, layer):
+                precedes_removed = True
+    return widths
 
 
 @torch.no_grad()
@@ -85,7 +89,7 @@ def walk(
     """
     changed, factor = Changed(), 1.0
     kept = {block.name: block for block in pruned.blocks}
-    fitted = fitted_blocks(dense.blocks, pruned, how)
+    fitted, is_sequential = fitted_widths(pruned.state, how), how.streams == "sequential"
     with fast_kernels(dense), fast_kernels(pruned):
         streams = _Streams(dense, pruned, examples)
         for block, removed in _runs(dense.blocks, kept):
@@ -95,7 +99,7 @@ def walk(
                 if factor != 1:
                     divide(own, factor)
                 changed.scaled |= copied(own)
-                if own.name in fitted and how.streams == "local":
+                if own.name in fitted and not is_sequential:
                     streams.follow_dense(factor)
                 streams.pass_dense(block)
             for each in removed:
@@ -107,7 +111,7 @@ def walk(
             if block:
                 if own.name in fitted:
                     correct(own, streams.equations(own, factor).solve(how.damping))
-                if fitted and how.streams == "sequential":
+                if fitted and is_sequential:
                     streams.pass_pruned(own)
                 changed.fitted |= copied(own)
                 done(list(kept).index(block.name) + 1)
