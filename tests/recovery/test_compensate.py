@@ -73,6 +73,11 @@ def stock(config: PretrainedConfig | None = None, **values: Any) -> Any:
     return model
 
 
+def examples(ids: Tensor, lengths: list[int] | None = None) -> Examples:
+    lengths = lengths or [ids.shape[1]] * len(ids)
+    return Examples(ids, torch.tensor(lengths), torch.ones_like(ids, dtype=torch.bool))
+
+
 class Job:
     """A pruned model that is compensated, without a stage."""
 
@@ -92,12 +97,7 @@ class Job:
                 model.offload(torch.device("cpu"), "disk")
             return model
 
-        train = random_ids(1, 6, 12) if train is None else train
-        self.examples = Examples(
-            train,
-            torch.tensor(lengths or [train.shape[1]] * len(train)),
-            torch.ones_like(train, dtype=torch.bool),
-        )
+        self.examples = examples(random_ids(1, 6, 12) if train is None else train, lengths)
         self.live = LiveModel(load, dense_lineage("files:test", reordered=False))
         self.variant = self.live.cut(cut_state(load(None), cut))
         self.warnings: list[str] = []
@@ -111,7 +111,7 @@ class Job:
                 source=None,  # type: ignore[arg-type]
                 settings=CompensateConfig(**settings),
                 train=self.examples,
-                held_out=held_out or {},
+                held_out={name: examples(ids) for name, ids in (held_out or {}).items()},
                 seed=0,
                 folder=Path(),
                 note=lambda _: None,
@@ -205,15 +205,15 @@ def runs(cut: Mapping[Piece, int]) -> list[tuple[Piece | None, list[Piece]]]:
 
 
 def oracle(
-    model: Any, examples: Examples, cut: Mapping[Piece, int], how: CompensateConfig
+    model: Any, text: Examples, cut: Mapping[Piece, int], how: CompensateConfig
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Output layers as they should become, and the factors of the removed blocks.
 
     Where there is a bias it is one more row, with an input that is always 1.
     """
-    counted = torch.arange(examples.ids.shape[1]) < examples.lengths[:, None]
+    counted = torch.arange(text.ids.shape[1]) < text.lengths[:, None]
     counted[:, 0] = False
-    pruned = dense = model.model.embed_tokens(examples.ids)
+    pruned = dense = model.model.embed_tokens(text.ids)
     factor, factors, weights = 1.0, {}, {}
     everywhere = (how.streams, how.blocks) == ("sequential", "all")
 
@@ -277,7 +277,7 @@ def test_output_layers_become_what_the_formulas_say(
         assert_close(after[name], weight, rtol=1e-4, atol=1e-6)
     assert job.result["factors"] == pytest.approx(factors)
     assert job.others <= expected.keys()
-    assert job.progress[-1].tokens == job.progress[-1].total_tokens == job.result["tokens"] == 58
+    assert job.progress[-1].tokens == job.progress[-1].total_tokens == 58
 
 
 @pytest.mark.parametrize("mode", ["scalar", "ls", "scalar+ls"])
@@ -288,7 +288,7 @@ def test_nothing_changes_where_nothing_was_removed(mode: str) -> None:
 def test_no_block_changes_before_the_first_that_was_removed() -> None:
     job = Job(cut={("mlp", 2): 0}, mode="scalar+ls")
     assert job.others == {name_of(piece) for piece in [("attn", 2), ("attn", 3), ("mlp", 3)]}
-    assert job.result["unchanged"] == ["attn.0", "mlp.0", "attn.1", "mlp.1"]
+    assert job.result["blocks_unchanged"] == ["attn.0", "mlp.0", "attn.1", "mlp.1"]
 
 
 def test_endless_damping_leaves_the_cut_weights() -> None:

@@ -1,7 +1,7 @@
 """Compensation as a whole, and what of it stays: it may not make any held-out text worse."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pipeline.errors import StageError
 from pipeline.files import Json
@@ -27,18 +27,25 @@ def compensate(recovering: Recovering) -> Mapping[str, Json]:
     tokens = int(usable(recovering.train).sum())
     _check_tokens(recovering, tokens)
     pruned = recovering.live.at(recovering.variant)
+
+    def show(share: float, held_out: Perplexities | None = None) -> None:
+        measured = {name: ppl for name, ppl in (held_out or {}).items() if math.isfinite(ppl)}
+        recovering.progress(Progress(int(tokens * share), tokens, held_out=measured or None))
+
     before = _measured(recovering, pruned)
-    changed = _changed(recovering, pruned, tokens)
+    show(0, before)
+    changed = _changed(recovering, pruned, lambda done: show(done / len(pruned.blocks)))
     share, after = _guarded(recovering, pruned, changed, before)
+    show(1, after)
     weights = pruned.weights()
     others = {name for name, cut in changed.cut.items() if not weights[name].cpu().equal(cut)}
     is_other = {block.name: bool(others & adjustable(block).keys()) for block in pruned.blocks}
     return {
-        "tokens": tokens,
+        "usable_tokens": tokens,
         "factors": changed.factors,
         "share": share,
-        "changed": [name for name, other in is_other.items() if other],
-        "unchanged": [name for name, other in is_other.items() if not other],
+        "blocks_changed": [name for name, other in is_other.items() if other],
+        "blocks_unchanged": [name for name, other in is_other.items() if not other],
         "held_out": {
             name: {"before": _finite(before[name]), "after": _finite(after[name])}
             for name in recovering.held_out
@@ -46,12 +53,8 @@ def compensate(recovering: Recovering) -> Mapping[str, Json]:
     }
 
 
-def _changed(recovering: Recovering, pruned: PrunableModel, tokens: int) -> Changed:
+def _changed(recovering: Recovering, pruned: PrunableModel, done: Callable[[int], None]) -> Changed:
     """Compensate the pruned model, with the dense one in memory meanwhile."""
-
-    def done(blocks: int) -> None:
-        recovering.progress(Progress(tokens * blocks // len(pruned.blocks), tokens))
-
     live = recovering.live
     dense = live.twin(live.cut(PruningState.dense(recovering.variant.state.shape)))
     try:
@@ -85,7 +88,6 @@ def _guarded(
     after = _measured(recovering, model)
     worse = [name for name in before if after[name] > before[name]]
     if not worse or not recovering.settings.guard:
-        recovering.note(f"compensated: {_told(before, after)}")
         return 1.0, after
     said = f"compensating makes held-out text worse ({_told(before, after)})"
     best, values, figures = 0.0, changed.cut, before
@@ -107,9 +109,10 @@ def _guarded(
 
 
 def _measured(recovering: Recovering, model: PrunableModel) -> Perplexities:
+    """Of held-out windows, which are full where they are text."""
     found = {
-        name: perplexity(model, Windows(text.ids, None))
-        for name, text in recovering.held_out.items()
+        name: perplexity(model, Windows(examples.ids, None))
+        for name, examples in recovering.held_out.items()
     }
     return {name: math.inf if each is None else each for name, each in found.items()}
 
@@ -119,8 +122,7 @@ def _mean_log(perplexities: Perplexities) -> float:
 
 
 def _told(before: Perplexities, after: Perplexities) -> str:
-    each = (f"{name} {before[name]:.4g} -> {after[name]:.4g}" for name in before)
-    return ", ".join(each) or "no held-out text"
+    return ", ".join(f"{name} {before[name]:.4g} -> {after[name]:.4g}" for name in before)
 
 
 def _finite(perplexity: float) -> float | None:
