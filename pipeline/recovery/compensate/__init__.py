@@ -37,7 +37,7 @@ class CompensateConfig(TechniqueConfig):
     blocks: Literal["all", "changed"] = "all"
     """Which output layers are fitted. changed: of blocks that are narrower, or in front of removed
     ones; so it always is with local."""
-    damping: float = Field(1e-2, gt=0)
+    damping: float = Field(0.1, gt=0)
     """How strongly regressions hold on to the present weights, in means of the diagonal of their
     normal equations."""
     guard: bool = True
