@@ -102,21 +102,26 @@ def all_rows(dataset: str, path: Path | None, field: str | None) -> list[str]:
 
 def rows_to_learn_from(dataset: str, path: Path | None, field: str | None) -> list[str]:
     """All rows of a dataset that weights may be fitted to, from a local file or the hub."""
-    return _all_rows(LEARNT_FROM.get(dataset), dataset, path, field)
+    own_copy = "recover.calibration.sources.NAME.path"
+    return _all_rows(LEARNT_FROM.get(dataset), dataset, path, field, own_copy)
 
 
 def _all_rows(
-    hub: HubDataset | None, dataset: str, path: Path | None, field: str | None
+    hub: HubDataset | None,
+    dataset: str,
+    path: Path | None,
+    field: str | None,
+    own_copy: str = "calibration.path",
 ) -> list[str]:
     wanted = field or (hub.field if hub else "text")
     if path is not None:
         split = {"wikitext2": wikitext_rows, "ptb": ptb_rows}.get(dataset, paragraphs)
         return local_rows(path, wanted, split)
     assert hub is not None, "checked with the configuration"
-    return _from_hub(hub, wanted)
+    return _from_hub(hub, wanted, own_copy)
 
 
-def _from_hub(hub: HubDataset, field: str) -> list[str]:
+def _from_hub(hub: HubDataset, field: str, own_copy: str) -> list[str]:
     from datasets import load_dataset
 
     try:
@@ -129,7 +134,7 @@ def _from_hub(hub: HubDataset, field: str) -> list[str]:
     except Exception as error:
         raise StageError(
             f"the dataset {hub.path} cannot be had from the hub ({type(error).__name__}: {error}); "
-            "on a machine without internet give a local copy as calibration.path"
+            f"on a machine without internet give a local copy as {own_copy}"
         ) from error
     return list(rows[field])
 

@@ -36,7 +36,10 @@ from pipeline.stages.shared.phases import needs_windows
 from pipeline.stages.shared.recovered import FACTS, VALUES, recovered
 
 if TYPE_CHECKING:
+    from torch.nn import Parameter
+
     from pipeline.models.source import ModelSource
+    from pipeline.models.variants import Variant
     from pipeline.recovery.text.windows import Text
 
 LEARNING = "learning.jsonl"
@@ -187,7 +190,12 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     text = _read(config, inputs, technique, own)
     cut = inputs.live.cut(given_state(config, inputs))
     variant = recovered(inputs, cut)
-    before = {name: each.clone() for name, each in inputs.live.at(cut).weights().items()}
+
+    def weights_at(variant: "Variant") -> "dict[str, Parameter]":
+        return inputs.live.at(variant).weights()
+
+    # on the CPU: a technique has the dense model on the device, too
+    before = {name: each.to("cpu", copy=True) for name, each in weights_at(cut).items()}
     recovering = Recovering(
         live=inputs.live,
         variant=variant,
@@ -206,12 +214,8 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     inputs.listener.on_note(f"{technique.name}: {tokens:,} tokens to learn from")
     try:
         facts = technique.run(recovering)
-        after = inputs.live.at(variant).weights()
-        changed = {
-            name: each.detach().cpu().contiguous()
-            for name, each in after.items()
-            if not each.equal(before[name])
-        }
+        after = {name: each.detach().cpu() for name, each in weights_at(variant).items()}
+        changed = {name: each for name, each in after.items() if not each.equal(before[name])}
         writing = out_dir / f".{VALUES}"
         save_file(changed, writing, metadata={"format": "pt"})
         writing.replace(out_dir / VALUES)

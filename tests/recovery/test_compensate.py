@@ -258,9 +258,9 @@ def oracle(
     [
         ({"mode": "scalar"}, {}),
         ({"mode": "ls"}, {}),
-        ({"mode": "ls", "streams": "local"}, {}),
+        ({"mode": "ls", "streams": "dense"}, {}),
         ({"mode": "scalar+ls", "damping": 0.1}, {}),
-        ({"mode": "scalar+ls", "streams": "local"}, {"attention_bias": True, "mlp_bias": True}),
+        ({"mode": "scalar+ls", "streams": "dense"}, {"attention_bias": True, "mlp_bias": True}),
         ({"mode": "scalar+ls", "blocks": "changed"}, {"attention_bias": True, "mlp_bias": True}),
     ],
     ids=str,

@@ -31,12 +31,12 @@ class CompensateConfig(TechniqueConfig):
     mode: Literal["scalar", "ls", "scalar+ls"] = "scalar+ls"
     """scalar: one factor for each removed block. ls: least squares for the output layers.
     scalar+ls: both."""
-    streams: Literal["sequential", "local"] = "sequential"
+    streams: Literal["sequential", "dense"] = "sequential"
     """Whose hidden states a regression sees. sequential: those of the pruned model as far as it is
-    compensated. local: those of the dense model."""
+    compensated. dense: those of the dense model."""
     blocks: Literal["all", "changed"] = "all"
     """Which output layers are fitted. changed: of blocks that are narrower, or in front of removed
-    ones; so it always is with local."""
+    ones; so it always is with dense."""
     damping: float = Field(0.1, gt=0)
     """How strongly regressions hold on to the present weights, in means of the diagonal of their
     normal equations."""
