@@ -31,6 +31,8 @@ EVERYTHING = (
     "+evaluate.texts.wikitext2=wikitext2", "evaluate.tasks=[own,piqa]",
     "evaluate.data_dir=data", "+evaluate.task_files.own=own.jsonl",
     "sweep.name=sweep", "export=[hf,gguf,vllm]",
+    "recover.steps=[compensate,distill,lora]", "+recover.calibration.sources.own.path=text.txt",
+    "+recover.calibration.held_out.other.path=other.txt", "recover.instructions.path=own.jsonl",
 )  # fmt: skip
 """A configuration in which every key has something to say."""
 
@@ -43,6 +45,7 @@ OTHER: dict[str, Json] = {
     "prune.method": "first",
     "prune.bias": False,
     "calibration.path": "other.txt",
+    "calibration.sources": {"own": {"path": "other.txt"}},
     "evaluate.data_dir": "other_data",
     "evaluate.pruning_config": "pruning_config.json",
     "evaluate.task_files": {"own": "other.jsonl"},
@@ -57,6 +60,11 @@ OTHER: dict[str, Json] = {
     "export.gguf.dtype": "q8_0",
     "export.vllm.dtype": "float16",
     "cluster.name": "local",
+    "recover.steps": ["distill", "lora"],
+    "recover.calibration.sources": {"own": {"path": "other.txt"}},
+    "recover.calibration.held_out": {"other": {"path": "text.txt"}},
+    "recover.instructions.path": "other.jsonl",
+    "recover.lora.data": "text",
 }
 """Another value, where not any will do."""
 SMALL = {
@@ -149,7 +157,7 @@ def _choices(annotation: Any) -> tuple[Json, ...]:
 
 
 def bases() -> list[Config]:
-    """One configuration for each executor and for each method with keys of its own.
+    """One configuration for each executor and each method with keys of its own, and mixed text.
 
     The one that runs here first.
     """
@@ -161,7 +169,9 @@ def bases() -> list[Config]:
         if method.section.model_fields.keys() - known:
             of_methods.append(configured(*EVERYTHING, f"prune={name}"))
             known |= method.section.model_fields.keys()
-    return [here, *(with_value(here, "cluster", {"name": name}) for name in others), *of_methods]
+    mixed = configured(*EVERYTHING, "calibration=mixed", "calibration.path=null")
+    of_clusters = [with_value(here, "cluster", {"name": name}) for name in others]
+    return [here, *of_clusters, *of_methods, mixed]
 
 
 def test_a_key_is_in_a_stages_key_or_declared_as_execution_never_both_and_never_neither() -> None:
