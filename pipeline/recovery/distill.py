@@ -35,17 +35,18 @@ class DistillConfig(AdaptersConfig):
     """Weight of the squared distance from the teacher's last hidden states, by their squared
     norm."""
     lr: Rate | Literal["auto"] = 3e-4
-    """As above."""
+    """Highest learning rate; "auto" tries a few on a small part of the text each and takes the one
+    with the lowest held-out perplexity."""
     schedule: Literal["linear", "cosine"] = "cosine"
-    """As above."""
+    """How the rate falls to 0 after the warm-up."""
     warmup_steps: int = Field(20, ge=0)
-    """As above."""
+    """Steps in which the rate rises from 0."""
     epochs: int = Field(5, ge=1, le=1000)
-    """As above."""
+    """Times that every example is learnt from."""
     batch: int = Field(8, ge=1, le=65536)
-    """As above."""
+    """Sequences of a step."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """As above."""
+    """Of what enters the adapters, while they are trained."""
 
 
 def run(recovering: Recovering) -> Mapping[str, Json]:
