@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers.models.llama.modeling_llama
 from safetensors.torch import save_file
 from support_recovery import counting, examples, recovered, recovering
 
 import pipeline.recovery.training.distillation
-import transformers.models.llama.modeling_llama
 from pipeline.distributed.ranks import Leader
 from pipeline.distributed.rendezvous import Ranks
 from pipeline.distributed.start import over_ranks
@@ -34,8 +34,15 @@ from pipeline.recovery.training import loop
 SLOWER = 1.1
 """The latest moment to kill, in times that an undisturbed process takes."""
 SETTINGS: dict[str, dict[str, Any]] = {
-    "distill": {"lr": 3e-3, "batch": 4, "epochs": 4, "warmup_steps": 2, "micro_batch": 3},
-    "lora": {"lr": 3e-3, "batch": 8, "epochs": 6, "warmup_steps": 2, "dropout": 0.2},
+    "distill": {"lr": 3e-3, "batch": 4, "epochs": 2, "warmup_steps": 2, "measurements": 4},
+    "lora": {
+        "lr": 3e-3,
+        "batch": 8,
+        "epochs": 4,
+        "warmup_steps": 2,
+        "measurements": 4,
+        "dropout": 0.2,
+    },
 }
 LENGTHS = [*range(5, 13), *range(5, 13), *[12] * 16]
 

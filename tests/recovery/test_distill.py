@@ -98,7 +98,7 @@ def test_stored_answers_teach_as_the_live_teacher_does(tmp_path: Path) -> None:
     stored = recovering(
         "distill", tmp_path / "b", TRAIN, HELD_OUT, teacher="stored", top_tokens=99, **FAST
     )
-    known, weights = recovered(stored, "distill")
+    _, weights = recovered(stored, "distill")
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["learning.jsonl"]
     for name, weight in weights.items():
         torch.testing.assert_close(weight, live[1][name], rtol=0, atol=1e-3)
