@@ -53,8 +53,9 @@ def run(recovering: Recovering) -> Mapping[str, Json]:
     """Train on what the dense model answers."""
     from pipeline.recovery.training.adapters import Adapters, AllWeights
     from pipeline.recovery.training.distillation import Distillation
-    from pipeline.recovery.training.loop import Job, train
+    from pipeline.recovery.training.loop import Job
     from pipeline.recovery.training.losses import windows
+    from pipeline.recovery.training.run import train
 
     settings: DistillConfig = recovering.settings
     stored = _stored(recovering) if settings.teacher == "stored" else None

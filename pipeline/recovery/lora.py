@@ -31,8 +31,9 @@ class LoraConfig(AdaptersConfig):
 def run(recovering: Recovering) -> Mapping[str, Json]:
     """Train adapters and merge them."""
     from pipeline.recovery.training.adapters import Adapters
-    from pipeline.recovery.training.loop import Job, train
+    from pipeline.recovery.training.loop import Job
     from pipeline.recovery.training.losses import NextToken, windows
+    from pipeline.recovery.training.run import train
 
     settings: LoraConfig = recovering.settings
     examples = recovering.train

@@ -22,7 +22,8 @@ from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_wi
 from pipeline.errors import StageError
 from pipeline.models.loading import LiveModel
 from pipeline.recovery.training import loop
-from pipeline.recovery.training.loop import LEARNING, Schedule
+from pipeline.recovery.training.loop import LEARNING
+from pipeline.recovery.training.schedule import Schedule
 
 PLAIN: dict[str, Any] = {"logits": 0.0, "next_token": 1.0}
 """Distillation without a teacher's part: next tokens alone."""
