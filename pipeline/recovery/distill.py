@@ -54,7 +54,6 @@ def run(recovering: Recovering) -> Mapping[str, Json]:
     from pipeline.recovery.training.adapters import Adapters, AllWeights
     from pipeline.recovery.training.distillation import Distillation
     from pipeline.recovery.training.loop import Job
-    from pipeline.recovery.training.losses import windows
     from pipeline.recovery.training.run import train
 
     settings: DistillConfig = recovering.settings
@@ -74,7 +73,7 @@ def run(recovering: Recovering) -> Mapping[str, Json]:
             stored,
         ),
         recovering.train,
-        {name: windows(ids) for name, ids in recovering.held_out.items()},
+        recovering.held_out,
         recovering.seed,
         recovering.folder,
     )

@@ -96,7 +96,7 @@ def recovering(
         None,  # type: ignore[arg-type]
         techniques()[name].section(**settings),
         learnt,
-        {} if held_out is None else {"counting": held_out},
+        {} if held_out is None else {"counting": examples(held_out)},
         7,
         folder,
         said.append,

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from support_inputs import CONF
 from support_recovery import Loaded, counting, examples, recovered, recovering
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from yaml import safe_load
 
 from pipeline.errors import StageError
 from pipeline.recovery import techniques
@@ -132,3 +134,10 @@ def test_an_error_leaves_no_changed_model(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="stopped"):
         recovered(job, "distill")
     assert job.live.at(job.variant) is not before
+
+
+def test_the_options_say_the_defaults() -> None:
+    distill = techniques()["distill"]
+    options = safe_load((CONF / "recover" / "distill.yaml").read_text("utf-8"))
+    assert options["steps"] == ["distill"]
+    assert distill.section(**options["distill"]) == distill.section()
