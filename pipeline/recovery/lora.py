@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class LoraConfig(AdaptersConfig):
-    """Low-rank adapters on every linear layer of the blocks (arXiv 2501.09949, section 4)."""
+    """Low-rank adapters on every linear layer of the blocks (arXiv 2501.09949)."""
 
     tokens: int = Field(20_000_000, ge=1)
     """Tokens to learn from, at most; all of Alpaca's instructions have fewer."""
