@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -111,10 +111,12 @@ def type_name(annotation: Any) -> str:
     """A type as a person would say it."""
     text = str(annotation) if not isinstance(annotation, type) else annotation.__name__
     choices = re.findall(r"Literal\[(.*?)\]", text)
+    rest = re.sub(r"Literal\[.*?\]", "", text)
     if choices:
-        words = choices[0].replace("'", "")
-        flags = "true, false, " if "bool" in text else ""
-        return flags + words + (", null" if "None" in text else "")
+        chosen = choices[0].replace("'", "")
+        others = {"bool": "true, false, ", "float": "number, "}
+        flags = "".join(words for name, words in others.items() if name in rest)
+        return flags + chosen + (", null" if type(None) in get_args(annotation) else "")
     words = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}
     if "list" in text:
         return "list of numbers" if "float" in text else "list of texts"

@@ -35,25 +35,26 @@ class DistillConfig(AdaptersConfig):
     """Weight of the squared distance from the teacher's last hidden states, by their squared
     norm."""
     lr: Rate | Literal["auto"] = 3e-4
-    """As above."""
+    """Highest learning rate; "auto" tries a few on a small part of the text each and takes the one
+    with the lowest held-out perplexity."""
     schedule: Literal["linear", "cosine"] = "cosine"
-    """As above."""
+    """How the rate falls to 0 after the warm-up."""
     warmup_steps: int = Field(20, ge=0)
-    """As above."""
+    """Steps in which the rate rises from 0."""
     epochs: int = Field(5, ge=1, le=1000)
-    """As above."""
+    """Times that every example is learnt from."""
     batch: int = Field(8, ge=1, le=65536)
-    """As above."""
+    """Sequences of a step."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """As above."""
+    """Of what enters the adapters, while they are trained."""
 
 
 def run(recovering: Recovering) -> Mapping[str, Json]:
     """Train on what the dense model answers."""
     from pipeline.recovery.training.adapters import Adapters, AllWeights
     from pipeline.recovery.training.distillation import Distillation
-    from pipeline.recovery.training.loop import Job, train
-    from pipeline.recovery.training.losses import windows
+    from pipeline.recovery.training.loop import Job
+    from pipeline.recovery.training.run import train
 
     settings: DistillConfig = recovering.settings
     stored = _stored(recovering) if settings.teacher == "stored" else None
@@ -72,7 +73,7 @@ def run(recovering: Recovering) -> Mapping[str, Json]:
             stored,
         ),
         recovering.train,
-        {name: windows(ids) for name, ids in recovering.held_out.items()},
+        recovering.held_out,
         recovering.seed,
         recovering.folder,
     )

@@ -6,57 +6,42 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from pipeline.files import Json
-from pipeline.recovery.base import Examples, Recovering, Technique
+from pipeline.recovery.base import Recovering, Technique
 from pipeline.recovery.training.settings import AdaptersConfig, offload_refused
 
 if TYPE_CHECKING:
     from pipeline.models.source import ModelSource
 
-MOST_HELD_OUT = 10
-"""A tenth of the examples is set aside, at most."""
-
 
 class LoraConfig(AdaptersConfig):
-    """Low-rank adapters on every linear layer of the blocks (arXiv 2501.09949, section 4)."""
+    """Low-rank adapters on every linear layer of the blocks (arXiv 2501.09949)."""
 
     tokens: int = Field(20_000_000, ge=1)
     """Tokens to learn from, at most; all of Alpaca's instructions have fewer."""
     data: Literal["instructions", "text"] = "instructions"
     """What is learnt: the answers to instructions, or every token of text."""
-    held_out_examples: int = Field(2000, ge=1)
-    """Instructions that are set aside to choose the best state by, where there is no held-out text;
-    a tenth of them at most."""
 
 
 def run(recovering: Recovering) -> Mapping[str, Json]:
     """Train adapters and merge them."""
     from pipeline.recovery.training.adapters import Adapters
-    from pipeline.recovery.training.loop import Job, train
-    from pipeline.recovery.training.losses import NextToken, windows
+    from pipeline.recovery.training.loop import Job
+    from pipeline.recovery.training.losses import NextToken
+    from pipeline.recovery.training.run import train
 
     settings: LoraConfig = recovering.settings
-    examples = recovering.train
-    held_out = {name: windows(ids) for name, ids in recovering.held_out.items()}
-    aside = min(settings.held_out_examples, len(examples.ids) // MOST_HELD_OUT)
-    if not held_out and aside and settings.data == "instructions":
-        held_out = {"instructions": _part(examples, slice(len(examples.ids) - aside, None))}
-        examples = _part(examples, slice(len(examples.ids) - aside))
     adapters = Adapters(settings.rank, settings.alpha, settings.dropout, recovering.seed)
     job = Job(
         TECHNIQUE.name,
         settings,
         adapters,
         NextToken(),
-        examples,
-        held_out,
+        recovering.train,
+        recovering.held_out,
         recovering.seed,
         recovering.folder,
     )
     return train(recovering, job)
-
-
-def _part(examples: Examples, which: slice) -> Examples:
-    return Examples(examples.ids[which], examples.lengths[which], examples.learnt[which])
 
 
 def _refused(_source: "ModelSource", _settings: LoraConfig, offload: str) -> str | None:

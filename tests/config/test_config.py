@@ -17,6 +17,7 @@ from pipeline.config.overrides import check
 from pipeline.config.schema import known_keys
 from pipeline.export import targets
 from pipeline.methods import methods
+from pipeline.recovery import techniques
 from pipeline.stages.probe import ProbeConfig
 
 ADDED = ("paper", "protocol")
@@ -399,7 +400,8 @@ def test_every_known_key_is_in_a_file_of_conf() -> None:
         return set().union(*parts)
 
     common = ("evaluate=none", "cluster=slurm", EXPORTS)
-    of_all = (raw(*common, f"prune={method}") for method in methods())
+    options = [f"prune={name}" for name in methods()] + [f"recover={name}" for name in techniques()]
+    of_all = (raw(*common, option) for option in options)
     assert set().union(*(keys(OmegaConf.to_container(each)) for each in of_all)) == {
         key for key in known_keys() if not key.startswith("cluster.stages.")
     }

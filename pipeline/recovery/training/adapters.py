@@ -57,19 +57,18 @@ class Adapters:
         layers = [module for module in model.model.modules() if isinstance(module, Linear)]
         for layer in layers:
             layer.lora_dropout.train()
+        named = model.model.named_parameters()
+        adapters = {name: weight for name, weight in named if weight.requires_grad}
         try:
-            yield {
-                name: weight
-                for name, weight in model.model.named_parameters()
-                if weight.requires_grad
-            }
+            for weight in adapters.values():
+                weight.data = wide(weight.data)
+            yield adapters
         finally:
             with torch.no_grad():
                 for layer in layers:
-                    weight = layer.base_layer.weight
+                    weight = layer.get_base_layer().get_parameter("weight")
                     weight.copy_(wide(weight) + layer.get_delta_weight(NAME))
             tuned.unload()
-            del model.model.peft_config
 
 
 Trained = AllWeights | Adapters

@@ -3,22 +3,20 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.distributed.ranks import Group
 from pipeline.errors import StageError
 from pipeline.files import Json, key_of, mended, replace
-from pipeline.models.loading import LiveModel
 from pipeline.models.prunable import PrunableModel
-from pipeline.models.variants import Variant
 from pipeline.recovery.base import Examples, Progress, Recovering
-from pipeline.recovery.training.adapters import Trained, training
+from pipeline.recovery.training.adapters import Trained
 from pipeline.recovery.training.checkpoints import Checkpoint, remove
 from pipeline.recovery.training.losses import (
     Batch,
@@ -29,6 +27,7 @@ from pipeline.recovery.training.losses import (
     summed_loss,
     targets_of,
 )
+from pipeline.recovery.training.schedule import Schedule
 from pipeline.recovery.training.settings import TrainingConfig
 from pipeline.recovery.training.team import Team, TeamError
 
@@ -44,8 +43,6 @@ POINTS = 100
 """Of the learning curve, about."""
 TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 16384}
 """Tokens of a micro-batch, where nothing else is asked for."""
-LARGE = 10**9
-"""Parameters from which on a GPU keeps no activations."""
 SIXTEEN_BITS = 2
 """Bytes of a number."""
 LEARNING = "learning.jsonl"
@@ -66,101 +63,6 @@ class Job:
     held_out: Mapping[str, Examples]
     seed: int
     folder: Path
-
-
-def train(recovering: Recovering, job: Job) -> dict[str, Json]:
-    """Train ``live.at(variant)`` in place, on all ranks; what to know of it.
-
-    The state with the lowest mean log-perplexity of the held-out texts is the result, the first
-    one if learning only harmed, and the last one where there is no held-out text. A kill at any
-    moment loses what came after the last checkpoint. Raises ``StageError``.
-    """
-    live, variant, leader = recovering.live, recovering.variant, recovering.leader
-    device = live.at(variant).device.type
-
-    def mine(group: Group | None) -> dict[str, Json] | TeamError:
-        return _trained(Team(group), live, variant, job, recovering)
-
-    try:
-        outcome = (
-            leader.together(device, mine, _follow, live, variant, job) if leader else mine(None)
-        )
-        return _checked(outcome, job.name)
-    except BaseException:
-        live.forget()
-        raise
-
-
-def _checked(outcome: dict[str, Json] | TeamError, name: str) -> dict[str, Json]:
-    if isinstance(outcome, dict):
-        return outcome
-    if isinstance(outcome.error, torch.OutOfMemoryError):
-        raise StageError(
-            f"memory ran out; use recover.{name}.activation_checkpointing=true, shorter "
-            "sequences, adapters in the place of all weights, or a larger device"
-        ) from outcome.error
-    raise outcome.error
-
-
-def _follow(group: Group, live: LiveModel, variant: Variant, job: Job) -> None:
-    _trained(Team(group), live, variant, job, None)
-
-
-def _trained(
-    team: Team, live: LiveModel, variant: Variant, job: Job, host: Recovering | None
-) -> dict[str, Json] | TeamError:
-    """This rank's part; ``host`` is there on rank 0. An error that all ranks know is returned."""
-    with ExitStack() as stack:
-
-        def opened() -> Loop:
-            model = live.at(variant)
-            stack.enter_context(_prepared(model, job.settings))
-            loss_of = job.objective.open(live, model)
-            parameters = stack.enter_context(training(model, job.trained))
-            return Loop(job, model, parameters, loss_of, team, host)
-
-        try:
-            return team.alike(opened).run()
-        except TeamError as error:
-            return error
-
-
-@contextmanager
-def _prepared(model: PrunableModel, settings: TrainingConfig) -> Iterator[None]:
-    """Activations kept or not, products in TF32, and random numbers that are nobody else's."""
-    on_gpu = model.device.type == "cuda"
-    recomputes = settings.activation_checkpointing
-    if recomputes is None:
-        recomputes = on_gpu and sum(p.numel() for p in model.model.parameters()) > LARGE
-    precision = torch.get_float32_matmul_precision()
-    with torch.random.fork_rng([model.device] if on_gpu else []):
-        try:
-            torch.set_float32_matmul_precision("high" if on_gpu else precision)
-            for block in model.blocks:
-                block.recomputes = recomputes
-            yield
-        finally:
-            torch.set_float32_matmul_precision(precision)
-            for block in model.blocks:
-                block.recomputes = False
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """The learning rate, step by step."""
-
-    lr: float
-    kind: str
-    warmup_steps: int
-    steps: int
-
-    def at(self, step: int) -> float:
-        """Of a step, counted from 0, as transformers' schedules of the same names."""
-        if step < self.warmup_steps:
-            return self.lr * step / self.warmup_steps
-        gone = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        share = 1 - gone if self.kind == "linear" else (1 + math.cos(math.pi * gone)) / 2
-        return self.lr * max(0.0, share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,8 +213,7 @@ class Loop:
         if self.host and self.host.leader:
             self.host.leader.check()
         torch.manual_seed(_seed(self.job.seed, step, self.team.rank))
-        mine = self.team.alike(lambda: self._gradients(self.team.share(rows), targets))
-        loss = sum(self.team.everyones(mine)) / targets
+        loss = self._over_ranks(lambda: self._gradients(self.team.share(rows), targets)) / targets
         self.team.add_up([p.grad for p in self.parameters.values() if p.grad is not None])
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.job.settings.clip_norm)
         if not (math.isfinite(loss) and math.isfinite(norm.item())):
@@ -324,16 +225,25 @@ class Loop:
 
     def _gradients(self, rows: Sequence[int], targets: int) -> float:
         """Have every parameter its gradient of these examples; their summed loss."""
+        for parameter in self.parameters.values():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad.zero_()
+        batches = self._batches(self.job.train, rows)
+        return sum(
+            add_gradients(self.model, batch, self.loss_of, targets, self._computing)
+            for batch in batches
+        )
+
+    def _over_ranks(self, work: Callable[[], float]) -> float:
+        """The sum of what ``work`` gives on every rank."""
+        return sum(self.team.everyones(self.team.alike(lambda: self._in_memory(work))))
+
+    def _in_memory(self, work: Callable[[], float]) -> float:
+        """What ``work`` gives; with half of the sequences at a time where memory runs out."""
         while True:
-            for parameter in self.parameters.values():
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                parameter.grad.zero_()
             try:
-                return sum(
-                    add_gradients(self.model, batch, self.loss_of, targets, self._computing)
-                    for batch in self._batches(self.job.train, rows)
-                )
+                return work()
             except torch.OutOfMemoryError:
                 if self.micro_batch == 1:
                     raise
@@ -358,8 +268,8 @@ class Loop:
 
         losses = {}
         for name, examples in self.job.held_out.items():
-            mine = self.team.alike(lambda examples=examples: share(examples))  # type: ignore[misc]
-            losses[name] = sum(self.team.everyones(mine)) / int(targets_of(examples).sum())
+            targets = int(targets_of(examples).sum())
+            losses[name] = self._over_ranks(partial(share, examples)) / targets
         score = sum(losses.values()) / max(1, len(losses))
         perplexities = {name: _perplexity(loss) for name, loss in losses.items()}
         return Measured(self.at.step, perplexities, score if math.isfinite(score) else math.inf)

@@ -44,12 +44,6 @@ class Batch:
         return hidden[:, :-1][self.predicts]
 
 
-def windows(ids: Tensor) -> Examples:
-    """Windows ``[windows, tokens]`` as examples of which every token counts."""
-    lengths = torch.full((len(ids),), ids.shape[1])
-    return Examples(ids, lengths, torch.ones_like(ids, dtype=torch.bool))
-
-
 def targets_of(examples: Examples) -> Tensor:
     """Tokens of each example that count: its first one is predicted by none."""
     return examples.learnt[:, 1:].sum(dim=1)
