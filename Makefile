@@ -23,7 +23,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	touch $@
 
 demo: install
-	$(BIN)/python launch.py
+	$(BIN)/python launch.py recover=distill
 
 lint: install
 	$(BIN)/ruff check .
