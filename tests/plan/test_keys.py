@@ -65,6 +65,8 @@ OTHER: dict[str, Json] = {
     "recover.calibration.held_out": {"other": {"path": "text.txt"}},
     "recover.instructions.path": "other.jsonl",
     "recover.lora.data": "text",
+    "recover.distill.betas": [0.9, 0.95],
+    "recover.lora.betas": [0.9, 0.95],
 }
 """Another value, where not any will do."""
 SMALL = {
