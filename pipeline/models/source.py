@@ -130,7 +130,10 @@ class ModelSource:
     def _written(self, name: str) -> Any:
         """A value of the configuration; where the file states it, no model code is imported."""
         if self.gguf_file:
-            value = self.gguf_field(f"tokenizer.ggml.{name}")
+            try:
+                value = self.gguf_field(f"tokenizer.ggml.{name}")
+            except Exception:  # noqa: BLE001 - it is no such file: its configuration says so
+                value = None
             return getattr(self.config, name) if value is None else value
         stated = read_object(self.config_file)
         return stated[name] if name in stated else getattr(self.config, name)

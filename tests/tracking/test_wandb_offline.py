@@ -109,6 +109,9 @@ def test_without_a_key_everything_is_kept_to_be_sent_later(
         "prune/ratio_percent": "prune/step",
         "prune/*": "prune/step",
         "probe/*": "prune/step",
+        "recover/compensate/*": "recover/compensate/tokens",
+        "recover/distill/*": "recover/distill/tokens",
+        "recover/lora/*": "recover/lora/tokens",
     }
     assert steps(found) == [0, 1, 2]
     assert [row["_step"] for row in rows(found)] == [0, 1, 2, 3, 4]
