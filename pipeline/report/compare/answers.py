@@ -169,6 +169,7 @@ def _are_one_model(entries: Sequence[Entry]) -> bool:
     return (
         len(entries) > 1
         and first is not None
+        and not any(entry.run.before_recovery for entry in entries)
         and all(
             entry.run.pruning is not None and entry.run.pruning.identity() == first.identity()
             for entry in entries

@@ -1,0 +1,66 @@
+"""Recovered models in the table of a run, and among runs that are compared."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from support_compare import SETTINGS, put, text, write_run, write_sweep
+from support_report import full, record
+
+from pipeline.commands.compare import gather
+from pipeline.report.charts.held_out_perplexity import of_comparison
+from pipeline.report.compare.answers import answers
+from pipeline.report.compare.records import read_run
+from pipeline.report.dense_and_pruned import dense_and_pruned
+
+
+def recover(folder: Path, technique: str, ppl: float) -> Path:
+    """Make a written run one that recovered, and evaluated all three models."""
+    owner = json.loads((folder / "run.json").read_text())
+    put(
+        folder / "run.json",
+        owner | {"config": owner["config"] | {"recover": {"steps": [technique]}}},
+    )
+    state = read_run(folder).pruning
+    assert state is not None
+    sides = {"dense": 14.2, "pruned": 30.0, "recovered": ppl}
+    of_side = {name: replace(record(state, 0), texts=(text(each),)) for name, each in sides.items()}
+    put(folder / "evaluation.json", {name: each.to_json() for name, each in of_side.items()})
+    return folder
+
+
+def test_the_table_has_what_came_back_of_the_lost_log_perplexity() -> None:
+    report = full()
+    (evaluated,) = report.evaluations
+    assert evaluated.pruned is not None
+    score = evaluated.pruned.texts[0]
+    better = replace(evaluated.pruned, texts=(replace(score, ppl=19.0),))
+    rows = dense_and_pruned(replace(report, evaluations=(replace(evaluated, recovered=better),)))
+    shown = [row.recovered for row in rows if row.label.startswith("Perplexity: WikiText-2")]
+    assert shown == ["19.00, 51 % back"]  # ln(23.87 / 19) / ln(23.87 / 15.31)
+    assert not any(row.recovered for row in dense_and_pruned(report))
+
+
+def test_runs_are_compared_by_the_recovered_model_and_joined_to_the_pruned_one(
+    tmp_path: Path,
+) -> None:
+    assert "recover" not in SETTINGS
+    runs = [
+        recover(write_run(tmp_path / "a", 20), "compensate", 24.0),
+        recover(write_run(tmp_path / "b", 20), "distill", 20.0),
+        write_run(tmp_path / "c", 20, ppl=30.0),
+    ]
+    comparison, _ = gather([str(write_sweep(tmp_path / "sweep", runs))], None)
+    found = {run.name: run for run in comparison.runs}
+    perplexities = {name: run.perplexity() for name, run in found.items()}
+    assert {name: each and each.value for name, each in perplexities.items()} == {
+        "a": 24.0, "b": 20.0, "c": 30.0,
+    }  # fmt: skip
+    assert found["c"].before_recovery is None
+    told = {answer.question: answer.text for answer in answers(comparison.runs)}
+    assert "removed the same" not in told["20 % to remove"]
+
+    (chart, *_) = of_comparison(comparison)
+    arrows = [line for line in chart.lines if line.stroke.dash == "dotted"]
+    assert [[point.y for point in line.points] for line in arrows] == [[30.0, 24.0], [30.0, 20.0]]
+    assert {line.marker.shape for line in arrows} == {"triangle-down"}
