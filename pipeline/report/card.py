@@ -50,9 +50,11 @@ def _lines(report: RunReport, card: Card) -> Iterator[str]:
     yield from ("tags: [pruned, multipruner]", "---", "")
     yield f"# {report.model_name}, {report.state.ratio_percent:.1f} % removed"
     yield ""
+    how = "" if report.techniques else " without training"
+    then = f" Then recovered by {', '.join(report.techniques)}." if report.techniques else ""
     yield (
-        f"{_plain(card.base_model)} made smaller without training: blocks, MLP channels and "
-        "attention heads were removed step by step."
+        f"{_plain(card.base_model)} made smaller{how}: blocks, MLP channels and "
+        f"attention heads were removed step by step.{then}"
     )
     licence = _plain(card.licence) if card.licence else "see the base model"
     yield f"Licence of the base model: {licence}."

@@ -112,6 +112,8 @@ class RunReport:
     """By dimension."""
     evaluations: tuple[Evaluated, ...] = ()
     """All that there are, the last one first."""
+    techniques: tuple[str, ...] = ()
+    """What the pruned model was recovered by, one after the other."""
     learning: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Learning curves, by technique of recovery; see ``Listener.on_learned``."""
     exports: Mapping[str, Any] = field(default_factory=dict)

@@ -62,22 +62,30 @@ def _whole(report: RunReport, kind: BlockKind) -> int:
 
 def _cost(report: RunReport) -> Headline:
     """The best measure of quality that both models have in large; the others below."""
+    texts = [(f"perplexity on {each.protocol}", each) for each in report.texts]
     candidates = [
-        (name, before, after)
-        for name, before, after in (
-            *((f"perplexity on {loss.protocol}", loss.dense, loss.pruned) for loss in report.texts),
-            ("calibration perplexity", *_calibration(report)),
+        (name, before, after, recovered)
+        for name, before, after, recovered in (
+            *((name, each.dense, each.pruned, each.recovered) for name, each in texts),
+            ("calibration perplexity", *_calibration(report), None),
         )
         if before is not None and after is not None
     ]
-    lines = [f"{name} {number(before)} → {number(after)}" for name, before, after in candidates]
+    lines = [
+        f"{name} {number(before)} → {number(after)}"
+        + ("" if recovered is None else f", {number(recovered)} after recovery")
+        for name, before, after, recovered in candidates
+    ]
     details = [*lines[:2], *_accuracy(report)]
     if not candidates:
         last = _calibration(report)[1]
         details += [] if last is None else [f"calibration perplexity {number(last)} at the end"]
         return Headline("Cost", "", "not measured", tuple(details))
-    name, before, after = candidates[0]
-    return Headline("Cost", relative_change(before, after), name, tuple(details))
+    name, before, after, recovered = candidates[0]
+    if recovered is None:
+        return Headline("Cost", relative_change(before, after), name, tuple(details))
+    change = relative_change(before, recovered)
+    return Headline("Cost", change, f"{name}, after recovery", tuple(details))
 
 
 def _gained(report: RunReport) -> Headline:
@@ -128,8 +136,10 @@ def _accuracy(report: RunReport) -> list[str]:
         before, after = map(mean_accuracy, tasks)
         if before and after and tasks_protocol(tasks[0]) == tasks_protocol(tasks[1]):
             points = signed((after[0] - before[0]) * 100)
+            recovered = mean_accuracy(evaluated.tasks("recovered"))
+            back = f", {accuracy_text(recovered)} after recovery" if recovered else ""
             return [
-                f"accuracy {before[0] * 100:.1f} → {accuracy_text(after)}, {points} points: "
+                f"accuracy {before[0] * 100:.1f} → {accuracy_text(after)}, {points} points{back}: "
                 f"{tasks_protocol(tasks[1])}"
             ]
     return []

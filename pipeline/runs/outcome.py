@@ -37,6 +37,7 @@ def report_of(run: Run, listener: RunListener, summary: Summary) -> RunReport:
         sensitivity=_sensitivity(folder / "sensitivity.json"),
         calibration_text=_calibration_text(config.of(CalibrationConfig)),
         evaluations=tuple(map(_evaluated, run.folder.kept("evaluation.json"))),
+        techniques=tuple(config.of(RecoverConfig).steps),
         learning=_learning(run.folder.kept(FACTS)),
         exports=summary.exports,
         probe_share=summary.probe_share,

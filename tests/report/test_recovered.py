@@ -12,6 +12,7 @@ from pipeline.report.charts.held_out_perplexity import of_comparison
 from pipeline.report.compare.answers import answers
 from pipeline.report.compare.records import read_run
 from pipeline.report.dense_and_pruned import dense_and_pruned
+from pipeline.report.headline import headlines
 
 
 def recover(folder: Path, technique: str, ppl: float) -> Path:
@@ -39,6 +40,10 @@ def test_the_table_has_what_came_back_of_the_lost_log_perplexity() -> None:
     shown = [row.recovered for row in rows if row.label.startswith("Perplexity: WikiText-2")]
     assert shown == ["19.00, 51 % back"]  # ln(23.87 / 19) / ln(23.87 / 15.31)
     assert not any(row.recovered for row in dense_and_pruned(report))
+    cost = headlines(replace(report, evaluations=(replace(evaluated, recovered=better),)))[1]
+    assert (cost.title, cost.value) == ("Cost", "+24.1 %")  # 19 / 15.31
+    assert cost.quantity.endswith(", after recovery")
+    assert cost.details[0].endswith("15.31 → 23.87, 19.00 after recovery")
 
 
 def test_runs_are_compared_by_the_recovered_model_and_joined_to_the_pruned_one(
