@@ -41,6 +41,7 @@ from pipeline.recovery.text.windows import whole
 RATIOS = (10.0, 22.0)
 TEXTS = ("wt", "c4")
 HELD_OUT_TOKENS = 16_384
+WINDOW = 1024
 BATCH = 64
 
 
@@ -67,7 +68,8 @@ def main() -> int:
     live = LiveModel(loader, dense_lineage("smollm2", reordered=True))
     text = arguments.held_out.read_text(encoding="utf-8")
     ids = source.tokenizer(text, verbose=False)["input_ids"][:HELD_OUT_TOKENS]
-    held_out = {"held out": whole(torch.tensor(ids).view(-1, 1024))}
+    ids = ids[: len(ids) // WINDOW * WINDOW]
+    held_out = {"held out": whole(torch.tensor(ids).view(-1, WINDOW))}
     windows = [row for rows in sets["train"].values() for row in rows]
     dense = measured(measure, live.at(live.cut(PruningState.dense(source.shape))), sets)
     print(f"{'dense':34}", told(dense, None, None), flush=True)
