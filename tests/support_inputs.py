@@ -47,6 +47,14 @@ TINY = (
 )
 """Arguments for a model and tokens that were saved where the launch is typed."""
 
+A_FIFTH = (
+    "prune.target_ratio=20",
+    "prune.distribution=[40,60,0]",
+    "prune.mlp_group_size=8",
+    "prune.attn_group_size=8",
+)
+"""Arguments that remove a fifth of ``save_model``'s model: blocks, and MLP channels."""
+
 UNKNOWN, EOS = "<unk>", "</s>"
 CHARACTERS = (UNKNOWN, EOS, *string.printable)
 """What ``save_tokenizer``'s tokenizer knows; a token's id is its place here."""

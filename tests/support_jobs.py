@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support_inputs import TINY, configured, save_model, write_tokens
+from support_inputs import A_FIFTH, TINY, configured, save_model, write_tokens
 
 from pipeline.executors import executor_named
 from pipeline.executors.submission import Submission, Task, record_attempt, want
@@ -19,10 +19,7 @@ from pipeline.store.processes import Process
 
 ARGUMENTS = (
     *TINY,
-    "prune.target_ratio=20",
-    "prune.distribution=[40,60,0]",
-    "prune.mlp_group_size=8",
-    "prune.attn_group_size=8",
+    *A_FIFTH,
     "cluster=local",
     "tracking=local",
 )

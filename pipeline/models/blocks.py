@@ -1,6 +1,7 @@
 """A residual block as a module: run whole, run with fewer channels, or cut for good."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -138,6 +139,19 @@ class Block(nn.Module):
         """The linear layer that gives what the block adds; its inputs are the block's channels."""
         (projection,) = (each for each in self.layout.projections if each.columns)
         return self._linear(projection)
+
+    @contextmanager
+    def observed(self, observe: Callable[[Tensor], object]) -> Iterator[None]:
+        """Whenever the block runs meanwhile, tell what enters its output layer."""
+
+        def see(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            observe(inputs[0])  # what a hook returns would take the inputs' place
+
+        handle = self.output.register_forward_pre_hook(see)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     @torch.no_grad()
     def row_norms(self) -> Tensor:

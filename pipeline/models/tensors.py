@@ -1,12 +1,18 @@
-"""Tensors in files."""
+"""Tensors: in files, and in more bits."""
 
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.errors import DamagedError
+
+
+def wide(values: Tensor) -> Tensor:
+    """In float32, where the format has fewer bits."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

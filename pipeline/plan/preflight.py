@@ -76,7 +76,10 @@ class Preflight:
             weights_problems = self._once("weights", lambda: incomplete(source), config.model)
             problems += weights_problems
             problems += _collected(lambda: _measurements(config, source))
-            problems += _collected(lambda: recover.problems_of(config, source))
+            recovered = (config.model, config.of(recover.RecoverConfig), config.of(EvaluateConfig))
+            problems += self._once(
+                "recovery", lambda: recover.problems_of(config, source), *recovered
+            )
             if source.tokenizer_files and not measured_problems:
                 problems += self._once(
                     "unfit", lambda: _unfit(config, source), config.model, *measured

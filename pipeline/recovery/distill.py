@@ -7,7 +7,17 @@ from pydantic import Field
 
 from pipeline.files import Json
 from pipeline.recovery.base import Recovering, Technique
-from pipeline.recovery.training.settings import AdaptersConfig, Rate, Weight, offload_refused
+from pipeline.recovery.training.settings import (
+    AdaptersConfig,
+    Batch,
+    Dropout,
+    Epochs,
+    Rate,
+    Schedule,
+    WarmupSteps,
+    Weight,
+    offload_refused,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,18 +45,11 @@ class DistillConfig(AdaptersConfig):
     """Weight of the squared distance from the teacher's last hidden states, by their squared
     norm."""
     lr: Rate | Literal["auto"] = 3e-4
-    """Highest learning rate; "auto" tries a few on a small part of the text each and takes the one
-    with the lowest held-out perplexity."""
-    schedule: Literal["linear", "cosine"] = "cosine"
-    """How the rate falls to 0 after the warm-up."""
-    warmup_steps: int = Field(20, ge=0)
-    """Steps in which the rate rises from 0."""
-    epochs: int = Field(5, ge=1, le=1000)
-    """Times that every example is learnt from."""
-    batch: int = Field(8, ge=1, le=65536)
-    """Sequences of a step."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Of what enters the adapters, while they are trained."""
+    schedule: Schedule = "cosine"
+    warmup_steps: WarmupSteps = 20
+    epochs: Epochs = 5
+    batch: Batch = 8
+    dropout: Dropout = 0.0
 
 
 def run(recovering: Recovering) -> Mapping[str, Json]:

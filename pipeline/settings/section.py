@@ -41,6 +41,15 @@ class Section(BaseModel):
     """Keys of earlier versions, and the dotted key of this section that each is now."""
 
     @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """A key that only gets another default keeps its description."""
+        bases = [base for base in cls.__mro__[1:] if issubclass(base, Section)]
+        for name, field in cls.model_fields.items():
+            if field.description is None:
+                known = (base.model_fields[name] for base in bases if name in base.model_fields)
+                field.description = next((each.description for each in known), None)
+
+    @classmethod
     def of_today(cls, values: Mapping[str, Json]) -> dict[str, Json]:
         """The section as an earlier version wrote it, with the keys of this one."""
         today = dict(values)
@@ -52,6 +61,16 @@ class Section(BaseModel):
                     inner = inner.setdefault(name, {})
                 inner.setdefault(last, today.pop(old))
         return today
+
+    @classmethod
+    def with_sections(cls, sections: Mapping[str, "type[Section]"]) -> type[Self]:
+        """With sections in it by their names, each of which may be left out."""
+        return cls.with_keys(
+            **{
+                name: (each, Field(default_factory=each, description=each.__doc__))
+                for name, each in sections.items()
+            }
+        )
 
     @classmethod
     def with_keys(cls, **fields: Any) -> type[Self]:

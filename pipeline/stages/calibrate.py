@@ -1,13 +1,14 @@
 """Stage calibrate: the token windows on which perplexity is measured, and their hashes."""
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from pipeline.data.rows import IN_WIKITEXT2_TEST, SEED
-from pipeline.data.sources import SourceName, TextSource, sources_problems
+from pipeline.data.sources import SourceName, TextSource, content, read_as, sources_problems
 from pipeline.files import Json
 from pipeline.given import read_text
 from pipeline.models.digests import tokenizer_digest
@@ -96,23 +97,17 @@ def recipe(planning: Planning) -> Recipe | None:
     if not prunes(planning.config) or not needs_windows(planning.config):
         return None
     settings, source = planning.config.of(CalibrationConfig), planning.source
-    content = planning.digest(Path(settings.path)) if settings.path else "hub"
+    stands_for = content(settings.path, planning.digest)
     if settings.dataset == "tokens":
-        return {"dataset": "tokens", "content": content, "eos_id": source.eos_id}
+        return {"dataset": "tokens", "content": stands_for, "eos_id": source.eos_id}
     if settings.dataset == "mixed":
-        contents = {
-            name: {
-                **source.model_dump(mode="json", exclude={"path"}),
-                "is": planning.digest(Path(source.path)) if source.path else "hub",
-            }
-            for name, source in settings.sources.items()
-        }
+        contents = {name: read_as(each, planning.digest) for name, each in settings.sources.items()}
         drawn = {key: getattr(settings, key) for key in DRAWN_MIXED}
         tokenizer = tokenizer_digest(source, planning.digest)
         return {"dataset": "mixed", "sources": contents, "tokenizer": tokenizer, **drawn}
     return {
         "dataset": settings.dataset,
-        "content": content,
+        "content": stands_for,
         "format": Path(settings.path).suffix if settings.path else None,
         "tokenizer": tokenizer_digest(source, planning.digest),
         **{name: getattr(settings, name) for name in DRAWN},
@@ -142,12 +137,20 @@ def replay(config: Config, inputs: Inputs) -> None:
         (each.dataset, each.path) for each in settings.sources.values()
     ]
     for dataset, path in texts or [(settings.dataset, settings.path)]:
-        is_test = IN_WIKITEXT2_TEST in read_text(Path(path)) if path else dataset == "wikitext2"
+        if path:
+            is_test = _is_wikitext2_test(Path(path), inputs.digest(Path(path)))
+        else:
+            is_test = dataset == "wikitext2"
         if is_test:
             inputs.listener.on_warning(
                 "calibration reads WikiText-2's test text, on which models are compared: what is "
                 "measured there favours this run; another text: calibration=alpaca"
             )
+
+
+@cache
+def _is_wikitext2_test(path: Path, _digest: str) -> bool:
+    return IN_WIKITEXT2_TEST in read_text(path)
 
 
 def check(folder: Path, result: Json) -> None:

@@ -174,6 +174,13 @@ def given_recipe(planning: Planning) -> Recipe:
     return recipe | ({"channel_order": order.digest} if order else {})
 
 
+def pruned_recipe(planning: Planning) -> Recipe | None:
+    """What stands for the pruned model: that of the run, or a given one; None without either."""
+    if planning.config.of(EvaluateConfig).pruning_config is not None:
+        return given_recipe(planning)
+    return {"prune": planning.key("prune")} if "prune" in planning.planned else None
+
+
 def given_order(config: Config) -> "ChannelOrder | None":
     """The order that the widths of a given ``pruning_config.json`` count in: the file beside it.
 

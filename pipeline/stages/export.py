@@ -6,9 +6,7 @@ There is one for each target that is enabled. Its folder has the files in ``mode
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
-
-from pydantic import Field
+from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.errors import StageError
 from pipeline.export import targets
@@ -19,7 +17,7 @@ from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.settings.section import Execution, Section
 from pipeline.stages.base import Inputs, PlannedStage, Planning, Recipe, Stage
-from pipeline.stages.evaluate import EvaluateConfig, given_recipe, given_state
+from pipeline.stages.evaluate import given_state, pruned_recipe
 from pipeline.stages.shared.recovered import recovered, recovered_recipe, recoveries
 
 if TYPE_CHECKING:
@@ -57,22 +55,10 @@ class ExportConfig(Section):
         return [target for target in targets().values() if self.of(target).enabled]
 
 
-def _section() -> type[ExportConfig]:
-    """With the section of every target."""
-    fields: dict[str, Any] = {
-        target.name: (
-            target.section,
-            Field(default_factory=target.section, description=target.section.__doc__),
-        )
-        for target in targets().values()
-    }
-    return ExportConfig.with_keys(**fields)
-
-
 def plan(stage: Stage, planning: Planning) -> Iterator[PlannedStage]:
     """One for each target."""
     settings = planning.config.of(ExportConfig)
-    if "prune" in planning.planned or planning.config.of(EvaluateConfig).pruning_config:
+    if pruned_recipe(planning) is not None:
         for target in settings.wanted:
             needs = (*planning.those(["calibrate", "prune"]), *recoveries(planning))
             yield PlannedStage(stage, f"export_{target.name}", recipe_of(planning, target), needs)
@@ -82,8 +68,7 @@ def recipe_of(planning: Planning, target: Target) -> Recipe:
     """What decides the files: the model, what is removed, and how it is written."""
     settings = planning.config.of(ExportConfig)
     own = settings.of(target).model_dump(mode="json")
-    is_given = planning.config.of(EvaluateConfig).pruning_config is not None
-    pruned = given_recipe(planning) if is_given else {"prune": planning.key("prune")}
+    pruned = pruned_recipe(planning) or {}
     tokenizer = tokenizer_digest(planning.source, planning.digest)
     return {
         "target": target.name,
@@ -175,7 +160,9 @@ def _windows(inputs: Inputs) -> "Tensor":
     return torch.randint(inputs.source.vocabulary_size, shape, generator=generator)
 
 
+SECTION = ExportConfig.with_sections({name: each.section for name, each in targets().items()})
+"""With the section of every target."""
 STAGE = Stage(
-    "export", 70, lambda _: None, run, needs=("prune", "calibrate"), section=_section(), plan=plan,
+    "export", 70, lambda _: None, run, needs=("prune", "calibrate"), section=SECTION, plan=plan,
     facts=lambda result: {"exports": {result["target"]: result}},
 )  # fmt: skip

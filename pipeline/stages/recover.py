@@ -7,16 +7,16 @@ has the values that differ from the cut model's weights.
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from pipeline.data.rows import json_lines
-from pipeline.data.sources import TextSource, sources_problems
+from pipeline.data.sources import TextSource, content, read_as, sources_problems
 from pipeline.errors import ConfigError
-from pipeline.files import Json, encode, read_object, replace, sha256_of_file
+from pipeline.files import Json, digest_of, encode, read_object, replace, sha256_of_file
 from pipeline.given import file_problem
-from pipeline.models.digests import tokenizer_digest
+from pipeline.models.digests import Digest, tokenizer_digest
 from pipeline.recovery import techniques
 from pipeline.recovery.base import Recovering, Technique, TechniqueConfig
 from pipeline.recovery.text.sections import InstructionsConfig, RecoveryTextConfig
@@ -25,11 +25,10 @@ from pipeline.settings.section import Section
 from pipeline.stages.base import Inputs, PlannedStage, Planning, Recipe, Stage
 from pipeline.stages.calibrate import CalibrationConfig
 from pipeline.stages.evaluate import (
-    EvaluateConfig,
     data_sources,
     evaluation_protocol,
-    given_recipe,
     given_state,
+    pruned_recipe,
     prunes,
 )
 from pipeline.stages.shared.phases import needs_windows
@@ -87,22 +86,9 @@ class RecoverConfig(Section):
             yield from sources_problems(f"recover.calibration.{part}", given_sources)
 
 
-def _section() -> type[RecoverConfig]:
-    """With the section of every technique."""
-    fields: dict[str, Any] = {
-        each.name: (
-            each.section,
-            Field(default_factory=each.section, description=each.section.__doc__),
-        )
-        for each in techniques().values()
-    }
-    return RecoverConfig.with_keys(**fields)
-
-
 def plan(stage: Stage, planning: Planning) -> Iterator[PlannedStage]:
     """One for each technique, each with the one before in its recipe."""
-    is_given = planning.config.of(EvaluateConfig).pruning_config is not None
-    if "prune" not in planning.planned and not is_given:
+    if pruned_recipe(planning) is None:
         return
     done: list[PlannedStage] = []
     for technique in planning.config.of(RecoverConfig).wanted:
@@ -114,11 +100,8 @@ def plan(stage: Stage, planning: Planning) -> Iterator[PlannedStage]:
 
 def recipe_of(planning: Planning, technique: Technique, before: str | None) -> Recipe:
     """What decides the weights: those before, the technique, and what is learnt from."""
-    config = planning.config
-    settings = config.of(RecoverConfig)
+    settings = planning.config.of(RecoverConfig)
     own = settings.of(technique)
-    is_given = config.of(EvaluateConfig).pruning_config is not None
-    pruned = given_recipe(planning) if is_given else {"prune": planning.key("prune")}
     return {
         "technique": technique.name,
         "version": technique.version,
@@ -129,43 +112,29 @@ def recipe_of(planning: Planning, technique: Technique, before: str | None) -> R
         "text": _text_recipe(planning, technique, own),
         "tokenizer": tokenizer_digest(planning.source, planning.digest),
         "model": planning.model,
-        **({"before": before} if before else pruned),
+        **({"before": before} if before else pruned_recipe(planning) or {}),
     }
 
 
 def _text_recipe(planning: Planning, technique: Technique, own: TechniqueConfig) -> Recipe:
-    settings = planning.config.of(RecoverConfig)
-
-    def content(path: str | None) -> str:
-        return planning.digest(Path(path)) if path else "hub"
-
-    def of_sources(sources: Mapping[str, TextSource]) -> Json:
-        return {
-            name: {**source.model_dump(mode="json", exclude={"path"}), "is": content(source.path)}
-            for name, source in sources.items()
-        }
-
+    settings, digest = planning.config.of(RecoverConfig), planning.digest
     if technique.learns_instructions(own):
         rows = settings.instructions
-        return {**rows.model_dump(mode="json", exclude={"path"}), "is": content(rows.path)}
+        return read_as(rows, digest)
     text = settings.calibration
     shared = [
-        source
-        for source in text.learnt_from.values()
-        if _drawn_as(planning.config, source, content)
+        source for source in text.learnt_from.values() if _drawn_as(planning.config, source, digest)
     ]
     return {
-        "sources": of_sources(text.learnt_from),
-        "held_out": of_sources(text.kept_apart),
+        "sources": {name: read_as(each, digest) for name, each in text.learnt_from.items()},
+        "held_out": {name: read_as(each, digest) for name, each in text.kept_apart.items()},
         "held_out_tokens": text.held_out_tokens,
         "seqlen": text.seqlen,
         **({"apart_from": planning.key("calibrate")} if shared else {}),
     }
 
 
-def _drawn_as(
-    config: Config, source: TextSource, content: Callable[[str | None], str]
-) -> str | None:
+def _drawn_as(config: Config, source: TextSource, digest: Digest) -> str | None:
     """What decisions call the same file or dataset; None where they were made on other text."""
     if not prunes(config) or not needs_windows(config):
         return None
@@ -175,7 +144,7 @@ def _drawn_as(
     for name, (dataset, path) in (several or one).items():
         # the hub's C4 and WikiText-2 give other parts of them to decisions than to recovery
         same_kind = dataset == source.dataset and (source.path or dataset == "alpaca")
-        if same_kind and content(path) == content(source.path):
+        if same_kind and content(path, digest) == content(source.path, digest):
             return name
     return None
 
@@ -214,8 +183,8 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     inputs.listener.on_note(f"{technique.name}: {tokens:,} tokens to learn from")
     try:
         facts = technique.run(recovering)
-        after = {name: each.detach().cpu() for name, each in weights_at(variant).items()}
-        changed = {name: each for name, each in after.items() if not each.equal(before[name])}
+        after = ((name, each.detach().cpu()) for name, each in weights_at(variant).items())
+        changed = {name: each for name, each in after if not each.equal(before[name])}
         writing = out_dir / f".{VALUES}"
         save_file(changed, writing, metadata={"format": "pt"})
         writing.replace(out_dir / VALUES)
@@ -259,11 +228,8 @@ def _read(config: Config, inputs: Inputs, technique: Technique, own: TechniqueCo
         texts = texts_read(drawn, tokenizer) if is_drawn else ()
         return read_instructions(settings.instructions, tokenizer, own.tokens, settings.seed, texts)
 
-    def content(path: str | None) -> str:
-        return inputs.digest(Path(path)) if path else "hub"
-
     sources = settings.calibration.learnt_from
-    names = {name: _drawn_as(config, source, content) for name, source in sources.items()}
+    names = {name: _drawn_as(config, source, inputs.digest) for name, source in sources.items()}
     read = rows_read(drawn, tokenizer) if any(names.values()) else {}
     taken = {name: read[there] for name, there in names.items() if there}
     return read_text(settings.calibration, tokenizer, own.tokens, settings.seed, taken)
@@ -336,15 +302,17 @@ def _file_problems(
     folder = data_sources(config).data_dir
     for text in evaluation_protocol(config).texts:
         other = text.file(folder)
-        if other and other.is_file() and sha256_of_file(other) == sha256_of_file(Path(path)):
+        if other and other.is_file() and digest_of(other) == digest_of(Path(path)):
             yield (
                 f"{key}: {path} is also what is evaluated on as evaluate.texts.{text.name}; "
                 "give another text"
             )
 
 
+SECTION = RecoverConfig.with_sections({name: t.section for name, t in techniques().items()})
+"""With the section of every technique."""
 STAGE = Stage(
-    "recover", 55, lambda _: None, run, needs=("prune",), section=_section(), plan=plan,
+    "recover", 55, lambda _: None, run, needs=("prune",), section=SECTION, plan=plan,
     keeps=(FACTS,), recovers=True, replay=replay,
     facts=lambda result: {"recovery": {result["technique"]: result}},
 )  # fmt: skip

@@ -1,15 +1,13 @@
 """One pass of the dense model over calibration text, and what it says of every piece."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from pipeline.models.blocks import Block
 from pipeline.models.prunable import PrunableModel
 from pipeline.scoring.kernels import fast_kernels
 from pipeline.scoring.perplexity import Windows
@@ -56,7 +54,8 @@ def collect(model: PrunableModel, windows: Windows, rows: int) -> Statistics:
             entered, layer_flow = hidden.clone(), _Flow()
             for block, context in of_layer:
                 flow = _Flow()
-                with _observed(block) as columns:
+                columns = _Columns(block.output.in_features, model.device)
+                with block.observed(columns.add):
                     for part in hidden.split(rows):
                         before = part.clone()
                         part.add_(block.residual(part, context))
@@ -123,19 +122,3 @@ class _Columns:
             "window_norm": self.window_norms / self.windows,
         }
         return {f"{piece}.{name}": each.float().cpu() for name, each in values.items()}
-
-
-@contextmanager
-def _observed(block: Block) -> Iterator[_Columns]:
-    """Sums over what enters the block's output layer meanwhile."""
-    output = block.output
-    columns = _Columns(output.in_features, next(block.parameters()).device)
-
-    def observe(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        columns.add(inputs[0])
-
-    handle = output.register_forward_pre_hook(observe)
-    try:
-        yield columns
-    finally:
-        handle.remove()

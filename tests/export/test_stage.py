@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support_inputs import MODEL, TINY, problems_of, raw, save_model, save_tokenizer, write_tokens
+from support_inputs import (
+    A_FIFTH,
+    MODEL,
+    TINY,
+    problems_of,
+    raw,
+    save_model,
+    save_tokenizer,
+    write_tokens,
+)
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 import launch
@@ -25,10 +34,7 @@ from pipeline.models.source import locate
 
 ARGUMENTS = (
     *TINY,
-    "prune.target_ratio=20",
-    "prune.distribution=[40,60,0]",
-    "prune.mlp_group_size=8",
-    "prune.attn_group_size=8",
+    *A_FIFTH,
     "run.dir=run",
     "score.enabled=false",
 )

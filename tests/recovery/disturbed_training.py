@@ -9,8 +9,6 @@ besides its work.
 import json
 import os
 import random
-import select
-import signal
 import socket
 import sys
 import time
@@ -21,6 +19,7 @@ from typing import Any
 import torch
 import transformers.models.llama.modeling_llama
 from safetensors.torch import save_file
+from support_forks import KILLED, wait
 from support_recovery import counting, examples, recovered, recovering
 
 import pipeline.recovery.training.distillation
@@ -71,17 +70,6 @@ def fork(work: Any) -> int:
     return pid
 
 
-def wait(pid: int, kill_after_s: float | None = None) -> tuple[int, float]:
-    """A process's exit status, below 0 after it was killed, and the seconds that it had."""
-    started = time.monotonic()
-    descriptor = os.pidfd_open(pid)
-    ended, _, _ = select.select([descriptor], [], [], kill_after_s)
-    os.close(descriptor)
-    if not ended:
-        os.kill(pid, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), time.monotonic() - started
-
-
 def killed(name: str, kills: int, moments: random.Random) -> dict[str, Any]:
     """What is left of processes that were killed at random moments and started again."""
     undisturbed = Path(name)
@@ -91,12 +79,12 @@ def killed(name: str, kills: int, moments: random.Random) -> dict[str, Any]:
     rounds, resumed = [], 0
     while kills > 0:
         folder = Path(f"{name}-{len(rounds)}")
-        status = -1
-        while status < 0:
+        status = KILLED
+        while status == KILLED:
             resumed += (folder / f"{name}.checkpoint.safetensors").exists()
             latest = moments.uniform(0, SLOWER * whole_s) if kills > 0 else None
             status, _ = wait(fork(partial(learn, name, folder)), latest)
-            kills -= status < 0
+            kills -= status == KILLED
         assert status == 0
         same = sha256_of_file(folder / "weights.safetensors") == wanted
         left = sorted(path.name for path in folder.iterdir() if "checkpoint" in path.name)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support_inputs import TINY, problems_of, raw, save_model, save_tokenizer, write_jsonl
+from support_inputs import A_FIFTH, TINY, problems_of, raw, save_model, save_tokenizer, write_jsonl
 
 import launch
 from pipeline.api import open_run
@@ -20,10 +20,7 @@ ARGUMENTS = (
     "calibration.seqlen=16",
     "calibration.block_windows=2",
     "calibration.width_windows=1",
-    "prune.target_ratio=20",
-    "prune.distribution=[40,60,0]",
-    "prune.mlp_group_size=8",
-    "prune.attn_group_size=8",
+    *A_FIFTH,
     "run.dir=run",
     "run.pictures=[]",
     "evaluate.text=other.txt",

@@ -16,18 +16,17 @@ import importlib
 import json
 import os
 import random
-import select
-import signal
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # no thread may be there when this process forks
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
+from support_forks import KILLED, wait
 
 import launch
 from pipeline.config.compose import compose_overrides
@@ -40,7 +39,7 @@ SLOWER = 1.1
 def main() -> None:
     kills, seed, report, *arguments = sys.argv[1:]
     torch.set_num_threads(1)
-    assert wait(start(Path("importing"), arguments), None)[0] == 0
+    assert wait(start(Path("importing"), arguments))[0] == 0
     for module in json.loads(Path("importing", IMPORTED).read_bytes()):
         with suppress(ImportError):  # what others made up, as torch.ops
             importlib.import_module(module)
@@ -48,20 +47,20 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # a fork need not look for garbage there
     moments = random.Random(int(seed))
-    status, whole_s = wait(start(Path("undisturbed"), arguments), None)
+    status, whole_s = wait(start(Path("undisturbed"), arguments))
     rounds: list[dict[str, Any]] = []
     whole = exported(Path("undisturbed"))
     kills_left = int(kills)
     while status == 0 and kills_left > 0:
         folder = Path(f"killed-{len(rounds)}")
         found: list[int] = []  # scored candidates on disk at each start
-        status, broken = None, 0
-        while status is None:
+        status, broken = KILLED, 0
+        while status == KILLED:
             found.append(scored_on_disk(folder))
             broken += exported(folder) not in ({}, whole)
             latest = moments.uniform(0, SLOWER * whole_s) if kills_left > 0 else None
             status, took_s = wait(start(folder, arguments), latest)
-            kills_left -= status is None
+            kills_left -= status == KILLED
         if len(found) == 1:
             whole_s = took_s  # the machine may be less busy now
         broken += exported(folder) != whole
@@ -82,18 +81,6 @@ def start(folder: Path, arguments: list[str]) -> int:
         sys.stdout.flush()
         os._exit(status)  # tidying up the interpreter takes long, and is no part of the run
     return pid
-
-
-def wait(pid: int, kill_after_s: float | None) -> tuple[int | None, float]:
-    """A process's exit status, None after it was killed, and the seconds that it had."""
-    started = time.monotonic()
-    descriptor = os.pidfd_open(pid)
-    ended, _, _ = select.select([descriptor], [], [], kill_after_s)
-    os.close(descriptor)
-    if not ended:
-        os.kill(pid, signal.SIGKILL)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return None if status == -signal.SIGKILL else status, time.monotonic() - started
 
 
 def scored_on_disk(folder: Path) -> int:

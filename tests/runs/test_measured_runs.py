@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from support_inputs import TINY, raw, save_model, save_tokenizer, write_jsonl, write_tokens
+from support_inputs import A_FIFTH, TINY, raw, save_model, save_tokenizer, write_jsonl, write_tokens
 
 import launch
 from pipeline.errors import ConfigError
@@ -21,10 +21,7 @@ from pipeline.stages.shared.measuring import Measurements, _Part
 
 ARGUMENTS = (
     *TINY,
-    "prune.target_ratio=20",
-    "prune.distribution=[40,60,0]",
-    "prune.mlp_group_size=8",
-    "prune.attn_group_size=8",
+    *A_FIFTH,
     "run.dir=run",
 )
 SHORT = (

@@ -1,14 +1,14 @@
 """Through the dense and the pruned model side by side, one block after the other."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.models.blocks import Block
 from pipeline.models.prunable import PrunableModel
+from pipeline.models.tensors import wide
 from pipeline.pruning.shape import BLOCK_KINDS
 from pipeline.pruning.state import PruningState
 from pipeline.recovery.base import Examples
@@ -181,13 +181,14 @@ class _Streams:
         has_bias = output.bias is not None
         equations = NormalEquations(output.in_features + has_bias, output.out_features, self.device)
         for part, of_dense, counted in zip(self.pruned, self.dense, self.counted, strict=True):
-            with _inputs(output) as seen:
+            seen: list[Tensor] = []
+            with block.observed(seen.append):
                 after = block(part.to(self.device), self.contexts[id(block)])
-            (inputs,) = (_wide(each[counted]) for each in seen)
-            aim = _wide(of_dense.to(self.device)[counted]) / factor
+            (inputs,) = (wide(each[counted]) for each in seen)
+            aim = wide(of_dense.to(self.device)[counted]) / factor
             if has_bias:
                 inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], dim=1)
-            equations.add(inputs, aim - _wide(after[counted]))
+            equations.add(inputs, aim - wide(after[counted]))
         return equations
 
 
@@ -197,23 +198,3 @@ def _place(dense: PrunableModel, ids: Tensor) -> torch.device:
     widest = max(block.width for block in dense.blocks)
     working = 8 * SQUARES * widest**2 + 16 * TOKENS_AT_ONCE[ids.device.type] * widest
     return ids.device if states + working < free_bytes(ids.device) else torch.device("cpu")
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """In float32 at least."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-@contextmanager
-def _inputs(layer: nn.Linear) -> Iterator[list[Tensor]]:
-    """What enters a layer meanwhile."""
-    seen: list[Tensor] = []
-
-    def see(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen.append(inputs[0])
-
-    handle = layer.register_forward_pre_hook(see)
-    try:
-        yield seen
-    finally:
-        handle.remove()

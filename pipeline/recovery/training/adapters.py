@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.models.prunable import PrunableModel
-from pipeline.recovery.training.losses import wide
+from pipeline.models.tensors import wide
 
 NAME = "default"
 """What peft calls the one set of adapters."""

@@ -10,11 +10,11 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from pipeline.models.loading import LiveModel
 from pipeline.models.prunable import PrunableModel
-from pipeline.models.tensors import read_tensors
+from pipeline.models.tensors import read_tensors, wide
 from pipeline.pruning.state import PruningState
 from pipeline.recovery.base import Examples
 from pipeline.recovery.training.checkpoints import Checkpoint
-from pipeline.recovery.training.losses import Batch, BatchLoss, PartLoss, parts, targets_of, wide
+from pipeline.recovery.training.losses import Batch, BatchLoss, PartLoss, parts, targets_of
 
 SEQUENCES = 4
 """That the teacher answers at a time while its answers are stored."""

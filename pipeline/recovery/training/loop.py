@@ -129,13 +129,13 @@ class Loop:
         before, pause = self.at.seconds, CHECKPOINT_S
         problem = None
         while self.at.step < self.steps:
-            lr = schedule.at(self.at.step)
-            loss = self._step(self.at.step, lr)
+            lr, rows = schedule.at(self.at.step), self._rows(self.at.step)
+            loss = self._step(self.at.step, rows, lr)
             if loss is None:
                 problem = f"the loss was no finite number in step {self.at.step + 1}"
                 break
             self.at.step += 1
-            self.at.tokens += int(self.job.train.lengths[self._rows(self.at.step - 1)].sum())
+            self.at.tokens += int(self.job.train.lengths[rows].sum())
             self.at.seconds = before + time.monotonic() - started
             measured = self._measure() if self.at.step in measured_at else None
             if measured:
@@ -206,9 +206,8 @@ class Loop:
         lengths = self.job.train.lengths
         return sorted(rows, key=lambda row: -int(lengths[row]))
 
-    def _step(self, step: int, lr: float) -> float | None:
+    def _step(self, step: int, rows: Sequence[int], lr: float) -> float | None:
         """Learn from a batch; its mean loss before. None, and nothing learnt, where not finite."""
-        rows = self._rows(step)
         targets = max(1, int(self.targets[rows].sum()))
         if self.host and self.host.leader:
             self.host.leader.check()
@@ -292,7 +291,9 @@ class Loop:
         scores = {}
         for rate in RATES:
             schedule = self._schedule(rate, steps)
-            losses = [self._step(step, schedule.at(step)) for step in range(steps)]
+            losses = [
+                self._step(step, self._rows(step), schedule.at(step)) for step in range(steps)
+            ]
             scores[rate] = math.inf if None in losses else self._measure().score
             self._put(self.state)
             self.optimizer = self._new_optimizer()

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from pipeline.models.loading import LiveModel
 from pipeline.models.prunable import PrunableModel
+from pipeline.models.tensors import wide
 from pipeline.recovery.base import Examples
 
 LOGITS_AT_ONCE = {"cpu": 2**21, "cuda": 2**27}
@@ -79,11 +80,6 @@ def next_token_loss(model: PrunableModel) -> BatchLoss:
             wide(model.logits(states)), batch.targets[at], reduction="sum"
         )
     )
-
-
-def wide(values: Tensor) -> Tensor:
-    """In float32, where the format has fewer bits."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def parts(model: PrunableModel, batch: Batch) -> Iterator[slice]:

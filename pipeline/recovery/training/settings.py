@@ -9,6 +9,11 @@ from pipeline.settings.section import Execution
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Schedule = Literal["linear", "cosine"]
+WarmupSteps = Annotated[int, Field(ge=0)]
+Epochs = Annotated[int, Field(ge=1, le=1000)]
+Batch = Annotated[int, Field(ge=1, le=65536)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _are_betas(value: list[float]) -> list[float]:
@@ -23,13 +28,13 @@ class TrainingConfig(TechniqueConfig):
     lr: Rate | Literal["auto"] = 1e-4
     """Highest learning rate; "auto" tries a few on a small part of the text each and takes the one
     with the lowest held-out perplexity."""
-    schedule: Literal["linear", "cosine"] = "linear"
+    schedule: Schedule = "linear"
     """How the rate falls to 0 after the warm-up."""
-    warmup_steps: int = Field(100, ge=0)
+    warmup_steps: WarmupSteps = 100
     """Steps in which the rate rises from 0."""
-    epochs: int = Field(2, ge=1, le=1000)
+    epochs: Epochs = 2
     """Times that every example is learnt from."""
-    batch: int = Field(32, ge=1, le=65536)
+    batch: Batch = 32
     """Sequences of a step."""
     micro_batch: Execution[int | None] = Field(None, ge=1)
     """Sequences that are computed at a time; null: what suits the device. It halves by itself where
@@ -57,7 +62,7 @@ class AdaptersConfig(TrainingConfig):
     """Rank of the adapters of every linear layer of the blocks."""
     alpha: int = Field(32, ge=1)
     """What an adapter adds is multiplied by alpha / rank."""
-    dropout: float = Field(0.05, ge=0, lt=1)
+    dropout: Dropout = 0.05
     """Of what enters the adapters, while they are trained."""
 
 
