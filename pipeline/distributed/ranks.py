@@ -9,6 +9,7 @@ Besides, each worker and rank 0 wait, in a thread, for a message from each other
 goodbye. So a rank whose peer has died learns of it whatever it is doing.
 """
 
+import math
 import os
 import pickle
 import threading
@@ -44,13 +45,25 @@ GATHERING = timedelta(minutes=2)
 NAMING_S = 5.0
 """Seconds after a failed exchange in which it must come out which rank has died."""
 WINDOWS_KEPT = 4
-"""Sets of windows that a worker recognises: those of all dimensions."""
+"""Sets of windows that a rank recognises: those of all dimensions."""
 SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 """What would make other libraries take rank 0 for one of several that do the same."""
 
 
-def costs(state: PruningState, candidates: Sequence[Candidate]) -> list[int]:
-    """What each candidate costs, in blocks: its own, those above it, and the loss."""
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a rank scores."""
+
+    rows: Sequence[int]
+    """Places among the candidates."""
+    windows: range
+
+
+def costs(state: PruningState, candidates: Sequence[Candidate]) -> tuple[int, list[int]]:
+    """What a walk without candidates costs, in blocks, and what each candidate adds to it.
+
+    A candidate adds its own block, those above it, and the loss.
+    """
     blocks: list[tuple[int, BlockKind]] = [
         (layer, kind)
         for layer in range(len(state.shape.layers))
@@ -58,13 +71,33 @@ def costs(state: PruningState, candidates: Sequence[Candidate]) -> list[int]:
         if layer in state.left(kind)
     ]
     above = {block: len(blocks) - height for height, block in enumerate(blocks)}
-    return [
+    return len(blocks), [
         max(above.get((cut.layer, cut.kind), 0) for cut in candidate.cuts) + LOSS_IN_BLOCKS
         for candidate in candidates
     ]
 
 
-def divide(costs: Sequence[int], ranks: int) -> list[list[int]]:
+def divide(trunk: int, costs: Sequence[int], windows: int, ranks: int) -> list[Share]:
+    """The shares by rank: candidates, windows or both divided, whichever is done first.
+
+    Ranks with different candidates walk the same trunk; ranks with different windows do not, but
+    windows may not go evenly.
+    """
+
+    def longest(parts: int) -> int:
+        of_one = max(sum(costs[row] for row in rows) for rows in by_cost(costs, ranks // parts))
+        return (trunk + of_one) * math.ceil(windows / parts)
+
+    most = min(ranks, max(windows, 1))
+    parts = min((n for n in range(1, most + 1) if ranks % n == 0), key=longest)
+    return [
+        Share(rows, range(windows * part // parts, windows * (part + 1) // parts))
+        for part in range(parts)
+        for rows in by_cost(costs, ranks // parts)
+    ]
+
+
+def by_cost(costs: Sequence[int], ranks: int) -> list[list[int]]:
     """Longest-processing-time-first assignment: the places in ``costs`` that each rank gets.
 
     The most expensive candidates branch off lowest, so a removal hardly changes which rank has what
@@ -110,6 +143,7 @@ class RankedLosses:
 
     def __init__(self, cast_to: torch.dtype | None, local: Losses, leader: "Leader") -> None:
         self.cast_to, self.local, self.leader = cast_to, local, leader
+        self._known: list[Windows] = []
 
     def __call__(
         self,
@@ -120,8 +154,8 @@ class RankedLosses:
     ) -> Tensor:
         """As ``Losses`` says. Raises ``StageError`` where a rank fails or is gone."""
         group, leader = self.leader.group, self.leader
-        shares = divide(costs(state, candidates), group.ranks.size)
-        mine = [candidates[row] for row in shares[0]]
+        shares = divide(*costs(state, candidates), len(windows.ids), group.ranks.size)
+        mine, its_windows = _of_share(shares[0], candidates, windows, self._known)
         parts: list[Tensor] = []
 
         def progress(share: float) -> None:
@@ -130,13 +164,13 @@ class RankedLosses:
 
         with leader.exchanging():
             group.exchange(_Score(self.cast_to, state, tuple(candidates), windows, shares))
-            losses, problem = _scored(lambda: self.local(state, mine, windows, progress), mine)
+            losses, problem = _scored(lambda: self.local(state, mine, its_windows, progress), mine)
             leader.check()
             if not mine:
                 on_progress(1.0)
             problems = group.problems(_text(problem))
             if not any(problems):
-                parts = group.gather(losses, shares, len(windows.ids))
+                parts = group.gather(losses, shares)
         if problem:
             raise problem
         for rank, text in enumerate(problems):
@@ -144,7 +178,7 @@ class RankedLosses:
                 raise StageError(f"rank {rank} failed: {text}")
         together = torch.empty(len(candidates), len(windows.ids), dtype=torch.float64)
         for share, part in zip(shares, parts, strict=True):
-            together[share] = part
+            together[list(share.rows), share.windows.start : share.windows.stop] = part
         return together
 
 
@@ -198,15 +232,17 @@ class Group:
         for tensor in tensors:
             dist.all_reduce(tensor, group=self._losses)
 
-    def gather(self, mine: Tensor, shares: Sequence[Sequence[int]], windows: int) -> list[Tensor]:
-        """The losses ``[share, windows]`` of every rank's share."""
-        longest = max(map(len, shares))
-        padded = torch.zeros(longest, windows, dtype=torch.float64, device=self.device)
-        if len(mine):
-            padded[: len(mine)] = mine.to(self.device)
+    def gather(self, mine: Tensor, shares: Sequence[Share]) -> list[Tensor]:
+        """The losses ``[candidates, windows]`` of every rank's share."""
+        sizes = [(len(share.rows), len(share.windows)) for share in shares]
+        padded = torch.zeros(*map(max, zip(*sizes, strict=True)), dtype=torch.float64)
+        padded[: mine.shape[0], : mine.shape[1]] = mine
+        padded = padded.to(self.device)
         parts = [torch.empty_like(padded) for _ in shares]
         dist.all_gather(parts, padded, group=self._losses)
-        return [part[: len(share)].cpu() for part, share in zip(parts, shares, strict=True)]
+        return [
+            part[:rows, :windows].cpu() for part, (rows, windows) in zip(parts, sizes, strict=True)
+        ]
 
     def await_goodbye(self, rank: int) -> bool:
         """Whether ``rank`` ends in order; returns once it has ended."""
@@ -339,12 +375,12 @@ def _serve(group: Group) -> NoReturn:
             command.run(group, *command.arguments)
             continue
         assert isinstance(command, _Score)
-        windows = _recognised(command.windows, known)
-        mine = [command.candidates[row] for row in command.shares[group.ranks.rank]]
+        share = command.shares[group.ranks.rank]
+        mine, windows = _of_share(share, command.candidates, command.windows, known)
         score = partial(served[command.cast_to].losses, command.state, mine, windows, _ignore)
         losses, problem = _scored(score, mine)
         if not any(group.problems(_text(problem))):
-            group.gather(losses, command.shares, len(windows.ids))
+            group.gather(losses, command.shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,13 +397,13 @@ class _Open:
 
 @dataclass(frozen=True, slots=True)
 class _Score:
-    """Score a step's candidates; ``shares`` holds their places by rank."""
+    """Score a step's candidates; ``shares`` by rank."""
 
     cast_to: torch.dtype | None
     state: PruningState
     candidates: tuple[Candidate, ...]
     windows: Windows
-    shares: list[list[int]]
+    shares: list[Share]
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,6 +435,14 @@ class _Served:
         return cls(opened, LocalLosses(live, opened.memory_fraction, keep=opened.keep))
 
 
+def _of_share(
+    share: Share, candidates: Sequence[Candidate], windows: Windows, known: list[Windows]
+) -> tuple[list[Candidate], Windows]:
+    """A share's candidates and its windows."""
+    mine = [candidates[row] for row in share.rows]
+    return mine, _recognised(windows.part(share.windows), known)
+
+
 def _recognised(windows: Windows, known: list[Windows]) -> Windows:
     """The equal windows that came before, if any: states are kept for that very object."""
     for earlier in known:
@@ -414,9 +458,9 @@ def _scored(
 ) -> tuple[Tensor, Exception | None]:
     """Losses of a share, or what went wrong: the other ranks must learn of it."""
     try:
-        return score() if share else torch.empty(0), None
+        return score() if share else torch.empty(0, 0), None
     except Exception as error:  # noqa: BLE001
-        return torch.empty(0), error
+        return torch.empty(0, 0), error
 
 
 def _text(problem: Exception | None) -> str | None:
