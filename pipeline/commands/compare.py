@@ -62,6 +62,7 @@ def _print_table(parsed: Namespace) -> None:
 
 def _write_and_show(parsed: Namespace) -> None:
     from pipeline.report.compare.ranking import ranking_table
+    from pipeline.report.compare.seeds import seeds_table
     from pipeline.report.compare.table import runs_table
     from pipeline.report.output import write_comparison
     from pipeline.screen import screen
@@ -70,6 +71,8 @@ def _write_and_show(parsed: Namespace) -> None:
     written = write_comparison(comparison, folder)
     console = screen() if sys.stdout.isatty() else screen(width=200)
     console.print(runs_table(comparison.name, comparison.runs))
+    if comparison.seeds:
+        console.print(seeds_table(comparison.seeds))
     if comparison.rankings:
         console.print(ranking_table(comparison.rankings))
     for answer in comparison.answers:

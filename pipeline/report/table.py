@@ -19,7 +19,9 @@ def dense_and_pruned_table(report: RunReport) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         label = Text(("  " if row.indent else "") + row.label)
-        change = Text(row.change, style=CHANGE_STYLES[row.better])
+        # below it, else there is no room for labels; of the parts of a mean the page has it
+        interval = f"\n{row.interval}" if row.interval and not row.indent else ""
+        change = Text(f"{row.change}{interval}", style=CHANGE_STYLES[row.better])
         recovered = [Text(row.recovered)] if is_recovered else []
         table.add_row(label, Text(row.dense), Text(row.pruned), change, *recovered)
     return table

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+from support_compare import with_items
 from support_report import WIKITEXT2, bare, broken, full, text
 
 from pipeline.measure.record import Record
@@ -60,6 +61,28 @@ def test_accuracy_is_told_with_its_standard_error() -> None:
     # 3.4 percent in each of three tasks: 3.4 / sqrt(3) in their mean.
     assert rows[ACCURACY].dense == f"{mean:.1f} ± 2.0 %"
     assert rows[ACCURACY].change.endswith(" points")
+
+
+def test_a_change_of_accuracy_is_paired_where_items_were_kept() -> None:
+    report = full()
+    (evaluated,) = report.evaluations
+    assert evaluated.dense
+    assert evaluated.pruned
+    dense, pruned = "1" * 150 + "0" * 50, "0" * 2 + "1" * 146 + "0" * 52
+
+    def rows_with(marks: str) -> dict[str, Row]:
+        sides = {
+            "dense": with_items(evaluated.dense, dense),
+            "pruned": with_items(evaluated.pruned, marks),
+        }
+        return rows_of(replace(report, evaluations=(replace(evaluated, **sides),)))
+
+    clear = rows_with(pruned)[ACCURACY]
+    assert (clear.change, clear.better) == (f"{MINUS}2.0 points", False)
+    assert clear.interval.startswith(f"({MINUS}3")
+    swapped = rows_with(dense[::-1])["piqa, 200 items"]
+    assert (swapped.change, swapped.better) == ("0.0 points", None)
+    assert rows_of(report)[ACCURACY].interval == "(unpaired)"
 
 
 def test_accuracies_of_different_tasks_are_not_compared() -> None:
@@ -146,7 +169,9 @@ def test_an_unchanged_quantity_is_neither_better_nor_worse() -> None:
 def test_the_terminal_table_shows_all_rows_unwrapped() -> None:
     lines = terminal_text(full()).splitlines()
     assert any("63,713,088" in line and f"{MINUS}19.0 %" in line for line in lines)
-    assert len(lines) == len(dense_and_pruned(full())) + 5
+    rows = dense_and_pruned(full())
+    below = [row for row in rows if row.interval and not row.indent]
+    assert len(lines) == len(rows) + len(below) + 5
 
 
 def test_a_name_is_not_read_as_markup() -> None:
