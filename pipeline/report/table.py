@@ -1,10 +1,12 @@
-"""The dense model beside the pruned and the recovered one, in a terminal."""
+"""What came of a run, in a terminal: dense beside pruned and recovered, and the same in a line."""
 
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.report.data import RunReport
 from pipeline.report.dense_and_pruned import dense_and_pruned
+from pipeline.report.headline import calibration_perplexities
+from pipeline.report.wording import number, relative_change
 
 CHANGE_STYLES = {True: "cyan", False: "yellow", None: ""}
 
@@ -25,3 +27,21 @@ def dense_and_pruned_table(report: RunReport) -> Table:
         recovered = [Text(row.recovered)] if is_recovered else []
         table.add_row(label, Text(row.dense), Text(row.pruned), change, *recovered)
     return table
+
+
+def in_a_line(report: RunReport) -> str:
+    """What was removed and what that cost: the first perplexity, and the accuracy."""
+    said = [f"{report.state.ratio_percent:.1f} % removed"]
+    text = next(iter(report.texts), None)
+    before, after = (text.dense, text.pruned) if text else calibration_perplexities(report)
+    name = "perplexity" if text else "calibration perplexity"
+    if text and text.recovered:
+        name, after = "perplexity after recovery", text.recovered
+    if after is not None:
+        change = relative_change(before, after)
+        said.append(f"{name} {number(after)}" + (f" ({change})" if change else ""))
+    accuracy = next((row for row in dense_and_pruned(report) if "Accuracy" in row.label), None)
+    if accuracy:
+        change = f" ({accuracy.change})" if accuracy.change else ""
+        said.append(f"accuracy {accuracy.recovered or accuracy.pruned}{change}")
+    return ", ".join(said)

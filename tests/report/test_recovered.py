@@ -7,7 +7,7 @@ from pathlib import Path
 from support_compare import SETTINGS, put, text, write_run, write_sweep
 from support_report import full, record
 
-from pipeline.commands.compare import gather
+from pipeline.jobs.comparing import gather
 from pipeline.report.charts.held_out_perplexity import of_comparison
 from pipeline.report.compare.answers import answers
 from pipeline.report.compare.records import read_run

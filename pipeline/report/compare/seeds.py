@@ -121,5 +121,5 @@ def seeds_table(found: Sequence[Seeds]) -> Table:
     for column in SEED_COLUMNS:
         table.add_column(column, justify="left" if column == "Setting" else "right")
     for row in seed_rows(found):
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(cell.replace(" (", "\n(")) for cell in row))
     return table
