@@ -72,6 +72,9 @@ def _perplexities(report: RunReport) -> Iterator[Row | None]:
     for text in report.texts:
         row = _row(f"Perplexity: {text.protocol}", text.dense, text.pruned, digits=2)
         yield row and replace(row, recovered=_recovered_perplexity(text))
+    if not report.texts and report.calibration_perplexities[1] is not None:
+        on = f": {report.calibration_text}" if report.calibration_text else ""
+        yield _row(f"Calibration perplexity{on}", *report.calibration_perplexities, digits=2)
 
 
 def _recovered_perplexity(text: TextLoss) -> str:

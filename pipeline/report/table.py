@@ -5,7 +5,6 @@ from rich.text import Text
 
 from pipeline.report.data import RunReport
 from pipeline.report.dense_and_pruned import dense_and_pruned
-from pipeline.report.headline import calibration_perplexities
 from pipeline.report.wording import number, relative_change
 
 CHANGE_STYLES = {True: "cyan", False: "yellow", None: ""}
@@ -33,7 +32,7 @@ def in_a_line(report: RunReport) -> str:
     """What was removed and what that cost: the first perplexity, and the accuracy."""
     said = [f"{report.state.ratio_percent:.1f} % removed"]
     text = next(iter(report.texts), None)
-    before, after = (text.dense, text.pruned) if text else calibration_perplexities(report)
+    before, after = (text.dense, text.pruned) if text else report.calibration_perplexities
     name = "perplexity" if text else "calibration perplexity"
     if text and text.recovered:
         name, after = "perplexity after recovery", text.recovered

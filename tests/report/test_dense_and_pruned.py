@@ -150,8 +150,17 @@ def test_one_measurement_under_two_names_is_one_row() -> None:
 
 
 def test_rows_without_data_are_left_out() -> None:
-    assert [row.label for row in dense_and_pruned(bare())] == ["Parameters", "Removed"]
+    without_steps = replace(bare(), steps=())
+    assert [row.label for row in dense_and_pruned(without_steps)] == ["Parameters", "Removed"]
     assert "Weights" not in terminal_text(bare())
+
+
+def test_calibration_perplexity_stands_in_where_no_other_text_was_measured() -> None:
+    last = bare().steps[-1]
+    known = replace(bare(), dense_importance={last.dimension: 10.0}, calibration_text="some rows")
+    row = rows_of(known)["Calibration perplexity: some rows"]
+    assert (row.dense, row.pruned) == ("10.00", number(last.decision.perplexity))
+    assert not any(label.startswith("Calibration") for label in rows_of(full()))
 
 
 def test_failed_measurements_are_no_numbers() -> None:
@@ -216,5 +225,5 @@ def test_scores_that_are_no_perplexities_may_be_of_any_size() -> None:
 
 def test_a_record_without_anything_is_a_record() -> None:
     nothing = Record(1, (), (), (), None, 0.0, {})
-    report = replace(bare(), dense=nothing, pruned=nothing)
+    report = replace(bare(), steps=(), dense=nothing, pruned=nothing)
     assert [row.label for row in dense_and_pruned(report)] == ["Parameters", "Removed"]
