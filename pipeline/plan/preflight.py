@@ -103,7 +103,7 @@ class Preflight:
     def _find(self, model: ModelConfig) -> list[str]:
         key = model.model_dump_json()
         if key not in self._sources:
-            self._sources[key] = locate(model.path, model.gguf_file, model.revision)
+            self._sources[key] = locate(model.path, model.gguf_file, model.revision, model.bos)
         return []
 
     def _once(self, name: str, part: Callable[[], list[str]], *read: BaseModel) -> list[str]:
@@ -115,8 +115,10 @@ class Preflight:
 
 
 def _checked(source: ModelSource) -> list[str]:
-    """What is wrong with its configuration."""
+    """What is wrong with its configuration, and whether text can begin as ``model.bos`` says."""
     source.check()
+    if source.bos != "auto" and source.tokenizer_files:
+        _ = source.tokenizer
     return []
 
 

@@ -20,7 +20,7 @@ from pipeline.settings.flat import flat
 from pipeline.store.run_folder import kept_files
 
 DONE = "done"
-OLDER: dict[str, Any] = {"prune.method": DEFAULT_METHOD}
+OLDER: dict[str, Any] = {"prune.method": DEFAULT_METHOD, "model.bos": "auto"}
 """Settings that configurations of earlier versions do not name."""
 T = TypeVar("T")
 
