@@ -16,7 +16,7 @@ Rule = Literal["windows", "always", "never"]
 before a text; the same, and a beginning-of-sequence token from a tokenizer that puts nothing;
 nothing ever."""
 
-AS_PUBLISHED = frozenset({"llama", "mistral", "qwen2", "qwen3", "deci"})
+AS_PUBLISHED = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Families, as transformers or a GGUF file calls them, of which the field publishes perplexities of
 windows that begin in the middle of a text (GPTQ, arXiv 2210.17323, and everyone since): what the
 tokenizer puts before a text is before the first one alone. They lose little by it. Others may lose

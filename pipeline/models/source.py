@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StageError
 from pipeline.files import is_file
 from pipeline.given import file_problem, folder_problem, read_object
 from pipeline.models.beginnings import (
@@ -24,6 +24,7 @@ from pipeline.models.families import family_of, stock_type
 from pipeline.models.families.base import Family, LayerDescription
 from pipeline.models.gguf_reading import gguf_field, quick_gguf
 from pipeline.models.quiet import quiet_transformers
+from pipeline.models.unsupported import no_safetensors, unknown_architecture, unread_gguf
 from pipeline.pruning.shape import ModelShape
 
 if TYPE_CHECKING:
@@ -85,9 +86,20 @@ class ModelSource:
 
     def check(self) -> None:
         """Raises ``ConfigError`` where the configuration is of no model that can be pruned."""
+        if self.gguf_file:
+            self._check_gguf()
         problems = check_config(self.config, self.family)
         if problems:
             raise ConfigError([f"model.path: {self.config_file}: {each}" for each in problems])
+
+    def _check_gguf(self) -> None:
+        """Raises ``ConfigError`` for a file that is not read, or of no model that is pruned."""
+        key = f"model.gguf_file: {self.config_file}"
+        if problem := unread_gguf(self._gguf_field):
+            raise ConfigError([f"{key} {problem}"])
+        config = self.config
+        if problem := unknown_architecture(config.model_type, config.to_dict()):
+            raise ConfigError([f"{key}: {problem}"])
 
     @property
     def config_file(self) -> Path:
@@ -282,10 +294,15 @@ def locate(
 
 
 def fetch(source: ModelSource) -> None:
-    """Download the weights of a hub model, if they are not in the cache yet."""
+    """Download the weights of a hub model, if they are not in the cache yet.
+
+    Raises ``StageError`` where it has none in safetensors.
+    """
     if source.hub_commit:
         repository, _, commit = source.hub_commit.partition("@")
         _download(repository, commit, [*HUB_METADATA, "*.safetensors", "*.safetensors.index.json"])
+        if not source.weight_files:
+            raise StageError(f"model.path: {repository}: {no_safetensors(source.folder)}")
 
 
 def _hub_snapshot(repository: str, revision: str | None) -> tuple[Path, str]:
