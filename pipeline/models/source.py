@@ -20,11 +20,12 @@ from pipeline.models.beginnings import (
     rule_of,
 )
 from pipeline.models.checks import check_config, check_folder, one_line
-from pipeline.models.families import family_of, stock_type
+from pipeline.models.families import PRUNED, family_of, stock_type
 from pipeline.models.families.base import Family, LayerDescription
 from pipeline.models.gguf_reading import gguf_field, quick_gguf
 from pipeline.models.quiet import quiet_transformers
 from pipeline.models.unsupported import no_safetensors, unknown_architecture, unread_gguf
+from pipeline.pruning.origin import Exported, Origin
 from pipeline.pruning.shape import ModelShape
 
 if TYPE_CHECKING:
@@ -58,9 +59,20 @@ class ModelSource:
         """A short name for run folders and tables."""
         if self.hub_commit:
             return self.hub_commit.partition("@")[0].rpartition("/")[2]
+        if self._exported:
+            return self._exported.name
         return (
             self.gguf_file.removesuffix(".gguf") if self.gguf_file else self.folder.resolve().name
         )
+
+    @property
+    def origin(self) -> Origin | None:
+        """The dense model that this one was pruned from; None where nothing says that it was."""
+        return self._exported.origin if self._exported else None
+
+    @cached_property
+    def _exported(self) -> Exported | None:
+        return Exported.read(self.folder)
 
     @property
     def revision(self) -> str | None:
@@ -76,13 +88,27 @@ class ModelSource:
 
         try:
             if not self.gguf_file:
-                make_known(read_object(self.config_file)["model_type"])
+                stated = read_object(self.config_file)
+                make_known(stated["model_type"])
+                if stated.get("per_layer_config"):
+                    return self._config_of_layers_that_differ(stated["model_type"])
             with quiet_transformers(), self._quickly(tokens=False):
                 return AutoConfig.from_pretrained(self.folder, **self.keywords)
         except Exception as error:  # transformers raises whatever a wrong value leads to
             raise ConfigError(
                 [f"model.path: {self.config_file} is no readable configuration: {one_line(error)}"]
             ) from error
+
+    def _config_of_layers_that_differ(self, model_type: str) -> "PretrainedConfig":
+        """Also of a model that was not exported here: transformers builds all layers alike."""
+        from transformers import CONFIG_MAPPING
+
+        from pipeline.models.modelling import make_known
+
+        pruned = PRUNED + stock_type(model_type)
+        make_known(pruned)
+        with quiet_transformers():
+            return CONFIG_MAPPING[pruned].from_pretrained(self.folder, **self.keywords)
 
     def check(self) -> None:
         """Raises ``ConfigError`` where the configuration is of no model that can be pruned."""

@@ -28,6 +28,7 @@ def report_of(run: Run, listener: RunListener, summary: Summary) -> RunReport:
         name=summary.run,
         model_name=run.source.name,
         target_ratio=config.prune.target_ratio,
+        origin=run.source.origin,
         state=state,
         device=summary.made_by["device"],
         settings=_shown_settings(config),

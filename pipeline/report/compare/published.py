@@ -128,6 +128,7 @@ def nearest(point: PublishedPoint, runs: Iterable[ComparedRun]) -> ComparedRun |
         run
         for run in runs
         if run.is_done
+        and run.origin is None
         and is_model(run.model_path, point)
         and (
             point.method == DENSE

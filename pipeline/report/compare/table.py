@@ -123,7 +123,7 @@ def _dense_rows(runs: Sequence[ComparedRun], shown: _Shown) -> Iterator[TableRow
     for run in runs:
         cells = (
             CellText(f"dense {run.model_name}", f"  dense {run.model_name}"),
-            CellText("0 %", 0.0),
+            CellText(_with_origin("0 %", run, pruned=False), 0.0),
             *_quality(run, shown, pruned=False),
             *_measures(run, shown, pruned=False),
             CellText(run.dense.device or NOTHING, run.dense.device or ""),
@@ -143,7 +143,9 @@ def _run_row(place: int, group: Group, run: ComparedRun, shown: _Shown) -> Table
         (
             CellText(group.label, group.label, run.name, place),
             CellText(
-                NOTHING if removed is None else f"{removed:.1f} %{so_far}",
+                NOTHING
+                if removed is None
+                else _with_origin(f"{removed:.1f} %{so_far}", run, pruned=True),
                 "" if removed is None else removed,
                 target,
             ),
@@ -154,6 +156,12 @@ def _run_row(place: int, group: Group, run: ComparedRun, shown: _Shown) -> Table
         ),
         "done" if run.is_done else "unfinished",
     )
+
+
+def _with_origin(removed: str, run: ComparedRun, *, pruned: bool) -> str:
+    """With what is gone of the first model, where the dense one was pruned before."""
+    of_origin = run.of_origin(pruned=pruned)
+    return f"{removed} ({of_origin})" if of_origin else removed
 
 
 def _quality(run: ComparedRun, shown: _Shown, *, pruned: bool) -> Iterator[CellText]:
@@ -317,6 +325,7 @@ def _csv_record(group: Group, run: ComparedRun, keys: Sequence[str]) -> dict[str
         "removed_percent": run.removed_percent,
         "params": run.params,
         "dense_params": run.total_params,
+        **_csv_origin(run),
     }
     for prefix, pruned in (("", True), ("dense_", False)):
         record |= {f"{prefix}{name}": value for name, value in _csv_values(run, pruned)}
@@ -337,6 +346,14 @@ def _csv_record(group: Group, run: ComparedRun, keys: Sequence[str]) -> dict[str
     record |= {key: _plain(run.settings.get(key)) for key in keys}
     record["folder"] = run.folder
     return record
+
+
+def _csv_origin(run: ComparedRun) -> dict[str, object]:
+    """What the dense model was pruned from."""
+    if not run.origin:
+        return {}
+    removed = None if run.params is None else run.origin.removed_percent(run.params)
+    return {"pruned_from": run.origin.name, "removed_percent_of_that": removed}
 
 
 def _csv_values(run: ComparedRun, pruned: bool) -> Iterator[tuple[str, object]]:
