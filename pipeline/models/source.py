@@ -179,9 +179,13 @@ class ModelSource:
         """A value of the configuration; where the file states it, no model code is imported."""
         if self.gguf_file:
             value = self._gguf_field(f"tokenizer.ggml.{name}")
-            return getattr(self.config, name) if value is None else value
+            return self._text_value(name) if value is None else value
         stated = read_object(self.config_file)
-        return stated[name] if name in stated else getattr(self.config, name)
+        return stated[name] if name in stated else self._text_value(name)
+
+    def _text_value(self, name: str) -> Any:
+        """A value of the language model's configuration, which may be inside the whole one."""
+        return getattr(self.family.text(self.config), name)
 
     def _gguf_field(self, key: str) -> Any:
         """As ``gguf_field``; None also where it is no such file: its configuration says so."""

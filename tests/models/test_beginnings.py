@@ -1,6 +1,7 @@
 """What stands before texts and windows: as the tokenizer has it, and as ``model.bos`` says."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.data.mixing import RowsInOrder
 from pipeline.measure.record import TaskScore, TextScore, tasks_protocol
 from pipeline.measure.text import text_windows
 from pipeline.models.beginnings import Bos
+from pipeline.models.families import FAMILIES
 from pipeline.models.source import ModelSource
 
 ROWS = ["abcdef", "ghijkl"]  # 14 tokens with what is between them
@@ -112,6 +114,24 @@ def test_a_tokenizer_without_such_a_token_is_refused(tmp_path: Path) -> None:
     settings.write_text(json.dumps({k: v for k, v in named.items() if k != "bos_token"}))
     (problem,) = problems_of(lambda: source.tokenizer)
     assert problem.startswith("model.bos: always is wrong: ")
+
+
+@pytest.mark.parametrize(
+    ("values", "eos_id"),
+    [
+        ({"eos_token_id": [7, 3]}, 7),
+        ({"text_config": {"model_type": "gemma3_text", "eos_token_id": [9, 3]}}, 9),
+        ({"eos_token_id": None, "text_config": {"model_type": "gemma3_text"}}, None),
+    ],
+)
+def test_the_first_of_several_ends_counts_wherever_it_is_stated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], eos_id: int | None
+) -> None:
+    nested = replace(FAMILIES["llama"], model_types=("gemma3",), text_config="text_config")
+    monkeypatch.setitem(FAMILIES, "gemma3", nested)
+    source = model(tmp_path, "gemma3")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma3", **values}))
+    assert source.eos_id == eos_id
 
 
 def test_numbers_with_and_without_it_are_told_apart() -> None:

@@ -44,6 +44,9 @@ SHOWN: tuple[tuple[str, Quantity, int], ...] = (
     ("KV (B/token)", CACHE, 0),
 )
 SPEEDS = {PREFILL_MS.title: PREFILL, DECODE_MS.title: DECODE}
+NEWLINE = "\n"
+SETTING_WIDTH = 20
+"""Characters that a setting has at least in a terminal, however wide the numbers are."""
 TIME_UNITS: dict[Part, str] = {"prefill": "ms", "decode": "ms_per_token"}
 
 
@@ -221,6 +224,7 @@ def runs_table(name: str, runs: Sequence[ComparedRun]) -> Table:
             justify="left" if is_text else "right",
             no_wrap=not is_text,
             overflow="fold",
+            min_width=SETTING_WIDTH if names[place] == "Setting" else None,
         )
     for row in shown:
         style = {"dense": "bold", "unfinished": "yellow"}.get(row.kind, "")
@@ -240,8 +244,11 @@ def _terminal_text(cell: CellText, column: str) -> Text:
     if column == "State" and cell.detail:
         return Text(f"{cell.text}: {cell.detail}")
     if column.startswith(("Accuracy", "Perplexity", "Prefill", "Decode")) and cell.detail:
-        gap = " " if cell.detail.startswith("speed ") else "\n"
-        return Text(f"{cell.text}{gap}({cell.detail.removeprefix('speed ')})")
+        if cell.detail.startswith("speed "):
+            return Text(f"{cell.text} ({cell.detail.removeprefix('speed ')})")
+        return Text(f"{cell.text}\n({cell.detail.replace(', ', f',{NEWLINE}')})")
+    if column == "Removed":
+        return Text(cell.text.replace(" (", "\n("))
     return Text(cell.text)
 
 
