@@ -117,8 +117,14 @@ class Preflight:
 def _checked(source: ModelSource) -> list[str]:
     """What is wrong with its configuration, and whether text can begin as ``model.bos`` says."""
     source.check()
-    if source.bos != "auto" and source.tokenizer_files:
-        _ = source.tokenizer
+    if source.bos == "auto":
+        return []
+    if not source.tokenizer_files:
+        return [
+            f"model.bos: {source.bos} means nothing to {source.folder}, which has no tokenizer; "
+            "leave it out"
+        ]
+    _ = source.tokenizer
     return []
 
 
