@@ -1,6 +1,7 @@
 """How text begins for a model: what is put before a text, and before every window of one."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -77,14 +78,13 @@ def beginning_of(own: "PreTrainedTokenizerBase", rule: Rule | None) -> Beginning
     return Beginning(token, token, "every", "every")
 
 
-def beginning_with(
-    own: "PreTrainedTokenizerBase", beginning: Beginning
-) -> "PreTrainedTokenizerBase":
-    """A tokenizer that puts before a text what is wanted there; ``own`` where it does already.
+def beginning_with(own: "PreTrainedTokenizerBase", before: Sequence[int]) -> Any:
+    """A tokenizer that puts these ids before a text; ``own`` where it does already.
 
-    Raises ``ConfigError`` where it cannot be changed.
+    Raises ``ConfigError`` where that cannot be changed.
     """
-    if beginning.of_texts is None:
+    found, after = around(own)
+    if found == list(before):
         return own
     from tokenizers.processors import TemplateProcessing
 
@@ -96,7 +96,6 @@ def beginning_with(
                 "Python code of its own in place of a tokenizer.json; allowed is auto"
             ]
         )
-    before, after = list(beginning.text), around(own)[1]
     names = {each: tokenizer.convert_ids_to_tokens(each) for each in (*before, *after)}
     single = [*(f"{names[i]}:0" for i in before), "$A:0", *(f"{names[i]}:0" for i in after)]
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(

@@ -246,11 +246,14 @@ class ModelSource:
     @property
     def bos_rule(self) -> Rule | None:
         """What decides how text begins; None where it is cut as the tokenizer gives it."""
+        return rule_of(self.bos, self._stated_architecture)
+
+    @property
+    def _stated_architecture(self) -> str:
+        """As the files call it: a GGUF file has its own names. No model code is imported."""
         if self.gguf_file:
-            architecture = self._gguf_field("general.architecture")
-        else:
-            architecture = read_object(self.config_file)["model_type"]
-        return rule_of(self.bos, stock_type(architecture or ""))
+            return str(self._gguf_field("general.architecture"))
+        return stock_type(read_object(self.config_file)["model_type"])
 
     @cached_property
     def beginning(self) -> Beginning:
@@ -270,7 +273,7 @@ class ModelSource:
 
         Raises ``ConfigError`` where there is none that can be read, or none that can do that.
         """
-        return beginning_with(self.own_tokenizer, self.beginning)
+        return beginning_with(self.own_tokenizer, self.beginning.text)
 
     @cached_property
     def own_tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -286,6 +289,11 @@ class ModelSource:
             ) from error
         if self.gguf_file and self.gguf_field("tokenizer.ggml.pre") == "smollm":
             _split_digits(tokenizer)
+        if self.gguf_file and rule_of("auto", self._stated_architecture):
+            # transformers passes over it for some families; those that are cut as published stay
+            bos = self.gguf_field("tokenizer.ggml.bos_token_id")
+            if bos is not None and self.gguf_field("tokenizer.ggml.add_bos_token"):
+                return beginning_with(tokenizer, [bos])
         return tokenizer
 
 
