@@ -267,6 +267,16 @@ class ModelSource:
         named = self.own_tokenizer.convert_ids_to_tokens
         return {kind: "".join(named(list(ids))) for kind, ids in kinds.items()}
 
+    @property
+    def unused_bos(self) -> str | None:
+        """A token for beginnings alone that stands before no window; None where all is usual.
+
+        Some models want it so (Phi-3), others were saved by mistake so.
+        """
+        own = self.own_tokenizer
+        is_usual = self.bos_rule != "windows" or self.beginning.window
+        return None if is_usual or own.bos_token in (None, own.eos_token) else str(own.bos_token)
+
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The tokenizer, with what is to stand before a text.

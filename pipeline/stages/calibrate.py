@@ -124,6 +124,11 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     settings = config.of(CalibrationConfig)
     windows, eos_id = prepare(settings, inputs.source)
     reads_text = settings.dataset != "tokens"
+    if reads_text and (token := inputs.source.unused_bos):
+        inputs.listener.on_note(
+            f"the tokenizer puts {token} before no text, and so do windows; for a model that needs "
+            "it type model.bos=always"
+        )
     begins = {"begins": inputs.source.tokens_before} if reads_text else {}
     facts = write(out_dir, windows, eos_id, begins)
     if settings.dataset != "mixed":

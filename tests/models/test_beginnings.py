@@ -107,6 +107,15 @@ def test_rows_of_several_sources_begin_alike_and_fill_their_windows(tmp_path: Pa
     assert rows_until(source.tokenizer, ROWS, 4, begin) == 1
 
 
+def test_a_token_that_is_there_and_stands_nowhere_is_told(tmp_path: Path) -> None:
+    source = model(tmp_path, "gemma2", adds=False)
+    assert source.unused_bos is None, "it ends sequences, too"
+    settings = tmp_path / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"bos_token": "a"}))
+    assert ModelSource(tmp_path, None, None).unused_bos == "a"
+    assert ModelSource(tmp_path, None, None, "never").unused_bos is None
+
+
 def test_a_tokenizer_without_such_a_token_is_refused(tmp_path: Path) -> None:
     source = model(tmp_path, "llama", "always", adds=False)
     settings = tmp_path / "tokenizer_config.json"
