@@ -60,6 +60,13 @@ def _configuration(model_type: str) -> str:
     return str(CONFIG_MAPPING_NAMES[model_type])
 
 
+def is_stock(model_type: str) -> bool:
+    """Whether the family's modules are transformers' own, which build all layers alike."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    return stock_type(model_type) in MODEL_MAPPING_NAMES
+
+
 def make_known(model_type: str) -> None:
     """Let transformers open an exported model by the file of this package, not by the folder's."""
     if model_type != stock_type(model_type):

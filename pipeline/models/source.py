@@ -84,13 +84,13 @@ class ModelSource:
         """The Hugging Face configuration."""
         from transformers import AutoConfig
 
-        from pipeline.models.modelling import make_known
+        from pipeline.models.modelling import is_stock, make_known
 
         try:
             if not self.gguf_file:
                 stated = read_object(self.config_file)
                 make_known(stated["model_type"])
-                if stated.get("per_layer_config"):
+                if stated.get("per_layer_config") and is_stock(stated["model_type"]):
                     return self._config_of_layers_that_differ(stated["model_type"])
             with quiet_transformers(), self._quickly(tokens=False):
                 return AutoConfig.from_pretrained(self.folder, **self.keywords)
