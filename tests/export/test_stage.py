@@ -203,6 +203,7 @@ def test_killed_at_any_moment_no_folder_looks_whole(place: Path) -> None:
     assert not list(place.glob(".export.*"))
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_model_that_was_pruned_before_tells_what_is_gone_of_the_first_one(
     place: Path, run: Run
 ) -> None:
