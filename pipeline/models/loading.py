@@ -143,7 +143,8 @@ def unknown_kernel(source: ModelSource, attn_implementation: str) -> list[str]:
     """Why a model's attention cannot run by a kernel; empty where it can."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    model = MODEL_FOR_CAUSAL_LM_MAPPING[type(source.config)]
+    kind = type(source.config)
+    model = MODEL_FOR_CAUSAL_LM_MAPPING[kind] if kind in MODEL_FOR_CAUSAL_LM_MAPPING else None
     if attn_implementation != "sdpa" or getattr(model, "_supports_sdpa", True):
         return []
     return [

@@ -42,7 +42,8 @@ def _kind(model_type: str, values: Mapping[str, Json]) -> str:
         where = (
             "code of its own, which is never run here"
             if values.get("auto_map")
-            else "a newer transformers may: pip install --upgrade transformers"
+            else "a newer transformers may: pip install --upgrade transformers; docs/families.md "
+            "tells how a family is described"
         )
         return f"which the installed transformers {transformers.__version__} does not know; {where}"
     stated = _stated(model_type, values)
