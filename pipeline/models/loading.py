@@ -143,8 +143,7 @@ def unknown_kernel(source: ModelSource, attn_implementation: str) -> list[str]:
     """Why a model's attention cannot run by a kernel; empty where it can."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    kind = type(source.config)
-    model = MODEL_FOR_CAUSAL_LM_MAPPING[kind] if kind in MODEL_FOR_CAUSAL_LM_MAPPING else None
+    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(source.config), None)
     if attn_implementation != "sdpa" or getattr(model, "_supports_sdpa", True):
         return []
     return [
