@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import re
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -82,22 +82,35 @@ class ModelSource:
     @cached_property
     def config(self) -> "PretrainedConfig":
         """The Hugging Face configuration."""
-        from transformers import AutoConfig
-
-        from pipeline.models.modelling import is_stock, make_known
-
         try:
-            if not self.gguf_file:
-                stated = read_object(self.config_file)
-                make_known(stated["model_type"])
-                if stated.get("per_layer_config") and is_stock(stated["model_type"]):
-                    return self._config_of_layers_that_differ(stated["model_type"])
-            with quiet_transformers(), self._quickly(tokens=False):
-                return AutoConfig.from_pretrained(self.folder, **self.keywords)
+            return self._gguf_config() if self.gguf_file else self._folder_config()
         except Exception as error:  # transformers raises whatever a wrong value leads to
             raise ConfigError(
                 [f"model.path: {self.config_file} is no readable configuration: {one_line(error)}"]
             ) from error
+
+    def _folder_config(self) -> "PretrainedConfig":
+        from transformers import AutoConfig
+
+        from pipeline.models.modelling import is_stock, make_known
+
+        stated = read_object(self.config_file)
+        make_known(stated["model_type"])
+        if stated.get("per_layer_config") and is_stock(stated["model_type"]):
+            return self._config_of_layers_that_differ(stated["model_type"])
+        with quiet_transformers():
+            return AutoConfig.from_pretrained(self.folder, **self.keywords)
+
+    def _gguf_config(self) -> "PretrainedConfig":
+        from transformers import AutoConfig
+
+        with quiet_transformers(), quick_gguf(tokens=False):
+            config = AutoConfig.from_pretrained(self.folder, **self.keywords)
+        if getattr(config, "sliding_window", 0) is None:
+            # which transformers passes over for some families, and they would see too far
+            window = f"{self._stated_architecture}.attention.sliding_window"
+            config.sliding_window = self._gguf_field(window)
+        return config
 
     def _config_of_layers_that_differ(self, model_type: str) -> "PretrainedConfig":
         """Also of a model that was not exported here: transformers builds all layers alike."""
@@ -144,9 +157,6 @@ class ModelSource:
         if self.gguf_file:
             return [self.folder / self.gguf_file]
         return sorted(self.folder.glob("*.safetensors"))
-
-    def _quickly(self, *, tokens: bool) -> AbstractContextManager[None]:
-        return quick_gguf(tokens=tokens) if self.gguf_file else nullcontext()
 
     def gguf_field(self, key: str) -> Any:
         """What a GGUF file says of itself under a key; None where it does not."""
@@ -291,7 +301,8 @@ class ModelSource:
         from transformers import AutoTokenizer
 
         try:
-            with quiet_transformers(), self._quickly(tokens=True):
+            quickly = quick_gguf(tokens=True) if self.gguf_file else nullcontext()
+            with quiet_transformers(), quickly:
                 tokenizer = AutoTokenizer.from_pretrained(self.folder, **self.keywords)
         except Exception as error:  # as above
             raise ConfigError(
