@@ -139,19 +139,6 @@ def incomplete(source: ModelSource) -> list[str]:
     return [f"model.path: {_not_whole(source, problems)}"] if problems else []
 
 
-def unknown_kernel(source: ModelSource, attn_implementation: str) -> list[str]:
-    """Why a model's attention cannot run by a kernel; empty where it can."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(source.config), None)
-    if attn_implementation != "sdpa" or getattr(model, "_supports_sdpa", True):
-        return []
-    return [
-        f"model.attn_implementation: sdpa is wrong; allowed is eager: transformers has no other "
-        f"attention for {source.architecture} models"
-    ]
-
-
 def _read(
     source: ModelSource, kept: Path | None = None, **how: Any
 ) -> tuple["PreTrainedModel", list[str]]:

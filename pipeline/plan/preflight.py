@@ -14,7 +14,7 @@ from pipeline.executors import executor_named
 from pipeline.files import is_folder
 from pipeline.given import file_problem, folder_problem, read_object, why_unwritable
 from pipeline.methods import method_of
-from pipeline.models.loading import incomplete, unknown_kernel
+from pipeline.models.loading import incomplete
 from pipeline.models.source import ModelSource, locate
 from pipeline.plan.plan import plan, planning_of
 from pipeline.plan.prefetching import missing as not_in_cache
@@ -75,8 +75,6 @@ class Preflight:
                 raise ConfigError(list(dict.fromkeys([*problems, *wrong])))
             weights_problems = self._once("weights", lambda: incomplete(source), config.model)
             problems += weights_problems
-            kernel = config.model.attn_implementation
-            problems += self._once("kernel", lambda: unknown_kernel(source, kernel), config.model)
             problems += _collected(lambda: _measurements(config, source))
             recovered = (config.model, config.of(recover.RecoverConfig), config.of(EvaluateConfig))
             problems += self._once(

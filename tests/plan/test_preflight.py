@@ -284,12 +284,6 @@ def test_quantised_weights_are_told_once_with_what_to_type(
     assert what_to_type in said
 
 
-def test_an_attention_kernel_that_a_family_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformers.LlamaForCausalLM._supports_sdpa", False)
-    assert problem().startswith("model.attn_implementation: sdpa is wrong; allowed is eager: ")
-    check("model.attn_implementation=eager")
-
-
 def test_an_adapter_is_told_with_how_it_is_merged(place: Path) -> None:
     for path in (place / "model").iterdir():
         path.unlink()
