@@ -1,5 +1,6 @@
 """The modelling file that goes with a model whose layers differ, and the same for this project."""
 
+import json
 import sys
 from functools import cache
 from importlib import resources
@@ -20,21 +21,25 @@ def _template() -> Template:
 
 def source(family: Family, model_type: str) -> str:
     """The modelling file of a family's pruned models."""
-    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
 
-    model = MODEL_MAPPING_NAMES[model_type]
+    config = CONFIG_MAPPING[model_type]
+    model = MODEL_FOR_CAUSAL_LM_MAPPING[config]
     return _template().substitute(
         family=model_type,
         prefix=PRUNED,
-        module=model_type,
-        Config=_configuration(model_type),
-        Model=model,
-        Layer=f"{model.removesuffix('Model')}DecoderLayer",
-        ForCausalLM=architecture(model_type),
+        config_module=config.__module__,
+        module=model.__module__,
+        Config=config.__name__,
+        Layer=model._no_split_modules[0],  # transformers' own list of what stays on one device
+        ForCausalLM=model.__name__,
+        text=f".{family.text_config}" if family.text_config else "",
+        decoder=family.decoder,
+        layers=family.layers,
         attn=family.attn.body,
-        attn_norm=family.attn.norm_before,
+        attn_norms=json.dumps(family.attn.norms),
         mlp=family.mlp.body,
-        mlp_norm=family.mlp.norm_before,
+        mlp_norms=json.dumps(family.mlp.norms),
     )
 
 

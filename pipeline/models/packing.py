@@ -1,9 +1,9 @@
 """A pruned model as layers again, for files that others open: names, widths and weights.
 
 Blocks that are left are paired anew, each attention with the MLP that follows it, whatever layers
-they came from: as many layers as that needs, and exact, since norms move with their blocks and
-neither rotary embeddings nor masks depend on the layer. What the cache must know of an attention
-(its type, e.g. a sliding window) moves with it.
+they came from: as many layers as that needs, and exact, since norms move with their blocks, and so
+does what the configuration lists for an attention (its type, e.g. a sliding window; whether it has
+rotary embeddings).
 
 The first layer always has an attention, one of zeros where it lost its own: engines ask the first
 layer's cache how long a sequence is.
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoModel, PretrainedConfig
 
 from pipeline.models.blocks import Block
 from pipeline.models.families import stock_type
@@ -163,8 +163,8 @@ class PackedModel:
         text.per_layer_config = None
         text.head_dim = self.head_dim
         text.num_hidden_layers = len(self.layers)
-        if getattr(text, "layer_types", None):
-            text.layer_types = self._layer_types(text.layer_types)
+        for name, dense in self.family.listed(self.dense).items():
+            setattr(text, name, self._listed(dense))
         if self.is_uniform:
             for name, value in zip(WIDTHS, self.widest, strict=True):
                 setattr(text, name, value)
@@ -186,12 +186,12 @@ class PackedModel:
                 if block := layer.block(kind):
                     yield from ((f"{prefix}{index}.{name}", t) for name, t in block.weights)
 
-    def _layer_types(self, dense: list[str]) -> list[str]:
-        """Each attention's own; a layer without one has that of the layer before it."""
-        types: list[str] = []
+    def _listed(self, dense: list[Any]) -> list[Any]:
+        """Each attention's own entry; a layer without one has that of the layer before it."""
+        own: list[Any] = []
         for layer in self.layers:
-            types.append(dense[layer.attn.block.layer] if layer.attn else types[-1])
-        return types
+            own.append(dense[layer.attn.block.layer] if layer.attn else own[-1])
+        return own
 
 
 def _paired(blocks: list[Block]) -> Iterator[PackedLayer]:
@@ -231,10 +231,10 @@ def _zeros(kind: BlockKind, model: PrunableModel, dense: PretrainedConfig) -> Pa
     text.head_dim, text.num_hidden_layers, text.vocab_size = heads.head_dim, 1, 1
     text.num_attention_heads, text.num_key_value_heads = heads.queries_per_key, 1
     text.intermediate_size, text.pad_token_id = 1, None
-    if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[:1]
-    tiny = AutoModelForCausalLM.from_config(config, dtype=model.model.dtype)
-    (layer,) = tiny.get_submodule(family.decoder).get_submodule(family.layers)
+    for name, of_layers in family.listed(dense).items():
+        setattr(text, name, of_layers[:1])
+    decoder = AutoModel.from_config(text, dtype=model.model.dtype)
+    (layer,) = decoder.get_submodule(family.layers)
     description = family.describe(config)[0].block(kind)
     assert description
     block = Block(kind, 0, layer, description)

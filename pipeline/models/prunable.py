@@ -46,9 +46,7 @@ class PrunableModel:
         self._decoder: nn.Module = model.get_submodule(self.family.decoder)
         self.final_norm = self._decoder.get_submodule(self.family.final_norm)
         self._head = model.get_submodule(self.family.head)
-        self._layer_types: list[str] | None = copy.copy(
-            getattr(self.text_config, "layer_types", None)
-        )
+        self._listed = self.family.listed(model.config)
         self.blocks = _blocks_of(model, self.family)
         self.shape = _shape_of(model, self.family, self.blocks)
         self.state = PruningState.dense(self.shape)
@@ -200,7 +198,9 @@ class PrunableModel:
     def logits(self, normed: Tensor) -> Tensor:
         """Vocabulary logits of normed hidden states."""
         out: Tensor = self._head(normed)
-        cap = self.family.logit_cap(self.model.config)
+        scale = self.family.logit_scale(self.model.config)
+        cap = self.family.cap_of_logits(self.model.config)
+        out = out if scale == 1 else out * scale
         return out if cap is None else torch.tanh(out / cap) * cap
 
     def _regroup(self) -> None:
@@ -216,10 +216,8 @@ class PrunableModel:
         for index, block in enumerate(attentions):
             setattr(block.body, "layer_idx", index)  # noqa: B010 - the cache's index of this attention
         config = self.text_config
-        if self._layer_types is not None:
-            config.layer_types = [
-                self._layer_types[b.layer] for b in attentions
-            ] or self._layer_types[:1]
+        for name, of_layers in self._listed.items():
+            setattr(config, name, [of_layers[b.layer] for b in attentions] or of_layers[:1])
         config.num_hidden_layers = len(groups)
 
 

@@ -6,6 +6,7 @@ instance of ``Family``: a fused projection lists its segments in order, e.g.
 output names that norm in ``norm_after``; one whose language model has a configuration of its own
 inside the checkpoint's names it in ``text_config``. What cannot be removed stands in ``barred``. A
 family that states its widths in another way subclasses ``Family`` and overrides ``layer``.
+docs/families.md walks through one.
 
 No torch here: planning asks for families.
 """
@@ -34,13 +35,42 @@ class Projection:
 
 
 @dataclass(frozen=True, slots=True)
+class Vector:
+    """A parameter with one entry for each row of a segment: a norm over all heads at once."""
+
+    name: str
+    segment: Segment
+
+
+@dataclass(frozen=True, slots=True)
+class HeadCount:
+    """A number of heads that the forward pass of an attention reads.
+
+    ``name`` is an attribute of the attention, or of its configuration: ``config.NAME``.
+    """
+
+    name: str
+    segment: Segment
+
+
+@dataclass(frozen=True, slots=True)
 class BlockLayout:
-    """One residual block of a decoder layer: ``x + norm_after(body(norm_before(x)))``."""
+    """One residual block of a decoder layer: ``x + norm_after(body(norm_before(x)))``.
+
+    Names are those of the modules in the layer, those of projections and vectors inside the body.
+    """
 
     body: str
-    norm_before: str
+    norm_before: str | None
     projections: tuple[Projection, ...]
     norm_after: str | None = None
+    vectors: tuple[Vector, ...] = ()
+    head_counts: tuple[HeadCount, ...] = ()
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """The norms that go with the block."""
+        return tuple(name for name in (self.norm_before, self.norm_after) if name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +130,8 @@ class BlockDescription(Generic[ChannelsT]):
 
     layout: BlockLayout
     channels: ChannelsT
+    multiplier: float = 1.0
+    """What is added to the hidden states is multiplied by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +165,16 @@ class Family:
     head: str = "lm_head"
     text_config: str | None = None
     """The attribute of the configuration that holds the language model's own; None: it is one."""
+    lists: tuple[str, ...] = ("layer_types",)
+    """Values of the configuration that have an entry for each layer's attention."""
+    residual_multiplier: str | None = None
+    """The value of the configuration that what each block adds is multiplied by."""
+    logit_multiplier: str | None = None
+    """The one that logits are multiplied by."""
+    logit_divisor: str | None = None
+    """The one that logits are divided by."""
+    logit_cap: str | None = "final_logit_softcapping"
+    """The one that logits are soft-capped to, where it is there and not null."""
     barred: tuple[BarredUnit, ...] = ()
     """What these models cannot lose, and why."""
     bias_flags: tuple[str, ...] = ()
@@ -158,12 +200,12 @@ class Family:
     def layer(self, config: Any, _index: int) -> LayerDescription:
         """One layer; ``config`` is the language model's configuration as it is for this layer."""
         skipped = getattr(config, "skip", None) or ()
-        attn = None
+        multiplier = getattr(config, self.residual_multiplier) if self.residual_multiplier else 1.0
+        attn = mlp = None
         if SKIP_NAMES["attn"] not in skipped:
-            attn = BlockDescription(self.attn, heads_of(config))
-        mlp = None
+            attn = BlockDescription(self.attn, heads_of(config), multiplier)
         if SKIP_NAMES["mlp"] not in skipped:
-            mlp = BlockDescription(self.mlp, Channels(config.intermediate_size))
+            mlp = BlockDescription(self.mlp, Channels(config.intermediate_size), multiplier)
         return LayerDescription(attn, mlp)
 
     def hidden_size(self, config: Any) -> int:
@@ -179,9 +221,23 @@ class Family:
         length: int | None = getattr(self.text(config), "max_position_embeddings", None)
         return length
 
-    def logit_cap(self, config: Any) -> float | None:
+    def listed(self, config: Any) -> dict[str, list[Any]]:
+        """What ``lists`` names and the configuration has, each with an entry for each layer."""
+        text = self.text(config)
+        return {name: list(given) for name in self.lists if (given := getattr(text, name, None))}
+
+    def logit_scale(self, config: Any) -> float:
+        """What the head's output is multiplied by."""
+        text, scale = self.text(config), 1.0
+        if self.logit_multiplier:
+            scale *= getattr(text, self.logit_multiplier)
+        if self.logit_divisor:
+            scale /= getattr(text, self.logit_divisor)
+        return scale
+
+    def cap_of_logits(self, config: Any) -> float | None:
         """What the logits are soft-capped to; None where they are not."""
-        cap: float | None = getattr(self.text(config), "final_logit_softcapping", None)
+        cap: float | None = getattr(self.text(config), self.logit_cap or "", None)
         return cap
 
 
