@@ -1,7 +1,6 @@
 """A tiny configuration of every known family, with all its peculiarities switched on."""
 
 import copy
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -44,12 +43,11 @@ SCALED = BIASES | {
     "residual_multiplier": 0.4, "embedding_multiplier": 3.0, "logits_scaling": 2.0,
     "attention_multiplier": 0.2,
 }  # fmt: skip
-GEMMA3 = CAPPED | SLIDING | {
-    "rope_parameters": {
-        "full_attention": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
-        "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
-    }
+BY_TYPE = {
+    "full_attention": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
 }
+GEMMA3 = CAPPED | SLIDING | {"rope_parameters": BY_TYPE}
 PARTIAL = {"partial_rotary_factor": 0.5}
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -79,10 +77,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "olmo2": ("olmo2", {"attention_bias": True}),
     "olmo3": (
         "olmo3",
-        SLIDING | {"rope_parameters": {
-            "full_attention": YARN,
-            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
-        }},
+        SLIDING | {"rope_parameters": BY_TYPE | {"full_attention": YARN}},
     ),
     "exaone4": ("exaone4", SLIDING),
     "granite": ("granite", SCALED | {"tie_word_embeddings": True}),
@@ -141,12 +136,9 @@ def randomised(model: PreTrainedModel, scale: float = 0.2) -> PreTrainedModel:
 @cache
 def _built(name: str, dtype: torch.dtype) -> PreTrainedModel:
     how = {"attn_implementation": "eager"} if name in EAGER else {}
-    return randomised(AutoModelForCausalLM.from_config(config_of(name), **how).to(dtype))
+    return randomised(AutoModelForCausalLM.from_config(config_of(name), dtype=dtype, **how))
 
 
 def stock(name: str, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
     """A stock model of a family: the same one every time, and the caller's own."""
     return copy.deepcopy(_built(name, dtype))
-
-
-Build = Callable[[str], PreTrainedModel]

@@ -38,7 +38,7 @@ def write_folder(
     """Write weights, configuration, tokenizer and what generating takes into an empty folder."""
     values = configuration(packed, dtype)
     model_type = packed.architecture
-    if not packed.is_uniform:
+    if packed.needs_code:
         text = modelling.source(packed.family, model_type)
         (folder / modelling.FILE).write_text(text, encoding="utf-8")
     write_model(packed, values, source, folder, dtype, shard_bytes)
@@ -60,7 +60,7 @@ def write_model(
 
 
 def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]:
-    """``config.json``: of a uniform model as transformers has it, else with each layer's own."""
+    """``config.json``: of an ordinary model as transformers has it, else with each layer's own."""
     model_type = packed.architecture
     values: dict[str, Any] = packed.config().to_diff_dict()
     for key in OF_THE_DENSE_MODEL:
@@ -68,7 +68,7 @@ def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]
     values["dtype"] = str(dtype).removeprefix("torch.")
     values["model_type"] = model_type
     values["architectures"] = [modelling.architecture(model_type)]
-    if not packed.is_uniform:
+    if packed.needs_code:
         classes = modelling.names(model_type)
         values["model_type"] = PRUNED + model_type
         values["architectures"] = [classes["AutoModelForCausalLM"].rpartition(".")[2]]
@@ -93,7 +93,7 @@ def _write(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
     packed, dtype = exporting.packed, exporting.number_format
     shard_bytes = exporting.settings.shard_bytes
     write_folder(packed, exporting.source, folder, DTYPES[dtype], shard_bytes)
-    return {"dtype": dtype, "layers": len(packed.layers), "needs_code": not packed.is_uniform}
+    return {"dtype": dtype, "layers": len(packed.layers), "needs_code": packed.needs_code}
 
 
 def _check(exporting: Exporting, folder: Path) -> Mapping[str, Json]:

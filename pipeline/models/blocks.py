@@ -48,7 +48,7 @@ class Block(nn.Module):
             for name in (layout.norm_before, layout.norm_after)
         )
         if any(count.name.startswith("config.") for count in layout.head_counts):
-            self.body.config = _OwnCounts(self.body.config)
+            setattr(self.body, "config", _OwnCounts(self.body.config))  # noqa: B010 - no module
         self._check_widths()
 
     def forward(self, hidden: Tensor, context: Context) -> Tensor:
@@ -237,14 +237,14 @@ class Block(nn.Module):
         return linear
 
     def padded(self, width: int) -> dict[str, Tensor]:
-        """The body's parameters in a block of ``width`` channels, the new ones all zeros.
+        """What differs of the body in a block of ``width`` channels, the new ones all zeros.
 
         Adds to the hidden states what this block adds: heads without values and channels that do
         not reach the output.
         """
         if self.offloaded:
             self.offloaded.bring()
-        return {**dict(self.body.named_parameters()), **self._resized(width, _with_zeros)}
+        return self._resized(width, _with_zeros)
 
     def _narrowed(self, width: int) -> dict[str, Tensor]:
         """The body's parameters cut to ``width`` channels: views where a segment stands alone."""
@@ -264,7 +264,7 @@ class Block(nn.Module):
             resized[name] = parts[0] if len(parts) == 1 else torch.cat(parts, dim)
         return resized
 
-    def _cut_parameters(self) -> Iterator[tuple[str, nn.Parameter, int, Sequence[Segment]]]:
+    def _cut_parameters(self) -> Iterator[tuple[str, Tensor, int, Sequence[Segment]]]:
         """What shrinks, by its name in the body, with the dimension and its segments."""
         for projection in self.layout.projections:
             linear = self._linear(projection)

@@ -17,7 +17,7 @@ from pipeline.models.ordering import ChannelOrder
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.quiet import quiet_transformers
 from pipeline.models.source import ModelSource, fetch
-from pipeline.models.tensors import read_tensors
+from pipeline.models.tensors import read_tensors, stored
 from pipeline.models.variants import REORDERED, Lineage, Variant, dense_lineage
 from pipeline.pruning.state import PruningState
 
@@ -100,10 +100,7 @@ def _write(model: "PreTrainedModel", folder: Path) -> None:
     """A model's weights, a tied one once, its buffers, and how it generates."""
     from safetensors.torch import save_file
 
-    buffers = {name for name, _ in model.named_buffers()} & model.state_dict().keys()
-    tensors = {name: model.get_buffer(name) for name in sorted(buffers)}
-    tensors |= dict(model.named_parameters())
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(stored(model), folder / WEIGHTS, metadata={"format": "pt"})
     assert model.generation_config is not None
     model.generation_config.save_pretrained(folder)
 

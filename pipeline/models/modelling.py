@@ -6,6 +6,7 @@ from functools import cache
 from importlib import resources
 from string import Template
 from types import ModuleType
+from typing import Any
 
 from pipeline.models.families import PRUNED, family_of, stock_type
 from pipeline.models.families.base import Family
@@ -21,17 +22,14 @@ def _template() -> Template:
 
 def source(family: Family, model_type: str) -> str:
     """The modelling file of a family's pruned models."""
-    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
-
-    config = CONFIG_MAPPING[model_type]
-    model = MODEL_FOR_CAUSAL_LM_MAPPING[config]
+    config, model = _classes(model_type)
     return _template().substitute(
         family=model_type,
         prefix=PRUNED,
         config_module=config.__module__,
         module=model.__module__,
         Config=config.__name__,
-        Layer=model._no_split_modules[0],  # transformers' own list of what stays on one device
+        Layer=layer_class(model_type).__name__,
         ForCausalLM=model.__name__,
         text=f".{family.text_config}" if family.text_config else "",
         decoder=family.decoder,
@@ -43,26 +41,34 @@ def source(family: Family, model_type: str) -> str:
     )
 
 
+def layer_class(model_type: str) -> type:
+    """The class of a family's layers; it is made of a configuration and the layer's number."""
+    _, model = _classes(model_type)
+    (name,) = model._no_split_modules  # what stays on one device, as transformers lists it
+    layer: type = getattr(sys.modules[model.__module__], name)
+    return layer
+
+
+def _classes(model_type: str) -> tuple[type, Any]:
+    """A family's configuration and causal language model."""
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+
+    config = CONFIG_MAPPING[model_type]
+    return config, MODEL_FOR_CAUSAL_LM_MAPPING[config]
+
+
 def names(model_type: str) -> dict[str, str]:
     """What ``auto_map`` says: which classes of the file stand for what."""
-    module = FILE.removesuffix(".py")
+    module, (config, model) = FILE.removesuffix(".py"), _classes(model_type)
     return {
-        "AutoConfig": f"{module}.Pruned{_configuration(model_type)}",
-        "AutoModelForCausalLM": f"{module}.Pruned{architecture(model_type)}",
+        "AutoConfig": f"{module}.Pruned{config.__name__}",
+        "AutoModelForCausalLM": f"{module}.Pruned{model.__name__}",
     }
 
 
 def architecture(model_type: str) -> str:
     """The name of a family's ordinary class."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    return str(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type])
-
-
-def _configuration(model_type: str) -> str:
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-
-    return str(CONFIG_MAPPING_NAMES[model_type])
+    return str(_classes(model_type)[1].__name__)
 
 
 def make_known(model_type: str) -> None:

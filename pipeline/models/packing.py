@@ -12,15 +12,20 @@ layer's cache how long a sequence is.
 import copy
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
-from transformers import AutoModel, PretrainedConfig
+from transformers import PretrainedConfig
 
+from pipeline.errors import StageError
 from pipeline.models.blocks import Block
 from pipeline.models.families import stock_type
 from pipeline.models.families.base import SKIP_NAMES, Family, Heads
+from pipeline.models.modelling import layer_class
 from pipeline.models.prunable import PrunableModel
+from pipeline.models.tensors import stored
 from pipeline.pruning.shape import BLOCK_KINDS, BlockKind
 
 
@@ -43,12 +48,12 @@ class PackedBlock:
         if block.offloaded:
             block.offloaded.bring()
         is_padded = self.width > block.width
-        body = block.padded(self.width) if is_padded else dict(block.body.named_parameters())
+        body = stored(block.body) | (block.padded(self.width) if is_padded else {})
         yield from ((f"{layout.body}.{name}", tensor) for name, tensor in body.items())
         for name, norm in ((layout.norm_before, block.norm_before),
                            (layout.norm_after, block.norm_after)):  # fmt: skip
             if name:
-                yield from ((f"{name}.{inner}", t) for inner, t in norm.named_parameters())
+                yield from ((f"{name}.{inner}", t) for inner, t in stored(norm).items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +118,22 @@ class PackedModel:
     def padded(self, kinds: Collection[BlockKind], *, whole: bool) -> "PackedModel":
         """With blocks of these kinds as wide as the widest of them, by zeros; all the same.
 
-        ``whole``: a layer that lost its block gets one of zeros, too.
+        ``whole``: a layer that lost its block gets one of zeros, too. Raises ``StageError`` where
+        the family's norms would notice.
         """
         layers = list(self.layers)
         for kind in kinds:
             found = [block for layer in layers if (block := layer.block(kind))]
             zeros = [_zeros(kind, self.model, self.dense)] if whole and not found else []
             width = max((block.width for block in [*found, *zeros]), default=0)
+            vectors = self.family.layout(kind).vectors
+            if vectors and any(block.width < width for block in found):
+                norm = vectors[0].name.partition(".")[0]
+                raise StageError(
+                    f"export.pad: {self.architecture} cannot have heads of zeros where heads went: "
+                    f"its {norm} divides by what all heads have; leave export.pad out, export=hf "
+                    "writes layers of any width"
+                )
             for index, layer in enumerate(layers):
                 block = layer.block(kind)
                 if block is None and whole:
@@ -145,8 +159,16 @@ class PackedModel:
 
     @property
     def is_uniform(self) -> bool:
-        """Whether all layers are alike and whole: an ordinary model of the family."""
+        """Whether all layers are alike and whole."""
         return len({layer.widths for layer in self.layers}) == 1 and all(self.layers[0].widths)
+
+    @cached_property
+    def needs_code(self) -> bool:
+        """Whether it is no ordinary model of the family.
+
+        Its layers differ, or transformers refuses such a number of heads for all of them.
+        """
+        return not self.is_uniform or not _is_allowed(self._uniform_config())
 
     @property
     def widest(self) -> tuple[int, ...]:
@@ -156,8 +178,27 @@ class PackedModel:
     def config(self) -> PretrainedConfig:
         """The configuration that says what each layer has.
 
-        Of a uniform model an ordinary one; of another with ``per_layer_config``.
+        Of an ordinary model an ordinary one; of another with ``per_layer_config``.
         """
+        if not self.needs_code:
+            return self._uniform_config()
+        config = self._config_of_layers()
+        text = self.family.text(config)
+        text.allow_global_per_layer_attribute_access = True
+        text.per_layer_config = {
+            index: _overrides(layer, text) for index, layer in enumerate(self.layers)
+        }
+        return config
+
+    def _uniform_config(self) -> PretrainedConfig:
+        """With the widths that all layers have."""
+        config = self._config_of_layers()
+        for name, value in zip(WIDTHS, self.widest, strict=True):
+            setattr(self.family.text(config), name, value)
+        return config
+
+    def _config_of_layers(self) -> PretrainedConfig:
+        """With what is the same for all layers, and what is listed by layer."""
         config = copy.deepcopy(self.dense)
         text = self.family.text(config)
         text.per_layer_config = None
@@ -165,20 +206,12 @@ class PackedModel:
         text.num_hidden_layers = len(self.layers)
         for name, dense in self.family.listed(self.dense).items():
             setattr(text, name, self._listed(dense))
-        if self.is_uniform:
-            for name, value in zip(WIDTHS, self.widest, strict=True):
-                setattr(text, name, value)
-            return config
-        text.allow_global_per_layer_attribute_access = True
-        text.per_layer_config = {
-            index: _overrides(layer, text) for index, layer in enumerate(self.layers)
-        }
         return config
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight once by its name; tied ones by the first name that they have."""
         prefix = f"{self.family.decoder}.{self.family.layers}."
-        for name, tensor in self.model.model.named_parameters():
+        for name, tensor in stored(self.model.model).items():
             if not name.startswith(prefix):
                 yield name, tensor
         for index, layer in enumerate(self.layers):
@@ -192,6 +225,15 @@ class PackedModel:
         for layer in self.layers:
             own.append(dense[layer.attn.block.layer] if layer.attn else own[-1])
         return own
+
+
+def _is_allowed(config: PretrainedConfig) -> bool:
+    """Whether a configuration can be read from its file."""
+    try:
+        type(config).from_dict(config.to_dict())
+    except (ValueError, StrictDataclassError):
+        return False
+    return True
 
 
 def _paired(blocks: list[Block]) -> Iterator[PackedLayer]:
@@ -228,13 +270,11 @@ def _zeros(kind: BlockKind, model: PrunableModel, dense: PretrainedConfig) -> Pa
     config, family = copy.deepcopy(dense), model.family
     text, heads = family.text(config), _heads(model, dense)
     text.per_layer_config = None
-    text.head_dim, text.num_hidden_layers, text.vocab_size = heads.head_dim, 1, 1
+    text.head_dim, text.num_hidden_layers, text.intermediate_size = heads.head_dim, 1, 1
     text.num_attention_heads, text.num_key_value_heads = heads.queries_per_key, 1
-    text.intermediate_size, text.pad_token_id = 1, None
     for name, of_layers in family.listed(dense).items():
         setattr(text, name, of_layers[:1])
-    decoder = AutoModel.from_config(text, dtype=model.model.dtype)
-    (layer,) = decoder.get_submodule(family.layers)
+    layer = layer_class(stock_type(config.model_type))(text, 0).to(model.model.dtype)
     description = family.describe(config)[0].block(kind)
     assert description
     block = Block(kind, 0, layer, description)

@@ -6,6 +6,9 @@ One generated matrix. What one of the families needs beyond it is tested in the 
 import copy
 import random
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +18,11 @@ from support_families import EAGER, stock
 from support_families import FAMILIES as CONFIGURED
 from torch import Tensor, nn
 from torch.testing import assert_close
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from pipeline.export import hf
 from pipeline.models.families import FAMILIES
+from pipeline.models.packing import PackedModel
 from pipeline.models.prunable import PrunableModel, shape_from_config
 from pipeline.pruning.shape import BLOCK_KINDS, ModelShape
 from pipeline.pruning.state import PruningState
@@ -32,9 +37,13 @@ MATTERS = 1e-4
 """How far logits move at least when anything goes."""
 SWITCHES = {"phi3_longrope"}
 """Whose rotary embeddings change when a sequence grows: the stock model's cache does not follow."""
+REFUSE_FEWER_HEADS = {"llama_mha", "phi3_longrope"}
+"""Whose configurations refuse to have a group of heads less in every layer."""
 IDS = torch.randint(60, (2, 14), generator=torch.Generator().manual_seed(1))
 """Longer than windows, and than what rotary embeddings were scaled for. 60 may be an image's."""
 PROMPT = 9
+NO_TOKENIZER: Any = SimpleNamespace(tokenizer_files=[], folder=Path("/nowhere"), gguf_file=None)
+"""The source of a model that has weights alone."""
 
 every_family = pytest.mark.parametrize("name", CONFIGURED)
 
@@ -64,6 +73,8 @@ def silenced(dense: PreTrainedModel, state: PruningState) -> PreTrainedModel:
     for index, layer in enumerate(model.get_decoder().layers):
         for kind, name in BODIES.items():
             body, width = layer.get_submodule(name), state.widths(kind)[index]
+            if not width:
+                continue
             output = output_of(body)
             is_left = index in state.left(kind)
             mask = torch.zeros(output.in_features, dtype=output.weight.dtype)
@@ -85,7 +96,8 @@ def norm_over_heads_left(attention: nn.Module, share: float) -> None:
 
             def of_some(hidden: Tensor, norm: nn.Module = norm, kept: int = kept) -> Tensor:
                 some = hidden[..., :kept].float()
-                some = some * torch.rsqrt(some.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon)
+                mean = some.pow(2).mean(-1, keepdim=True)
+                some = some * torch.rsqrt(mean + norm.variance_epsilon)
                 whole = torch.zeros_like(hidden)
                 whole[..., :kept] = norm.weight[:kept] * some.to(hidden.dtype)
                 return whole
@@ -201,3 +213,42 @@ def test_random_states(name: str, seed: int) -> None:
             assert_same(name, cached_logits(model.model, prompt), theirs)
     model.reorder()
     assert_same(name, logits(model.model), expected)
+
+
+EXPORTED: dict[str, set[tuple[str, int]]] = {
+    "alike": {(unit, layer) for unit in ("attn_width", "mlp_width") for layer in range(3)},
+    "moved up": {("attn", 0), ("mlp", 0), ("mlp", 1), ("attn_width", 1), ("mlp_width", 2)},
+    "without the first": {("attn", 0), ("attn", 1), ("attn_width", 2)},
+}
+"""What goes of layers: an ordinary model; layers where others were; a layer that lost its first."""
+
+
+@pytest.mark.parametrize("gone", EXPORTED)
+@every_family
+def test_what_is_exported_answers_as_the_live_model_and_can_be_cut_again(
+    name: str, gone: str, tmp_path: Path
+) -> None:
+    dense = stock(name)
+    model = live(dense)
+    state = model.state
+    for each in candidates(state):
+        if (each.unit.name, each.layer) in EXPORTED[gone]:
+            state = state.without(each)
+    model.prune_to(state)
+    packed = PackedModel.of(model, copy.deepcopy(dense.config))
+    hf.write_folder(packed, NO_TOKENIZER, tmp_path, torch.float64, 10**9)
+    opened, info = AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype=torch.float64, trust_remote_code=True, output_loading_info=True,
+        attn_implementation="eager" if name in EAGER else None,
+    )  # fmt: skip
+    assert not {key: wrong for key, wrong in info.items() if wrong and key.endswith("_keys")}
+    is_ordinary = opened.config.model_type == dense.config.model_type
+    assert is_ordinary == (not packed.needs_code)
+    assert is_ordinary == (gone == "alike" and name not in REFUSE_FEWER_HEADS)
+    assert_same(name, logits(opened), logits(model.model))
+    if name not in SWITCHES:
+        assert_same(name, cached_logits(opened, PROMPT), logits(opened))
+    opened.requires_grad_(False)
+    again = live(opened)
+    again.prune_to(again.state.without(random.Random(name).choice(candidates(again.state))))
+    assert_same(name, logits(again.model), logits(silenced(opened, again.state)))

@@ -181,6 +181,10 @@ class Family:
     """Values of the configuration that, where true, give every linear layer of the blocks a bias;
     none where the family has no bias in the layers that give what a block adds."""
 
+    def layout(self, kind: BlockKind) -> BlockLayout:
+        """Where the modules of an attention or MLP are."""
+        return self.attn if kind == "attn" else self.mlp
+
     def text(self, config: Any) -> Any:
         """The configuration of the language model."""
         return getattr(config, self.text_config) if self.text_config else config
