@@ -185,7 +185,7 @@ def walks(shape: ModelShape, chosen: random.Random) -> Iterator[PruningState]:
 
 
 @settings(
-    derandomize=True, database=None, deadline=None, max_examples=4,
+    derandomize=True, database=None, deadline=None, max_examples=3,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 @given(seed=st.integers(0, 2**32))
@@ -208,9 +208,10 @@ def test_random_states(name: str, seed: int) -> None:
         kept = {block.name for block in model.blocks}
         physical = sum(each.numel() for each in model.model.parameters())
         assert physical == state.params - sum(norms_of[name] for name in norms_of.keys() - kept)
-        for prompt in (PROMPT, 1):
-            theirs = cached_logits(oracle, prompt) if name in SWITCHES else expected
-            assert_same(name, cached_logits(model.model, prompt), theirs)
+        theirs = cached_logits(oracle, PROMPT) if name in SWITCHES else expected
+        assert_same(name, cached_logits(model.model, PROMPT), theirs)
+    theirs = cached_logits(oracle, 1) if name in SWITCHES else expected
+    assert_same(name, cached_logits(model.model, 1), theirs)
     model.reorder()
     assert_same(name, logits(model.model), expected)
 
