@@ -53,6 +53,8 @@ PARTIAL = {"partial_rotary_factor": 0.5}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", BIASES | {"rope_parameters": LLAMA3, "tie_word_embeddings": True}),
     "llama_mha": ("llama", {"num_key_value_heads": 4, "head_dim": None}),
+    "internlm3": ("internlm3", BIASES),
+    "iquestcoder": ("iquestcoder", {}),
     "mistral": ("mistral", {"sliding_window": WINDOW}),
     "ministral": ("ministral", SLIDING),
     "ministral3": (
@@ -81,6 +83,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "exaone4": ("exaone4", SLIDING),
     "granite": ("granite", SCALED | {"tie_word_embeddings": True}),
+    "granite_swa": ("granite_swa", SCALED | SLIDING | {"layer_rope_theta": [100.0, 0, 10000.0]}),
     "hyperclovax": ("hyperclovax", SCALED),
     "hyperclovax_bare": ("hyperclovax", SCALED | {"use_post_norm": False}),
     "smollm3": (
@@ -102,8 +105,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "nanochat": ("nanochat", {"attention_bias": True, "final_logit_softcapping": 3.0}),
 }  # fmt: skip
 """By a name: ``model_type``, and what differs from ``SIZES``."""
-EAGER = {"gemma2", "vaultgemma"}
-"""Whose caps of attention no other kernel knows."""
+EAGER = {"gemma2", "vaultgemma", "granite_swa"}
+"""Whose caps and sinks of attention no other kernel of a CPU knows."""
 VISION = {
     "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
     "image_size": 28,

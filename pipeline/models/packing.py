@@ -126,14 +126,9 @@ class PackedModel:
             found = [block for layer in layers if (block := layer.block(kind))]
             zeros = [_zeros(kind, self.model, self.dense)] if whole and not found else []
             width = max((block.width for block in [*found, *zeros]), default=0)
-            vectors = self.family.layout(kind).vectors
-            if vectors and any(block.width < width for block in found):
-                norm = vectors[0].name.partition(".")[0]
-                raise StageError(
-                    f"export.pad: {self.architecture} cannot have heads of zeros where heads went: "
-                    f"its {norm} divides by what all heads have; leave export.pad out, export=hf "
-                    "writes layers of any width"
-                )
+            reason = self.family.why_no_zeros if kind == "attn" else None
+            if reason and any(block.width < width for block in found):
+                raise StageError(f"export.pad: {reason}")
             for index, layer in enumerate(layers):
                 block = layer.block(kind)
                 if block is None and whole:

@@ -18,8 +18,9 @@ from typing import Any, Generic, Literal, TypeVar
 from pipeline.errors import ConfigError
 from pipeline.pruning.shape import BarredUnit, BlockKind
 
-Segment = Literal["query", "key", "value", "channel"]
-"""What a run of rows or columns belongs to. All but channels are cut by key/value heads."""
+Segment = Literal["query", "key", "value", "query_heads", "channel"]
+"""What a run of rows or columns belongs to; ``query_heads`` has one entry for each head. All but
+channels are cut by key/value heads."""
 
 SKIP_NAMES: Mapping[BlockKind, str] = {"attn": "attention", "mlp": "mlp"}
 """How ``skip`` of transformers' per-layer configurations calls a block that is not there."""
@@ -36,10 +37,13 @@ class Projection:
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """A parameter with one entry for each row of a segment: a norm over all heads at once."""
+    """A parameter of the body in one dimension, e.g. the weight of a norm over all heads."""
 
     name: str
     segment: Segment
+    is_joint: bool = False
+    """Whether what it is for depends on all of the segment at once: zeros in the place of heads
+    that went would change what a norm divides by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,8 @@ class Heads:
 
     def segment_length(self, segment: Segment, width: int) -> int:
         """Rows (or columns) that a segment has in a block of ``width`` query channels."""
+        if segment == "query_heads":
+            return width // self.head_dim
         return width // self.group_width * self.head_dim if segment in ("key", "value") else width
 
     def uses(self, segment: Segment) -> int:
@@ -184,6 +190,18 @@ class Family:
     def layout(self, kind: BlockKind) -> BlockLayout:
         """Where the modules of an attention or MLP are."""
         return self.attn if kind == "attn" else self.mlp
+
+    @property
+    def why_no_zeros(self) -> str | None:
+        """Why no heads of zeros can stand where heads went, in words; None where they can."""
+        joint = [vector.name.partition(".")[0] for vector in self.attn.vectors if vector.is_joint]
+        if not joint:
+            return None
+        return (
+            f"{' and '.join(joint)} of these models norm all heads at once, which heads of zeros "
+            "in the place of those that went would change; leave export.pad out: export=hf writes "
+            "layers of any width"
+        )
 
     def text(self, config: Any) -> Any:
         """The configuration of the language model."""

@@ -6,10 +6,19 @@ The scales of embeddings and of attention are inside the models' own modules.
 from dataclasses import replace
 
 from pipeline.models.families import llama
+from pipeline.models.families.base import Vector
 
 SCALED = replace(llama.FAMILY, residual_multiplier="residual_multiplier")
+GRANITE = replace(SCALED, model_types=("granite",), logit_divisor="logits_scaling")
 FAMILIES = (
-    replace(SCALED, model_types=("granite",), logit_divisor="logits_scaling"),
+    GRANITE,
+    # each query head has a sink, which takes some of its attention
+    replace(
+        GRANITE,
+        model_types=("granite_swa",),
+        attn=replace(llama.ATTENTION, vectors=(Vector("sinks", "query_heads"),)),
+        lists=("layer_types", "layer_rope_theta"),
+    ),
     replace(
         SCALED,
         model_types=("hyperclovax",),

@@ -28,7 +28,12 @@ MLP = BlockLayout(
 # Hunyuan) are per head_dim, the same for all heads. What an attention is told of its layer when it
 # is made (a sliding window, no rotary embeddings) stays with it wherever it moves; the lists that
 # say so move along.
-FAMILY = Family(("llama",), ATTENTION, MLP, bias_flags=("attention_bias", "mlp_bias"))
+FAMILY = Family(
+    ("llama", "internlm3", "iquestcoder"),
+    ATTENTION,
+    MLP,
+    bias_flags=("attention_bias", "mlp_bias"),
+)
 WITHOUT_FLAGS = replace(
     FAMILY,
     model_types=(

@@ -25,7 +25,10 @@ FAMILIES = (
         model_types=("olmo2", "olmo3"),
         attn=replace(
             AFTERWARDS.attn,
-            vectors=(Vector("q_norm.weight", "query"), Vector("k_norm.weight", "key")),
+            vectors=(
+                Vector("q_norm.weight", "query", is_joint=True),
+                Vector("k_norm.weight", "key", is_joint=True),
+            ),
         ),
     ),
 )
