@@ -261,12 +261,16 @@ def _heads(model: PrunableModel, dense: PretrainedConfig) -> Heads:
 
 
 def _zeros(kind: BlockKind, model: PrunableModel, dense: PretrainedConfig) -> PackedBlock:
-    """The smallest block of a kind, which adds nothing to what passes it."""
+    """The smallest block of a kind that the family has, which adds nothing to what passes it."""
     config, family = copy.deepcopy(dense), model.family
     text, heads = family.text(config), _heads(model, dense)
     text.per_layer_config = None
-    text.head_dim, text.num_hidden_layers, text.intermediate_size = heads.head_dim, 1, 1
-    text.num_attention_heads, text.num_key_value_heads = heads.queries_per_key, 1
+    text.head_dim, text.num_hidden_layers = heads.head_dim, 1
+    kept = {barred.unit for barred in family.barred}
+    groups = heads.key_value_heads if "attn_width" in kept else 1
+    text.num_attention_heads, text.num_key_value_heads = groups * heads.queries_per_key, groups
+    if "mlp_width" not in kept:
+        text.intermediate_size = 1
     for name, of_layers in family.listed(dense).items():
         setattr(text, name, of_layers[:1])
     layer = layer_class(stock_type(config.model_type))(text, 0).to(model.model.dtype)

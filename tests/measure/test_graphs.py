@@ -92,7 +92,8 @@ def of_family(name: str) -> PrunableModel:
     model = PrunableModel(stock(name, torch.float32))
     state, heads = model.state, model.blocks[0].channels.group_width
     for unit in (ATTN, ATTN_WIDTH):
-        state = state.without(state.candidates((unit,), heads)[0])
+        for first in state.candidates((unit,), heads)[:1]:
+            state = state.without(first)
     model.prune_to(state)
     return model
 

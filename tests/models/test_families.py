@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from pipeline.errors import ConfigError
 from pipeline.models import prunable
 from pipeline.models.families import FAMILIES, families_in
 from pipeline.models.loading import load
+from pipeline.models.packing import PackedModel
 from pipeline.models.prunable import PrunableModel, shape_from_config
 from pipeline.models.source import locate
 from pipeline.pruning.shape import BLOCK_KINDS, ModelShape
@@ -314,11 +316,16 @@ def test_any_piece_of_a_nested_language_model_can_go(build: Build, ids: Tensor) 
 
 
 def test_a_family_says_what_it_cannot_lose_and_why(build: Build) -> None:
-    shape = PrunableModel(build(Phi3Config(**SIZES | {"pad_token_id": 0}))).shape
+    model = PrunableModel(build(Phi3Config(**SIZES | {"pad_token_id": 0})))
+    shape = model.shape
     dense = PruningState.dense(shape)
     assert dense.candidates(HEADS, 16) == []
     assert dense.candidates(BLOCKS, None)
     assert dense.candidates(MLP_CHANNELS, 7)
     narrowed = dense.to_pruning_config() | {"pruned_attn_width": {str(i): 16 for i in range(4)}}
+    without_first = replace(dense, removed_attn=(0,))
+    model.prune_to(without_first)
+    first, *_ = PackedModel.of(model, model.model.config).layers
+    assert first.heads == (4, 2), "what stands for a lost attention has all heads, too"
     with pytest.raises(ConfigError, match="allowed is 32: its attention reads the number of heads"):
         PruningState.from_pruning_config(shape, narrowed)
