@@ -5,7 +5,9 @@ from functools import cache
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
+
+from pipeline.models.modelling import opener
 
 SIZES: dict[str, Any] = {
     "vocab_size": 61,
@@ -60,6 +62,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "ministral3": (
         "ministral3", {"rope_parameters": YARN | {"llama_4_scaling_beta": 0.3}}
     ),
+    "mistral3": (
+        "mistral3",
+        {"model_type": "ministral3", "rope_parameters": YARN | {"llama_4_scaling_beta": 0.3}},
+    ),
     "qwen2": (
         "qwen2", {"use_sliding_window": True, "tie_word_embeddings": True, **SLIDING}
     ),
@@ -111,6 +117,11 @@ VISION = {
     "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
     "image_size": 28,
 }  # fmt: skip
+SEEING: dict[str, dict[str, Any]] = {
+    "gemma3": {"vision_config": VISION, "mm_tokens_per_image": 4},
+    "mistral3": {"vision_config": VISION | {"model_type": "pixtral", "head_dim": 8}},
+}
+"""What models have beside a language model."""
 
 
 def config_of(name: str) -> PretrainedConfig:
@@ -118,11 +129,8 @@ def config_of(name: str) -> PretrainedConfig:
     model_type, values = FAMILIES[name]
     values = {key: value for key, value in (SIZES | copy.deepcopy(values)).items()
               if key != "head_dim" or value}  # fmt: skip
-    if model_type == "gemma3":
-        values = {
-            "text_config": values, "vision_config": VISION, "mm_tokens_per_image": 4,
-            "image_token_index": 60,
-        }  # fmt: skip
+    if model_type in SEEING:
+        values = {"text_config": values, "image_token_index": 60, **SEEING[model_type]}
     return CONFIG_MAPPING[model_type](**values)
 
 
@@ -139,7 +147,8 @@ def randomised(model: PreTrainedModel, scale: float = 0.2) -> PreTrainedModel:
 @cache
 def _built(name: str, dtype: torch.dtype) -> PreTrainedModel:
     how = {"attn_implementation": "eager"} if name in EAGER else {}
-    return randomised(AutoModelForCausalLM.from_config(config_of(name), dtype=dtype, **how))
+    config = config_of(name)
+    return randomised(opener(config).from_config(config, dtype=dtype, **how))
 
 
 def stock(name: str, dtype: torch.dtype = torch.float64) -> PreTrainedModel:

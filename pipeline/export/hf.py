@@ -71,7 +71,7 @@ def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]
     if packed.needs_code:
         classes = modelling.names(model_type)
         values["model_type"] = PRUNED + model_type
-        values["architectures"] = [classes["AutoModelForCausalLM"].rpartition(".")[2]]
+        values["architectures"] = [classes[modelling.CAUSAL].rpartition(".")[2]]
         values["auto_map"] = classes
     return values
 
@@ -93,7 +93,12 @@ def _write(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
     packed, dtype = exporting.packed, exporting.number_format
     shard_bytes = exporting.settings.shard_bytes
     write_folder(packed, exporting.source, folder, DTYPES[dtype], shard_bytes)
-    return {"dtype": dtype, "layers": len(packed.layers), "needs_code": packed.needs_code}
+    return {
+        "dtype": dtype,
+        "layers": len(packed.layers),
+        "needs_code": packed.needs_code,
+        "opens_with": packed.opens_with,
+    }
 
 
 def _check(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
@@ -106,9 +111,9 @@ def _refused(_source: "ModelSource", _settings: HfConfig, _uniform: bool | None)
 
 HOW = """\
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {auto}, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{name}"{code})
+model = {auto}.from_pretrained("{name}"{code})
 tokenizer = AutoTokenizer.from_pretrained("{name}"{code})
 ```
 """

@@ -13,6 +13,7 @@ import torch
 from pipeline.errors import ConfigError, StageError
 from pipeline.models.checks import WEIGHTS, one_line, other_head
 from pipeline.models.gguf_reading import quick_gguf
+from pipeline.models.modelling import opener
 from pipeline.models.ordering import ChannelOrder
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.quiet import quiet_transformers
@@ -143,13 +144,11 @@ def _read(
 
     ``kept`` is a folder with its weights in safetensors, to be read in the place of its own files.
     """
-    from transformers import AutoModelForCausalLM
-
     keywords = source.keywords
     if kept or not source.gguf_file:
         keywords = {"trust_remote_code": False, "use_safetensors": True}
     with quiet_transformers():
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = opener(source.config).from_pretrained(
             kept or source.folder,
             config=source.config,
             output_loading_info=True,

@@ -6,11 +6,16 @@ from functools import cache
 from importlib import resources
 from string import Template
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.models.families import PRUNED, family_of, stock_type
 from pipeline.models.families.base import Family
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+CAUSAL = "AutoModelForCausalLM"
+"""The class by which most models are opened, and all that have a file of code."""
 FILE = "modeling_pruned.py"
 
 
@@ -29,7 +34,6 @@ def source(family: Family, model_type: str) -> str:
         config_module=config.__module__,
         module=model.__module__,
         Config=config.__name__,
-        Layer=layer_class(model_type).__name__,
         ForCausalLM=model.__name__,
         text=f".{family.text_config}" if family.text_config else "",
         decoder=family.decoder,
@@ -41,20 +45,25 @@ def source(family: Family, model_type: str) -> str:
     )
 
 
-def layer_class(model_type: str) -> type:
-    """The class of a family's layers; it is made of a configuration and the layer's number."""
-    _, model = _classes(model_type)
-    (name,) = model._no_split_modules  # what stays on one device, as transformers lists it
-    layer: type = getattr(sys.modules[model.__module__], name)
-    return layer
+def opener(config: "PretrainedConfig") -> Any:
+    """The class by which transformers opens such models: not all that see are causal ones."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    is_causal = type(config) in AutoModelForCausalLM._model_mapping
+    return AutoModelForCausalLM if is_causal else AutoModelForImageTextToText
+
+
+def opener_name(model_type: str) -> str:
+    """What the class is called by which transformers opens a family's ordinary models."""
+    return str(opener(_classes(model_type)[0]()).__name__)
 
 
 def _classes(model_type: str) -> tuple[type, Any]:
-    """A family's configuration and causal language model."""
-    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+    """A family's configuration and its language model."""
+    from transformers import CONFIG_MAPPING
 
     config = CONFIG_MAPPING[model_type]
-    return config, MODEL_FOR_CAUSAL_LM_MAPPING[config]
+    return config, opener(config())._model_mapping[config]
 
 
 def names(model_type: str) -> dict[str, str]:
@@ -62,7 +71,7 @@ def names(model_type: str) -> dict[str, str]:
     module, (config, model) = FILE.removesuffix(".py"), _classes(model_type)
     return {
         "AutoConfig": f"{module}.Pruned{config.__name__}",
-        "AutoModelForCausalLM": f"{module}.Pruned{model.__name__}",
+        CAUSAL: f"{module}.Pruned{model.__name__}",
     }
 
 

@@ -23,7 +23,7 @@ from pipeline.errors import StageError
 from pipeline.models.blocks import Block
 from pipeline.models.families import stock_type
 from pipeline.models.families.base import SKIP_NAMES, Family, Heads
-from pipeline.models.modelling import layer_class
+from pipeline.models.modelling import CAUSAL, opener_name
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.tensors import stored
 from pipeline.pruning.shape import BLOCK_KINDS, BlockKind
@@ -166,6 +166,11 @@ class PackedModel:
         return not self.is_uniform or not _is_allowed(self._uniform_config())
 
     @property
+    def opens_with(self) -> str:
+        """The name of the class of transformers that opens it."""
+        return CAUSAL if self.needs_code else opener_name(self.architecture)
+
+    @property
     def widest(self) -> tuple[int, ...]:
         """The largest of each of ``PackedLayer.widths``."""
         return tuple(max(of_all) for of_all in zip(*(x.widths for x in self.layers), strict=True))
@@ -273,7 +278,7 @@ def _zeros(kind: BlockKind, model: PrunableModel, dense: PretrainedConfig) -> Pa
         text.intermediate_size = 1
     for name, of_layers in family.listed(dense).items():
         setattr(text, name, of_layers[:1])
-    layer = layer_class(stock_type(config.model_type))(text, 0).to(model.model.dtype)
+    layer = model.layer_class(text, 0).to(model.model.dtype)
     description = family.describe(config)[0].block(kind)
     assert description
     block = Block(kind, 0, layer, description)

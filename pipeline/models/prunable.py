@@ -12,6 +12,7 @@ from pipeline.errors import StageError
 from pipeline.models.blocks import Block, Context
 from pipeline.models.families import family_of
 from pipeline.models.families.base import Family
+from pipeline.models.modelling import opener
 from pipeline.models.offload import Place, move_all_but, offloaded, put_in_order
 from pipeline.models.ordering import ChannelOrder
 from pipeline.pruning.shape import BLOCK_KINDS, LayerShape, ModelShape
@@ -47,6 +48,8 @@ class PrunableModel:
         self.final_norm = self._decoder.get_submodule(self.family.final_norm)
         self._head = model.get_submodule(self.family.head)
         self._listed = self.family.listed(model.config)
+        self.layer_class = type(getattr(self._decoder, self.family.layers)[0])
+        """Made of the language model's configuration and the layer's number."""
         self.blocks = _blocks_of(model, self.family)
         self.shape = _shape_of(model, self.family, self.blocks)
         self.state = PruningState.dense(self.shape)
@@ -256,11 +259,9 @@ class _Recorder(nn.Module):
 
 def shape_from_config(config: "PretrainedConfig") -> ModelShape:
     """Parameter counts of the dense model from its configuration alone: no weights, no memory."""
-    from transformers import AutoModelForCausalLM
-
     family = family_of(config.model_type)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = opener(config).from_config(config)
     return _shape_of(model, family, _blocks_of(model, family))
 
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support_families import EAGER, stock
 from support_families import FAMILIES as CONFIGURED
 from torch import Tensor, nn
 from torch.testing import assert_close
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from pipeline.errors import StageError
 from pipeline.export import hf
@@ -253,7 +254,7 @@ def test_what_is_exported_answers_as_the_live_model_and_can_be_cut_again(
             return
         packed = packed.padded(BLOCK_KINDS, whole=True)
     hf.write_folder(packed, NO_TOKENIZER, tmp_path, torch.float64, 10**9)
-    opened, info = AutoModelForCausalLM.from_pretrained(
+    opened, info = getattr(transformers, packed.opens_with).from_pretrained(
         tmp_path, dtype=torch.float64, trust_remote_code=True, output_loading_info=True,
         attn_implementation="eager" if name in EAGER else None,
     )  # fmt: skip

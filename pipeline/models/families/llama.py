@@ -51,5 +51,12 @@ FAMILIES = (
         bias_flags=("attention_bias", "attention_out_bias", "mlp_bias"),
     ),
     replace(FAMILY, model_types=("ernie4_5",), bias_flags=("use_bias",)),
+    # Mistral Small and Ministral 3 with their towers for images, which are carried along
+    replace(
+        WITHOUT_FLAGS,
+        model_types=("mistral3",),
+        decoder="model.language_model",
+        text_config="text_config",
+    ),
     replace(FAMILY, model_types=("smollm3",), lists=("layer_types", "no_rope_layers")),
 )
