@@ -235,7 +235,8 @@ def test_an_unknown_architecture_is_answered_with_the_known_ones(
     said = problem()
     assert said.startswith("model.path: ")
     assert architecture in said
-    assert "llama, mistral, qwen2, qwen3" in said
+    assert ", ".join(sorted(FAMILIES)) in said
+    assert "docs/families.md" in said
 
 
 def test_weights_that_are_not_safetensors(place: Path) -> None:
