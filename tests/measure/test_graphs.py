@@ -113,6 +113,15 @@ def replays(model: PrunableModel) -> None:
     model.model.to("cuda")
     ids = prompts(model, 7)
     tokens, logits = plainly(model, ids)
+    first: list[torch.Tensor] = []
+
+    def prefill() -> None:
+        out = model.model(input_ids=ids, use_cache=True, logits_to_keep=1)
+        first[:] = [out.logits]
+
+    with torch.no_grad():
+        captured(prefill, lambda: None, ids.device).replay()
+    torch.testing.assert_close(first[0], logits[0])
     decoding = started(model, ids)
     with torch.no_grad():
         graph = captured(decoding.step, decoding.rewind, ids.device)

@@ -15,15 +15,17 @@ import torch
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support_families import EAGER, stock
+from support_families import EAGER, config_of, stock
 from support_families import FAMILIES as CONFIGURED
 from torch import Tensor, nn
 from torch.testing import assert_close
 from transformers import PreTrainedModel
 
 from pipeline.errors import StageError
-from pipeline.export import hf
+from pipeline.export import hf, vllm
+from pipeline.export.gguf import architectures
 from pipeline.models.families import FAMILIES
+from pipeline.models.modelling import opener
 from pipeline.models.packing import PackedModel
 from pipeline.models.prunable import PrunableModel, shape_from_config
 from pipeline.pruning.shape import BLOCK_KINDS, BlockKind, ModelShape
@@ -182,6 +184,30 @@ def test_parameters_are_counted_as_the_modules_have_them(name: str) -> None:
             assert block.params == sum(each.numel() for each in body.parameters())
 
 
+@every_family
+def test_what_other_engines_have_no_place_for_is_refused_at_once(name: str) -> None:
+    config = stock(name).config
+    family = FAMILIES[config.model_type]
+    if config.model_type not in architectures.UNIFORM:
+        source: Any = SimpleNamespace(architecture=config.model_type, family=family, config=config)
+        (problem,) = architectures.problems(source)
+        assert "take export=hf" in problem
+    if config.model_type not in vllm.QKV_BIAS:
+        assert "take export=hf" in str(vllm.refused(config.model_type, family.text(config)))
+
+
+@every_family
+def test_flags_of_biases_give_every_linear_layer_one(name: str) -> None:
+    config = config_of(name)
+    family = FAMILIES[config.model_type]
+    for flag in family.bias_flags:
+        setattr(config, flag, True)
+    with torch.device("meta"):
+        blocks = PrunableModel(opener(config).from_config(config)).blocks
+    if family.bias_flags:
+        assert all(linear.bias is not None for block in blocks for linear in block.linears)
+
+
 def walks(shape: ModelShape, chosen: random.Random) -> Iterator[PruningState]:
     """States on the way to a random one, each some pieces after the one before."""
     state = PruningState.dense(shape)
@@ -220,6 +246,10 @@ def test_random_states(name: str, seed: int) -> None:
         assert_same(name, cached_logits(model.model, PROMPT), theirs)
     theirs = cached_logits(oracle, 1) if name in SWITCHES else expected
     assert_same(name, cached_logits(model.model, 1), theirs)
+    if found := candidates(state)[::3]:
+        scored = OnePass(0.5).losses(model, found, Windows(IDS, None), lambda _: None)
+        without = [losses_of(silenced(dense, state.without(each))) for each in found]
+        assert_same(name, scored, torch.stack(without))
     model.reorder()
     assert_same(name, logits(model.model), expected)
 
