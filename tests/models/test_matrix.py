@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 from pipeline.errors import StageError
 from pipeline.export import hf, vllm
 from pipeline.export.gguf import architectures
+from pipeline.measure.memory import kv_cache_bytes_per_token
 from pipeline.models.families import FAMILIES
 from pipeline.models.modelling import opener
 from pipeline.models.packing import PackedModel
@@ -129,6 +130,14 @@ def cached_logits(model: PreTrainedModel, prompt: int) -> Tensor:
         out = model(input_ids=token, past_key_values=out.past_key_values, use_cache=True)
         parts.append(out.logits)
     return torch.cat(parts, dim=1)
+
+
+@torch.no_grad()
+def cache_bytes(model: PreTrainedModel) -> int:
+    """Bytes that one token of one sequence leaves in the cache."""
+    layers = model(input_ids=IDS[:1, :1], use_cache=True).past_key_values.layers
+    kept = [each for layer in layers if layer.is_initialized for each in (layer.keys, layer.values)]
+    return sum(each.nbytes for each in kept)
 
 
 def losses_of(model: PreTrainedModel) -> Tensor:
@@ -246,6 +255,7 @@ def test_random_states(name: str, seed: int) -> None:
         assert_same(name, cached_logits(model.model, PROMPT), theirs)
     theirs = cached_logits(oracle, 1) if name in SWITCHES else expected
     assert_same(name, cached_logits(model.model, 1), theirs)
+    assert cache_bytes(model.model) == kv_cache_bytes_per_token(model)
     if found := candidates(state)[::3]:
         scored = OnePass(0.5).losses(model, found, Windows(IDS, None), lambda _: None)
         without = [losses_of(silenced(dense, state.without(each))) for each in found]
