@@ -115,7 +115,7 @@ EAGER = {"gemma2", "vaultgemma", "granite_swa"}
 """Whose caps and sinks of attention no other kernel of a CPU knows."""
 VISION = {
     "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
-    "image_size": 28,
+    "image_size": 64, "patch_size": 16,
 }  # fmt: skip
 SEEING: dict[str, dict[str, Any]] = {
     "gemma3": {"vision_config": VISION, "mm_tokens_per_image": 4},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.export import opened
 from pipeline.export.base import Exporting, Target, WeightsConfig
 from pipeline.export.shards import write_shards
-from pipeline.files import Json
+from pipeline.files import Json, is_file
 from pipeline.models import modelling
 from pipeline.models.families import PRUNED
 
@@ -26,6 +26,10 @@ class HfConfig(WeightsConfig):
 
 OF_THE_DENSE_MODEL = ("_name_or_path", "quantization_config", "auto_map")
 """Keys of a configuration that say nothing of the exported model."""
+
+
+OF_IMAGES = ("preprocessor_config.json", "processor_config.json")
+"""Files of a model that sees: what it makes of images."""
 
 
 def write_folder(
@@ -77,9 +81,13 @@ def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]
 
 
 def _write_tokenizer(packed: "PackedModel", source: "ModelSource", folder: Path) -> None:
-    """The tokenizer with its chat template, and the dense model's generation settings."""
+    """The tokenizer with its chat template, and how the dense model generates and sees."""
     if source.tokenizer_files:
         source.tokenizer.save_pretrained(folder)
+    if packed.family.text_config:
+        for name in OF_IMAGES:
+            if is_file(source.folder / name):
+                shutil.copyfile(source.folder / name, folder / name)
     settings = source.folder / "generation_config.json"
     if not source.gguf_file and settings.is_file():
         shutil.copyfile(settings, folder / settings.name)
