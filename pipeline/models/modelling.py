@@ -31,8 +31,6 @@ def source(family: Family, model_type: str) -> str:
     return _template().substitute(
         family=model_type,
         prefix=PRUNED,
-        config_module=config.__module__,
-        module=model.__module__,
         Config=config.__name__,
         ForCausalLM=model.__name__,
         text=f".{family.text_config}" if family.text_config else "",
