@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
 
+from pipeline.models.families import family_of
 from pipeline.models.modelling import opener
 
 SIZES: dict[str, Any] = {
@@ -111,7 +112,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "nanochat": ("nanochat", {"attention_bias": True, "final_logit_softcapping": 3.0}),
 }  # fmt: skip
 """By a name: ``model_type``, and what differs from ``SIZES``."""
-EAGER = {"gemma2", "vaultgemma", "granite_swa"}
+EAGER = {name for name, (model_type, _) in FAMILIES.items() if family_of(model_type).needs_eager}
 """Whose caps and sinks of attention no other kernel of a CPU knows."""
 VISION = {
     "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,

@@ -206,6 +206,11 @@ def test_what_other_engines_have_no_place_for_is_refused_at_once(name: str) -> N
 
 
 @every_family
+def test_eager_attention_is_asked_for_where_transformers_has_no_other(name: str) -> None:
+    assert (name in EAGER) == (not stock(name)._supports_sdpa)
+
+
+@every_family
 def test_flags_of_biases_give_every_linear_layer_one(name: str) -> None:
     config = config_of(name)
     family = FAMILIES[config.model_type]

@@ -181,6 +181,8 @@ class Family:
     """The one that logits are divided by."""
     logit_cap: str | None = "final_logit_softcapping"
     """The one that logits are soft-capped to, where it is there and not null."""
+    needs_eager: str | None = None
+    """What of its attention only ``model.attn_implementation=eager`` computes; None: nothing."""
     barred: tuple[BarredUnit, ...] = ()
     """What these models cannot lose, and why."""
     bias_flags: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from pipeline.models.families import llama
 from pipeline.models.families.base import Family
 
 GEMMA = Family(
-    model_types=("gemma2", "gemma3_text"),
+    model_types=("gemma3_text",),
     attn=replace(llama.ATTENTION, norm_after="post_attention_layernorm"),
     mlp=replace(
         llama.MLP,
@@ -22,6 +22,7 @@ GEMMA = Family(
 )
 FAMILIES = (
     GEMMA,
+    replace(GEMMA, model_types=("gemma2",), needs_eager="soft caps"),
     replace(
         GEMMA,
         model_types=("gemma3",),
@@ -33,5 +34,6 @@ FAMILIES = (
         llama.WITHOUT_FLAGS,
         model_types=("vaultgemma",),
         mlp=replace(llama.MLP, norm_before="pre_feedforward_layernorm"),
+        needs_eager="soft caps",
     ),
 )

@@ -18,6 +18,7 @@ FAMILIES = (
         model_types=("granite_swa",),
         attn=replace(llama.ATTENTION, vectors=(Vector("sinks", "query_heads"),)),
         lists=("layer_types", "layer_rope_theta"),
+        needs_eager="sinks",
     ),
     replace(
         SCALED,
