@@ -7,7 +7,8 @@ python benchmarks/experiment.py smollm2 --gguf FILE --tokens FILE.json prune.tar
 python benchmarks/experiment.py tiny prune.target_ratio=10              # a CPU, a minute
 
 Builds the model in a folder of its own (llama2_7b: random weights in safetensors; what blocks write
-into the residual stream is scaled block by block, so that candidates differ), runs launch.py on it
+into the residual stream is scaled block by block, and the output layer remembers the calibration
+windows, so that a block that goes is missed as in a trained model), runs launch.py on it
 as a user would, with probe=latency after every step, and then the same command again. Everything is
 timed in new processes; reading files is as warm as writing them left it. Overrides go to launch.py.
 """
@@ -32,6 +33,9 @@ SETTINGS = {
 }
 SEQLEN = {"llama2_7b": 2048, "tiny": 128}
 SHARD_TENSORS = 40
+GOLDEN_RATIO = 0.618034
+CONFIDENCE = 12.0
+"""The logit of a token that is remembered, where its hidden state is as it was."""
 
 
 def main() -> int:
@@ -51,10 +55,10 @@ def main() -> int:
     if arguments.model == "smollm2":
         of_model = [f"model.path={arguments.gguf.parent.absolute()}",
                     f"model.gguf_file={arguments.gguf.name}"]  # fmt: skip
-    else:
-        build(arguments.model, folder / "model")
-        of_model = [f"model.path={folder.absolute()}/model"]
     tokens = arguments.tokens or random_tokens(arguments.model, folder, arguments.windows)
+    if arguments.model != "smollm2":
+        build(arguments.model, folder / "model", tokens)
+        of_model = [f"model.path={folder.absolute()}/model"]
     command = [
         sys.executable, str(ROOT / "launch.py"), *SETTINGS[arguments.model],
         "model=hf", *of_model, "calibration=tokens", f"calibration.path={tokens.absolute()}",
@@ -107,7 +111,7 @@ def config_of(name: str) -> Any:
     return LLAMA2_7B if name == "llama2_7b" else LlamaConfig(**TINY)
 
 
-def build(name: str, folder: Path) -> None:
+def build(name: str, folder: Path, tokens: Path) -> None:
     """Random weights with the shape of a model, unless they are there."""
     import torch
     from safetensors.torch import save_file
@@ -138,6 +142,7 @@ def build(name: str, folder: Path) -> None:
         json.dumps({"metadata": {}, "weight_map": index})
     )
     config.save_pretrained(folder)
+    remember(folder, tokens, index["lm_head.weight"], device)
     print(f"{'random weights written':40} {time.monotonic() - started:8.1f} s")
 
 
@@ -149,10 +154,31 @@ def weight(key: str, shape: Any, generator: Any) -> Any:
         return torch.ones(shape, dtype=torch.float16)
     scale = shape[-1] ** -0.5
     if key.endswith(("o_proj.weight", "down_proj.weight")):
-        own = torch.rand(1, generator=generator, device=generator.device).item()
-        scale *= 0.02 * 50**own  # the least important ones differ as clearly as the others
+        block = 2 * int(key.split(".")[2]) + key.endswith("down_proj.weight")
+        scale *= 0.1 + 0.9 * (block * GOLDEN_RATIO % 1)  # spread evenly: no near-ties
     values = torch.randn(shape, generator=generator, device=generator.device) * scale
     return values.to(torch.float16)
+
+
+def remember(folder: Path, tokens: Path, file: str, device: str) -> None:
+    """Make the row of each token in the output layer the mean of the hidden states it follows."""
+    import torch
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", device_map=device)
+    head = torch.zeros_like(model.lm_head.weight, dtype=torch.float32)
+    count = torch.zeros(len(head), 1, device=device)
+    with torch.no_grad():
+        for window in json.loads(tokens.read_text())["block"]:
+            ids = torch.tensor(window, device=device)
+            hidden = model.model(ids[None]).last_hidden_state[0, :-1].float()
+            head.index_add_(0, ids[1:], hidden)
+            count.index_add_(0, ids[1:], torch.ones(len(ids) - 1, 1, device=device))
+    head *= CONFIDENCE / (count.clamp(min=1) * head.shape[1])
+    shard = load_file(folder / file)
+    shard["lm_head.weight"] = head.to(shard["lm_head.weight"].dtype).cpu()
+    save_file(shard, folder / file, metadata={"format": "pt"})
 
 
 def random_tokens(name: str, folder: Path, windows: tuple[int, int]) -> Path:

@@ -2,7 +2,8 @@
 """What recovery wins back of SmolLM2-135M's recorded run, by somebody else's measure.
 
 python benchmarks/recovery.py GOLDEN.json GGUF_FILE MEASURE.py SETS.json HELD_OUT.txt [--seeds 3]
-    [--technique distill] [--set distill.lr=4e-4 ...] [--state NAME=PRUNING_CONFIG.json ...]
+    [--ratio 10] [--technique distill] [--set distill.lr=4e-4 ...]
+    [--state NAME=PRUNING_CONFIG.json ...]
 
 MEASURE.py has ``measure(model, sets)``; SETS.json what its ``token_sets`` gave: ``train`` is all
 that is learnt from, HELD_OUT.txt (text of another kind) tells whether it helps. Prints
@@ -53,6 +54,7 @@ def main() -> int:
     parser.add_argument("--technique", action="append", help="a list, e.g. compensate,distill")
     parser.add_argument("--set", action="append", default=[], metavar="TECHNIQUE.KEY=VALUE")
     parser.add_argument("--state", action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument("--ratio", type=float, action="append", help="of the recorded run, in %")
     parser.add_argument("--dtype", default="float32")
     arguments = parser.parse_args()
     spec = importlib.util.spec_from_file_location("measure", arguments.measure)
@@ -99,7 +101,7 @@ def states(arguments: Any, shape: Any) -> Iterator[tuple[str, PruningState]]:
         yield name, PruningState.from_pruning_config(shape, json.loads(Path(file).read_text()))
     if arguments.state:
         return
-    state, left = PruningState.dense(shape), list(RATIOS)
+    state, left = PruningState.dense(shape), arguments.ratio or list(RATIOS)
     for step in json.loads(arguments.golden.read_text())["steps"]:
         chosen = step["chosen"]
         state = state.without(Candidate.from_json(chosen))

@@ -5,10 +5,12 @@ to score, or which function to run with it, and they take a share each. What is 
 where a dead peer is noticed at once; losses and gradients are exchanged over nccl where the ranks
 have GPUs, once all are known to be there.
 
-Besides, each worker and rank 0 wait, in a thread, for a message from each other that only ever says
-goodbye. So a rank whose peer has died learns of it whatever it is doing.
+Besides, each worker and rank 0 wait, in a thread, for a message from each other: rank 0's says
+goodbye, a worker's are its last words. So a rank whose peer has died learns of it whatever it is
+doing.
 """
 
+import math
 import os
 import pickle
 import threading
@@ -41,16 +43,31 @@ FOR_EVER = timedelta(days=365)
 """How long a living rank may have nothing to say: rank 0 also measures and evaluates."""
 GATHERING = timedelta(minutes=2)
 """How long losses may take over nccl, once all ranks have them."""
+WORDS = 512
+"""Bytes of a rank's last words."""
+GOODBYE = "goodbye"
 NAMING_S = 5.0
 """Seconds after a failed exchange in which it must come out which rank has died."""
 WINDOWS_KEPT = 4
-"""Sets of windows that a worker recognises: those of all dimensions."""
+"""Sets of windows that a rank recognises: those of all dimensions."""
 SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 """What would make other libraries take rank 0 for one of several that do the same."""
 
 
-def costs(state: PruningState, candidates: Sequence[Candidate]) -> list[int]:
-    """What each candidate costs, in blocks: its own, those above it, and the loss."""
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a rank scores."""
+
+    rows: Sequence[int]
+    """Places among the candidates."""
+    windows: range
+
+
+def costs(state: PruningState, candidates: Sequence[Candidate]) -> tuple[int, list[int]]:
+    """What a walk without candidates costs, in blocks, and what each candidate adds to it.
+
+    A candidate adds its own block, those above it, and the loss.
+    """
     blocks: list[tuple[int, BlockKind]] = [
         (layer, kind)
         for layer in range(len(state.shape.layers))
@@ -58,13 +75,33 @@ def costs(state: PruningState, candidates: Sequence[Candidate]) -> list[int]:
         if layer in state.left(kind)
     ]
     above = {block: len(blocks) - height for height, block in enumerate(blocks)}
-    return [
+    return len(blocks), [
         max(above.get((cut.layer, cut.kind), 0) for cut in candidate.cuts) + LOSS_IN_BLOCKS
         for candidate in candidates
     ]
 
 
-def divide(costs: Sequence[int], ranks: int) -> list[list[int]]:
+def divide(trunk: int, costs: Sequence[int], windows: int, ranks: int) -> list[Share]:
+    """The shares by rank: candidates, windows or both divided, whichever is done first.
+
+    Ranks with different candidates walk the same trunk; ranks with different windows do not, but
+    windows may not go evenly.
+    """
+
+    def longest(parts: int) -> int:
+        of_one = max(sum(costs[row] for row in rows) for rows in by_cost(costs, ranks // parts))
+        return (trunk + of_one) * math.ceil(windows / parts)
+
+    most = min(ranks, max(windows, 1))
+    parts = min((n for n in range(1, most + 1) if ranks % n == 0), key=longest)
+    return [
+        Share(rows, range(windows * part // parts, windows * (part + 1) // parts))
+        for part in range(parts)
+        for rows in by_cost(costs, ranks // parts)
+    ]
+
+
+def by_cost(costs: Sequence[int], ranks: int) -> list[list[int]]:
     """Longest-processing-time-first assignment: the places in ``costs`` that each rank gets.
 
     The most expensive candidates branch off lowest, so a removal hardly changes which rank has what
@@ -110,6 +147,7 @@ class RankedLosses:
 
     def __init__(self, cast_to: torch.dtype | None, local: Losses, leader: "Leader") -> None:
         self.cast_to, self.local, self.leader = cast_to, local, leader
+        self._known: list[Windows] = []
 
     def __call__(
         self,
@@ -120,8 +158,8 @@ class RankedLosses:
     ) -> Tensor:
         """As ``Losses`` says. Raises ``StageError`` where a rank fails or is gone."""
         group, leader = self.leader.group, self.leader
-        shares = divide(costs(state, candidates), group.ranks.size)
-        mine = [candidates[row] for row in shares[0]]
+        shares = divide(*costs(state, candidates), len(windows.ids), group.ranks.size)
+        mine, its_windows = _of_share(shares[0], candidates, windows, self._known)
         parts: list[Tensor] = []
 
         def progress(share: float) -> None:
@@ -130,13 +168,13 @@ class RankedLosses:
 
         with leader.exchanging():
             group.exchange(_Score(self.cast_to, state, tuple(candidates), windows, shares))
-            losses, problem = _scored(lambda: self.local(state, mine, windows, progress), mine)
+            losses, problem = _scored(lambda: self.local(state, mine, its_windows, progress), mine)
             leader.check()
             if not mine:
                 on_progress(1.0)
             problems = group.problems(_text(problem))
             if not any(problems):
-                parts = group.gather(losses, shares, len(windows.ids))
+                parts = group.gather(losses, shares)
         if problem:
             raise problem
         for rank, text in enumerate(problems):
@@ -144,12 +182,12 @@ class RankedLosses:
                 raise StageError(f"rank {rank} failed: {text}")
         together = torch.empty(len(candidates), len(windows.ids), dtype=torch.float64)
         for share, part in zip(shares, parts, strict=True):
-            together[share] = part
+            together[list(share.rows), share.windows.start : share.windows.stop] = part
         return together
 
 
 class Group:
-    """The ranks' channels: ``control`` (gloo), ``watch`` (gloo, goodbyes) and one for losses."""
+    """The ranks' channels: ``control`` and ``watch`` (gloo), and one for losses."""
 
     def __init__(self, ranks: Ranks) -> None:
         """Meet the other ranks. Raises ``StageError`` where they do not come."""
@@ -198,28 +236,32 @@ class Group:
         for tensor in tensors:
             dist.all_reduce(tensor, group=self._losses)
 
-    def gather(self, mine: Tensor, shares: Sequence[Sequence[int]], windows: int) -> list[Tensor]:
-        """The losses ``[share, windows]`` of every rank's share."""
-        longest = max(map(len, shares))
-        padded = torch.zeros(longest, windows, dtype=torch.float64, device=self.device)
-        if len(mine):
-            padded[: len(mine)] = mine.to(self.device)
+    def gather(self, mine: Tensor, shares: Sequence[Share]) -> list[Tensor]:
+        """The losses ``[candidates, windows]`` of every rank's share."""
+        sizes = [(len(share.rows), len(share.windows)) for share in shares]
+        padded = torch.zeros(*map(max, zip(*sizes, strict=True)), dtype=torch.float64)
+        padded[: mine.shape[0], : mine.shape[1]] = mine
+        padded = padded.to(self.device)
         parts = [torch.empty_like(padded) for _ in shares]
         dist.all_gather(parts, padded, group=self._losses)
-        return [part[: len(share)].cpu() for part, share in zip(parts, shares, strict=True)]
+        return [
+            part[:rows, :windows].cpu() for part, (rows, windows) in zip(parts, sizes, strict=True)
+        ]
 
-    def await_goodbye(self, rank: int) -> bool:
-        """Whether ``rank`` ends in order; returns once it has ended."""
+    def await_words(self, rank: int) -> str | None:
+        """What ``rank`` says at its end, or at this one's; None where it dies without a word."""
+        words = torch.zeros(WORDS, dtype=torch.uint8)
         try:
-            dist.recv(torch.empty(1), src=rank, group=self.watch)
+            dist.recv(words, src=rank, group=self.watch)
         except RuntimeError:
-            return False
-        return True
+            return None
+        return bytes(words.tolist()).rstrip(b"\0").decode(errors="replace")
 
-    def say_goodbye(self, rank: int) -> None:
-        """Let ``rank`` end in order, if it has not ended."""
+    def say(self, rank: int, words: str) -> None:
+        """Say something to ``rank`` at its end or at this one's, if it is still there."""
+        bytes_ = torch.tensor(list(words.encode()[:WORDS].ljust(WORDS, b"\0")), dtype=torch.uint8)
         with suppress(RuntimeError):
-            dist.send(torch.zeros(1), dst=rank, group=self.watch)
+            dist.send(bytes_, dst=rank, group=self.watch)
 
 
 class Leader:
@@ -227,7 +269,7 @@ class Leader:
 
     def __init__(self, group: Group) -> None:
         self.group = group
-        self._lost: list[int] = []
+        self._lost: dict[int, str | None] = {}
         self._noticed = threading.Event()
         self._broken_off = False
         others = range(1, group.ranks.size)
@@ -239,9 +281,11 @@ class Leader:
 
     def check(self) -> None:
         """Raise ``StageError`` where a rank is gone."""
-        if self._lost:
+        by_words = sorted(self._lost.items(), key=lambda lost: lost[1] is not None)
+        for rank, words in by_words:  # who only lost a peer says so
+            why = f"its last words: {words}" if words else "it was killed, or its machine died"
             raise StageError(
-                f"rank {self._lost[0]} of {self.group.ranks.size} is gone; every step that was "
+                f"rank {rank} of {self.group.ranks.size} is gone ({why}); every step that was "
                 "finished is kept, and the same launch goes on from there"
             )
 
@@ -283,15 +327,14 @@ class Leader:
     def dismiss(self) -> None:
         """End the workers, whatever they are doing."""
         for rank in range(1, self.group.ranks.size):
-            self.group.say_goodbye(rank)
+            self.group.say(rank, GOODBYE)
         for thread in self._threads:
             thread.join(NAMING_S)
         if not any(thread.is_alive() for thread in self._threads):
             dist.destroy_process_group()
 
     def _watch(self, rank: int) -> None:
-        self.group.await_goodbye(rank)
-        self._lost.append(rank)
+        self._lost[rank] = self.group.await_words(rank)
         self._noticed.set()
 
 
@@ -314,12 +357,12 @@ def serve(ranks: Ranks) -> NoReturn:
         group = Group(ranks)
     except StageError:
         os._exit(1)
-    watch = threading.Thread(
-        target=lambda: os._exit(0 if group.await_goodbye(0) else 1), daemon=True
-    )
+    watch = threading.Thread(target=lambda: os._exit(0 if group.await_words(0) else 1), daemon=True)
     watch.start()
-    with suppress(RuntimeError):  # a rank is gone: rank 0 tells of it, and ends
+    try:
         _serve(group)
+    except Exception as error:  # noqa: BLE001 - rank 0 tells of it, and ends
+        group.say(0, f"{type(error).__name__}: {_last_line(error)}")
     watch.join(NAMING_S)
     os._exit(1)
 
@@ -339,12 +382,12 @@ def _serve(group: Group) -> NoReturn:
             command.run(group, *command.arguments)
             continue
         assert isinstance(command, _Score)
-        windows = _recognised(command.windows, known)
-        mine = [command.candidates[row] for row in command.shares[group.ranks.rank]]
+        share = command.shares[group.ranks.rank]
+        mine, windows = _of_share(share, command.candidates, command.windows, known)
         score = partial(served[command.cast_to].losses, command.state, mine, windows, _ignore)
         losses, problem = _scored(score, mine)
         if not any(group.problems(_text(problem))):
-            group.gather(losses, command.shares, len(windows.ids))
+            group.gather(losses, command.shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,13 +404,13 @@ class _Open:
 
 @dataclass(frozen=True, slots=True)
 class _Score:
-    """Score a step's candidates; ``shares`` holds their places by rank."""
+    """Score a step's candidates; ``shares`` by rank."""
 
     cast_to: torch.dtype | None
     state: PruningState
     candidates: tuple[Candidate, ...]
     windows: Windows
-    shares: list[list[int]]
+    shares: list[Share]
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,6 +442,14 @@ class _Served:
         return cls(opened, LocalLosses(live, opened.memory_fraction, keep=opened.keep))
 
 
+def _of_share(
+    share: Share, candidates: Sequence[Candidate], windows: Windows, known: list[Windows]
+) -> tuple[list[Candidate], Windows]:
+    """A share's candidates and its windows."""
+    mine = [candidates[row] for row in share.rows]
+    return mine, _recognised(windows.part(share.windows), known)
+
+
 def _recognised(windows: Windows, known: list[Windows]) -> Windows:
     """The equal windows that came before, if any: states are kept for that very object."""
     for earlier in known:
@@ -414,9 +465,9 @@ def _scored(
 ) -> tuple[Tensor, Exception | None]:
     """Losses of a share, or what went wrong: the other ranks must learn of it."""
     try:
-        return score() if share else torch.empty(0), None
+        return score() if share else torch.empty(0, 0), None
     except Exception as error:  # noqa: BLE001
-        return torch.empty(0), error
+        return torch.empty(0, 0), error
 
 
 def _text(problem: Exception | None) -> str | None:

@@ -15,7 +15,7 @@ import torch
 from support_inputs import REPOSITORY, TINY, save_model, write_tokens
 
 import launch
-from pipeline.distributed.ranks import costs, divide
+from pipeline.distributed.ranks import by_cost, costs, divide
 from pipeline.distributed.rendezvous import Ranks, ranks_of_torchrun
 from pipeline.pruning.shape import BlockShape, ModelShape
 from pipeline.pruning.state import PruningState
@@ -70,20 +70,44 @@ def wait_until_it_scores(process: subprocess.Popen[str]) -> None:
 
 
 def test_work_is_divided_by_cost() -> None:
-    shares = divide([9, 8, 7, 6, 5, 4, 3, 2], 2)
+    shares = by_cost([9, 8, 7, 6, 5, 4, 3, 2], 2)
     assert shares == [[0, 3, 4, 7], [1, 2, 5, 6]]
-    assert divide([1, 1, 10], 2) == [[2], [0, 1]]
-    assert divide([3], 3) == [[0], [], []]
-    assert divide([], 2) == [[], []]
+    assert by_cost([1, 1, 10], 2) == [[2], [0, 1]]
+    assert by_cost([3], 3) == [[0], [], []]
+    assert by_cost([], 2) == [[], []]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 6, 8])
+@pytest.mark.parametrize("windows", [1, 2, 5, 11, 22])
+@pytest.mark.parametrize("costs", [[], [9], [5, 5, 5], list(range(68, 4, -1))])
+def test_every_loss_is_asked_of_one_rank(costs: list[int], windows: int, ranks: int) -> None:
+    shares = divide(64, costs, windows, ranks)
+    asked = [(row, window) for s in shares for row in s.rows for window in s.windows]
+    assert len(shares) == ranks
+    assert sorted(asked) == [(row, w) for row in range(len(costs)) for w in range(windows)]
+
+
+def test_windows_are_divided_where_that_is_done_first() -> None:
+    """Four finalists of a race would walk the trunk twice; windows that go evenly do not."""
+    assert [share.windows for share in divide(64, [60, 50, 40, 30], 22, 2)] == [
+        range(11),
+        range(11, 22),
+    ]
+    assert [share.rows for share in divide(4, [60, 50, 40, 30], 3, 2)] == [[0, 3], [1, 2]]
+    one_step = [cost + 4 for cost in range(1, 65)]
+    for ranks, least in ((2, 0.99), (4, 0.92), (8, 0.9)):
+        shares = divide(64, one_step, 22, ranks)
+        longest = max((64 + sum(one_step[r] for r in s.rows)) * len(s.windows) for s in shares)
+        assert (64 + sum(one_step)) * 22 / ranks / longest > least
 
 
 def test_a_candidate_costs_the_blocks_from_its_own_up() -> None:
     block = BlockShape(width=8, group_width=1, params=80, fixed_params=0)
     dense = PruningState.dense(ModelShape.repeated(3, block, block, 480))
-    assert costs(dense, dense.candidates(BLOCKS, 0)) == [10, 8, 6, 9, 7, 5]
-    assert costs(dense, dense.candidates(LAYERS, 0)) == [10, 8, 6]
+    assert costs(dense, dense.candidates(BLOCKS, 0)) == (6, [10, 8, 6, 9, 7, 5])
+    assert costs(dense, dense.candidates(LAYERS, 0)) == (6, [10, 8, 6])
     state = dense.without(dense.candidates(BLOCKS, 0)[1])
-    assert costs(state, state.candidates(MLP_CHANNELS, 2)) == [8, 7, 5]
+    assert costs(state, state.candidates(MLP_CHANNELS, 2)) == (5, [8, 7, 5])
 
 
 def test_a_removal_does_not_move_what_lies_below_it() -> None:
@@ -100,17 +124,19 @@ def test_a_removal_does_not_move_what_lies_below_it() -> None:
 
 def owners(state: PruningState) -> dict:
     candidates = state.candidates(BLOCKS, 0)
-    shares = divide(costs(state, candidates), 2)
+    shares = by_cost(costs(state, candidates)[1], 2)
     return {candidates[row]: rank for rank, share in enumerate(shares) for row in share}
 
 
 @pytest.mark.usefixtures("warm")
-def test_ranks_give_the_losses_of_one_process(started: Job) -> None:
-    leader, worker = start(started, 0, 0)
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_give_the_losses_of_one_process(started: Job, ranks: int) -> None:
+    leader, *workers = start(started, *[0.0] * ranks)
     alone = ranked_process.score()
     out, errors = leader.communicate(timeout=60)
     assert (leader.returncode, errors) == (0, "")
-    assert (*worker.communicate(timeout=SECONDS), worker.returncode) == ("", "", 0)
+    for worker in workers:
+        assert (*worker.communicate(timeout=SECONDS), worker.returncode) == ("", "", 0)
     for ranked, single in zip(json.loads(out), alone, strict=True):
         torch.testing.assert_close(ranked, single, rtol=1e-12, atol=0)
 
@@ -126,9 +152,17 @@ def test_a_dead_worker_ends_the_job(started: Job, pause_s: float) -> None:
     out, errors = leader.communicate(timeout=SECONDS)
     assert (leader.returncode, out) == (1, "")
     assert errors == (
-        "error: rank 1 of 2 is gone; every step that was finished is kept, and the same launch "
-        "goes on from there\n"
+        "error: rank 1 of 2 is gone (it was killed, or its machine died); every step that was "
+        "finished is kept, and the same launch goes on from there\n"
     )
+
+
+@pytest.mark.usefixtures("warm")
+def test_a_failing_worker_says_why(started: Job) -> None:
+    leader, _ = start(started, 0, ranked_process.BROKEN)
+    out, errors = leader.communicate(timeout=SECONDS)
+    assert (leader.returncode, out) == (1, "")
+    assert "rank 1 of 2 is gone (its last words: OSError: the GPU fell off the bus); " in errors
 
 
 @pytest.mark.usefixtures("warm")

@@ -417,7 +417,7 @@ def test_a_part_stays_where_only_that_harms_no_text(monkeypatch: pytest.MonkeyPa
     whole = Job(mode="ls")
     # of two texts before, after, and with a half, a quarter and nothing of the change
     figures = iter([20.0, 10.0, 15.0, 10.1, 14.0, 10.1, 16.0, 9.9, 20.0, 10.0])
-    monkeypatch.setattr(guard, "perplexity", lambda *_: next(figures))
+    monkeypatch.setattr(guard, "perplexity", lambda *_: next(figures, 99.0))
     job = Job(mode="ls", held_out={"near": random_ids(1, 1, 4), "far": random_ids(2, 1, 4)})
     assert job.result["share"] == 0.25
     assert job.result["held_out"]["far"] == {"before": 10.0, "after": 9.9}
@@ -425,6 +425,24 @@ def test_a_part_stays_where_only_that_harms_no_text(monkeypatch: pytest.MonkeyPa
     after, changed = job.weights(), whole.weights()
     for name, cut in job.before.items():
         assert_close(after[name], 0.75 * cut + 0.25 * changed[name])
+
+
+def test_a_block_that_does_harm_is_undone_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Job(mode="ls")
+    changed = whole.result["blocks_changed"]
+
+    def harmed(model: PrunableModel, _: object) -> float:
+        weights = model.weights()
+        differ = (n for n in whole.others if not weights[n].equal(whole.before[n]))
+        others = {".".join(name.split(".")[:2]) for name in differ}
+        return 10 + sum(4 if name == changed[1] else -0.5 for name in others)
+
+    monkeypatch.setattr(guard, "perplexity", harmed)
+    job = Job(mode="ls", held_out={"own": random_ids(1, 1, 4)})
+    assert job.result["blocks_undone"] == [changed[1]]
+    assert job.result["blocks_changed"] == [name for name in changed if name != changed[1]]
+    assert job.result["held_out"]["own"] == {"before": 10, "after": 10 - 0.5 * (len(changed) - 1)}
+    assert f"the regressions of 1 of {len(changed)} blocks are taken back" in job.warnings[-1]
 
 
 def test_weights_that_stay_on_disk_become_the_same() -> None:
