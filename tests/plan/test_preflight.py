@@ -13,6 +13,7 @@ import pytest
 import torch
 from support_inputs import (
     CHARACTERS,
+    MODEL,
     configured,
     edit_config,
     edit_weights,
@@ -23,6 +24,7 @@ from support_inputs import (
     write_jsonl,
     write_tokens,
 )
+from transformers import AutoModelForCausalLM, Gemma2Config
 
 from pipeline.models.families import FAMILIES
 from pipeline.models.source import ModelSource
@@ -235,7 +237,17 @@ def test_an_unknown_architecture_is_answered_with_the_known_ones(
     said = problem()
     assert said.startswith("model.path: ")
     assert architecture in said
-    assert "llama, mistral, qwen2, qwen3" in said
+    assert ", ".join(sorted(FAMILIES)) in said
+    assert "docs/families.md" in said
+
+
+def test_attention_that_a_kernel_does_not_know_is_told(place: Path) -> None:
+    config = Gemma2Config(**MODEL | {"pad_token_id": None}, head_dim=4)
+    AutoModelForCausalLM.from_config(config).save_pretrained(place / "model")
+    assert problem() == (
+        "model.attn_implementation: sdpa does not know the soft caps of gemma2's attention; "
+        "allowed is eager"
+    )
 
 
 def test_weights_that_are_not_safetensors(place: Path) -> None:
