@@ -9,6 +9,7 @@ from pipeline.orders.base import Order
 from pipeline.pruning.choice import GREEDY, Choice
 from pipeline.pruning.phases import Phase
 from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import Unit
 from pipeline.settings.core import PruneConfig
 
 if TYPE_CHECKING:
@@ -84,11 +85,15 @@ class Method(ABC, Generic[S]):
             f"{stays}"
         ]
 
-    def narrows(self, settings: S, source: "ModelSource") -> bool:
-        """Whether layers end with widths of their own, so that they differ from one another."""
+    def narrows(self, settings: S, source: "ModelSource", unit: Unit | None = None) -> bool:
+        """Whether layers end with widths of their own, so that they differ from one another.
+
+        With ``unit``: whether groups of it may go.
+        """
         begins = 0.0
         for phase in self.phases(settings, source):
-            if phase.group_size and phase.end_percent > begins:
+            narrows = phase.group_size and phase.end_percent > begins
+            if narrows and (unit is None or unit in phase.units):
                 return True
             begins = phase.end_percent
         return False

@@ -75,6 +75,7 @@ class Preflight:
                 raise ConfigError(list(dict.fromkeys([*problems, *wrong])))
             weights_problems = self._once("weights", lambda: incomplete(source), config.model)
             problems += weights_problems
+            problems += _kernel(config.model, source)
             problems += _collected(lambda: _measurements(config, source))
             recovered = (config.model, config.of(recover.RecoverConfig), config.of(EvaluateConfig))
             problems += self._once(
@@ -126,6 +127,17 @@ def _checked(source: ModelSource) -> list[str]:
         ]
     _ = source.tokenizer
     return []
+
+
+def _kernel(model: ModelConfig, source: ModelSource) -> list[str]:
+    """Its attention is what the family's is."""
+    what = source.family.needs_eager
+    if what is None or model.attn_implementation == "eager":
+        return []
+    return [
+        f"model.attn_implementation: {model.attn_implementation} does not know the {what} of "
+        f"{source.architecture}'s attention; allowed is eager"
+    ]
 
 
 def _finished(config: Config, source: ModelSource) -> dict[str, bool]:

@@ -57,12 +57,17 @@ def _card(run: Run, planned: PlannedStage, result: Mapping[str, Json]) -> Card:
     calibration = settings["calibration"]
     shown["calibration"] = _text_name(calibration)
     shown["calibration.seqlen"] = calibration["seqlen"]
+    how_to_open = target.how_to_open
+    for placeholder, said in {
+        "{name}": _example_name(run),
+        "{code}": ", trust_remote_code=True" if result.get("needs_code") else "",
+        "{auto}": str(result.get("opens_with", "AutoModelForCausalLM")),
+    }.items():
+        how_to_open = how_to_open.replace(placeholder, said)
     return Card(
         base_model=hub.partition("@")[0] if hub else run.source.name,
         licence=_licence(run.source),
-        how_to_open=target.how_to_open.replace("{name}", _example_name(run)).replace(
-            "{code}", ", trust_remote_code=True" if result.get("needs_code") else ""
-        ),
+        how_to_open=how_to_open,
         settings=shown,
         facts=list(_facts(result)),
     )

@@ -23,7 +23,7 @@ from support_inputs import (
     save_tokenizer,
     write_tokens,
 )
-from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, Olmo2Config, Qwen3Config, Qwen3ForCausalLM
 
 import launch
 from pipeline.commands.cli import main as multipruner
@@ -151,6 +151,14 @@ def test_a_family_that_cannot_be_expressed_is_told_before_anything_is_computed(
     assert not (place / "outputs").exists()
     for alike in ("export.pad=true", "prune.distribution=[100,0,0]"):
         assert all("tokenizer" in problem for problem in problems(alike)), "the layers are no issue"
+
+
+def test_zeros_that_a_norm_would_notice_are_told_before_anything_is_computed(place: Path) -> None:
+    AutoModelForCausalLM.from_config(Olmo2Config(**MODEL)).save_pretrained(place / "model")
+    heads_go = ("export=hf", "export.pad=true", "prune.distribution=[40,40,20]")
+    (problem,) = problems_of(lambda: launch.run(raw(*ARGUMENTS, *heads_go), []))
+    assert problem.startswith("export.pad: q_norm and k_norm of these models norm all heads at")
+    assert not (place / "outputs").exists()
 
 
 def test_a_full_disk_is_told_before_the_weights_are_written(

@@ -13,6 +13,7 @@ import pytest
 import torch
 from support_inputs import (
     CHARACTERS,
+    MODEL,
     configured,
     edit_config,
     edit_weights,
@@ -23,6 +24,7 @@ from support_inputs import (
     write_jsonl,
     write_tokens,
 )
+from transformers import AutoModelForCausalLM, Gemma2Config
 
 from pipeline.models.families import FAMILIES
 from pipeline.models.source import ModelSource
@@ -245,6 +247,15 @@ def test_an_architecture_that_is_not_described_is_told_with_its_kind_and_what_wo
     assert said.startswith(f"model.path: its architecture is '{architecture}', {kind}")
     assert what_to_do in said
     assert said.endswith(f"Known architectures: {', '.join(sorted(FAMILIES))}")
+
+
+def test_attention_that_a_kernel_does_not_know_is_told(place: Path) -> None:
+    config = Gemma2Config(**MODEL | {"pad_token_id": None}, head_dim=4)
+    AutoModelForCausalLM.from_config(config).save_pretrained(place / "model")
+    assert problem() == (
+        "model.attn_implementation: sdpa does not know the soft caps of gemma2's attention; "
+        "allowed is eager"
+    )
 
 
 @pytest.mark.parametrize(
