@@ -68,7 +68,7 @@ def _kind(model_type: str, values: Mapping[str, Json]) -> str:
         (
             states,
             f"whose layers keep a state ({', '.join(states[:1])}): such layers are not described "
-            f"here yet, those with attention and MLP are; {BLOCKS_ALONE}",
+            "here yet, those with attention and MLP are; docs/families.md says what can be said",
         ),
         (
             experts,
