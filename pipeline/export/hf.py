@@ -83,7 +83,7 @@ def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]
 def _write_tokenizer(packed: "PackedModel", source: "ModelSource", folder: Path) -> None:
     """The tokenizer with its chat template, and how the dense model generates and sees."""
     if source.tokenizer_files:
-        source.tokenizer.save_pretrained(folder)
+        source.own_tokenizer.save_pretrained(folder)
     if packed.family.text_config:
         for name in OF_IMAGES:
             if is_file(source.folder / name):

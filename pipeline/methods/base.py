@@ -73,9 +73,16 @@ class Method(ABC, Generic[S]):
         if state.ratio_percent >= settings.target_ratio:
             return []
         most = math.floor(state.ratio_percent * 100) / 100
+        barred = {unit.unit: unit.reason for unit in source.shape.barred}
+        units = [unit for phase in self.phases(settings, source) for unit in phase.units]
+        reasons = dict.fromkeys(
+            barred[part] for unit in units for part in unit.parts if part in barred
+        )
+        stays = "".join(f"; {reason}" for reason in reasons)
         return [
             f"prune.target_ratio: {settings.target_ratio:g} is wrong; allowed is up to {most:.2f}: "
             f"with {self.reach_depends_on} prune={self.name} can remove no more of this model"
+            f"{stays}"
         ]
 
     def narrows(self, settings: S, source: "ModelSource", unit: Unit | None = None) -> bool:

@@ -74,7 +74,7 @@ def group_problems(
             f"prune.mlp_group_size: {mlp_group_size} is wrong; allowed is a number "
             f"from 1 to {mlp_width - 1}: this model's MLPs have {mlp_width} channels"
         )
-    if attn_group_size is None:
+    if attn_group_size is None or shape.why_barred(ATTN_WIDTH.name):
         return problems
     heads = {block.channels: None for layer in source.layers if (block := layer.attn)}
     multiple = math.lcm(*(each.group_width for each in heads))

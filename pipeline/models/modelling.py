@@ -78,6 +78,13 @@ def architecture(model_type: str) -> str:
     return str(_classes(model_type)[1].__name__)
 
 
+def is_stock(model_type: str) -> bool:
+    """Whether the family's modules are transformers' own, which build all layers alike."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    return stock_type(model_type) in MODEL_MAPPING_NAMES
+
+
 def make_known(model_type: str) -> None:
     """Let transformers open an exported model by the file of this package, not by the folder's."""
     if model_type != stock_type(model_type):

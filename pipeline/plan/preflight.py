@@ -104,7 +104,7 @@ class Preflight:
     def _find(self, model: ModelConfig) -> list[str]:
         key = model.model_dump_json()
         if key not in self._sources:
-            self._sources[key] = locate(model.path, model.gguf_file, model.revision)
+            self._sources[key] = locate(model.path, model.gguf_file, model.revision, model.bos)
         return []
 
     def _once(self, name: str, part: Callable[[], list[str]], *read: BaseModel) -> list[str]:
@@ -116,8 +116,16 @@ class Preflight:
 
 
 def _checked(source: ModelSource) -> list[str]:
-    """What is wrong with its configuration."""
+    """What is wrong with its configuration, and whether text can begin as ``model.bos`` says."""
     source.check()
+    if source.bos == "auto":
+        return []
+    if not source.tokenizer_files:
+        return [
+            f"model.bos: {source.bos} means nothing to {source.folder}, which has no tokenizer; "
+            "leave it out"
+        ]
+    _ = source.tokenizer
     return []
 
 
