@@ -241,6 +241,7 @@ def end(work: Callable[[], object]) -> NoReturn:
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here, as in a job
     folder, environment = Path(sys.argv[1]), read_at_import(os.environ)
     for module in IMPORTED:
         importlib.import_module(module)
