@@ -27,7 +27,10 @@ RACE = ("prune.search=race", "prune.audit_every=2")
 Json = dict[str, Any]
 Raced = tuple[Path, Json, list[Json]]
 
-pytestmark = pytest.mark.xdist_group("searches")  # they share what takes long to make
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("searches"),  # they share what takes long to make
+]
 
 
 def run(place: Path, *arguments: str) -> tuple[Json, list[Json]]:
