@@ -159,7 +159,7 @@ def test_learning_that_harms_leaves_the_weights(tmp_path: Path) -> None:
     said, live = Said(), LiveModel(Loaded())
     before = live.at(cut(live)).weights()
     other = counting(4, 12, 20, seed=1)
-    job = recovering("distill", tmp_path, TRAIN, other, said=said, **FAST | {"lr": 0.3})
+    job = recovering("distill", tmp_path, TRAIN, other, said=said, **FAST | {"lr": 1.0})
     known, weights = recovered(job, "distill")
     assert known["kept_step"] == 0
     assert any("the weights stay as they were" in text for text in said)
