@@ -4,10 +4,15 @@
 python scripts/configuration_page.py
 """
 
+import ast
+import inspect
 import re
 import sys
 from collections.abc import Collection, Iterator
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, get_args
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,7 +46,7 @@ def page() -> str:
     for name, field in schema().model_fields.items():
         section = field.annotation
         if not is_section(section):
-            parts.append(f"\n## {name}\n{TABLE}{row(name, field)}")
+            parts.append(f"\n## {name}\n{TABLE}{row(name, schema(), name)}")
             continue
         options = sorted(path.stem for path in (ROOT / "conf" / name).glob("*.yaml"))
         parts.append(f"\n## {name}\n\n{section.__doc__}\n")
@@ -69,17 +74,17 @@ def rows(name: str, section: type[BaseModel], without: Collection[str]) -> Itera
     fields = {key: entry for key, entry in section.model_fields.items() if key not in without}
     for key, entry in fields.items():
         if not is_section(entry.annotation):
-            yield row(f"{name}.{key}", entry)
+            yield row(f"{name}.{key}", section, key)
     for key, entry in fields.items():
         if not is_section(entry.annotation):
             continue
         inner = entry.annotation.model_fields
         first = next(iter(inner.values())).annotation
         if not is_section(first):
-            yield from (row(f"{name}.{key}.{part}", each) for part, each in inner.items())
+            yield from (row(f"{name}.{key}.{part}", entry.annotation, part) for part in inner)
             continue
         yield (
-            f"| `{name}.{key}.STAGE.KEY` | as `{name}.KEY` | {entry.description} STAGE is "
+            f"| `{name}.{key}.STAGE.KEY` | as `{name}.KEY` | {described(section, key)} STAGE is "
             f"one of {', '.join(inner)}; KEY one of {', '.join(first.model_fields)} |\n"
         )
 
@@ -89,10 +94,35 @@ def is_section(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def row(key: str, field: FieldInfo) -> str:
-    """One key's line of a table."""
-    description = " ".join((field.description or "").split()).replace("|", "\\|")
-    return f"| `{key}` | {allowed(field)} | {description} |\n"
+def row(key: str, section: type[BaseModel], name: str) -> str:
+    """The line of a table for a section's key that has this name there."""
+    description = described(section, name).replace("|", "\\|")
+    return f"| `{key}` | {allowed(section.model_fields[name])} | {description} |\n"
+
+
+def described(section: type[BaseModel], name: str) -> str:
+    """What stands under a key: where the section declares it, or one that it is made from."""
+    texts = (docstrings(each).get(name) for each in section.__mro__ if is_section(each))
+    return " ".join(next(filter(None, texts), "").split())
+
+
+@cache
+def docstrings(section: type[BaseModel]) -> dict[str, str]:
+    """The texts under the fields in the source of a class. One made by ``with_keys`` has none."""
+    try:
+        source = inspect.getsource(section)
+    except OSError:
+        return {}
+    [definition] = ast.parse(dedent(source)).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        field.target.id: text.value.value
+        for field, text in pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
 
 
 def allowed(field: FieldInfo) -> str:

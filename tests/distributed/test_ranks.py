@@ -221,6 +221,7 @@ def trajectories(store: Path) -> list[str]:
     return [path.name for path in (store / "trajectories").iterdir() if path.is_dir()]
 
 
+@pytest.mark.usefixtures("warm")
 def test_torchrun_decides_as_one_process(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ranked = under_torchrun(place, "run.dir=ranked", "store.dir=a")
     assert (ranked.returncode, ranked.stderr) == (0, "")
@@ -238,7 +239,6 @@ def test_torchrun_decides_as_one_process(place: Path, monkeypatch: pytest.Monkey
         assert one["importance"] == pytest.approx(two["importance"], rel=1e-6)
 
 
-@pytest.mark.usefixtures("warm")
 def test_a_wrong_configuration_is_told_once(place: Path) -> None:
     ended = under_torchrun(place, "run.dir=run", "prune.target_ratio=200")
     assert ended.returncode != 0

@@ -42,6 +42,8 @@ ARGUMENTS = (
 )
 Run = Callable[..., dict[str, Any]]
 
+pytestmark = pytest.mark.usefixtures("warm")  # exports are opened in a process of their own
+
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
