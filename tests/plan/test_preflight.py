@@ -479,6 +479,7 @@ def test_a_share_for_what_the_family_cannot_lose(monkeypatch: pytest.MonkeyPatch
         "counts heads by the configuration; give it a share of 0"
     )
     check("prune.distribution=[44,56,0]")
+    check("prune.distribution=[44,56,0]", "prune.attn_group_size=5")  # no heads to group
 
 
 @pytest.mark.parametrize("sizes", [(23, 8), (1, 16)])
