@@ -110,6 +110,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "apertus": ("apertus", {"attention_bias": True}),
     "starcoder2": ("starcoder2", {"use_bias": True, "sliding_window": WINDOW}),
     "nanochat": ("nanochat", {"attention_bias": True, "final_logit_softcapping": 3.0}),
+    "helium": ("helium", BIASES | {"head_dim": 8}),
+    "stablelm": ("stablelm", {"head_dim": None, "use_qkv_bias": True}),
 }  # fmt: skip
 """By a name: ``model_type``, and what differs from ``SIZES``."""
 EAGER = {name for name, (model_type, _) in FAMILIES.items() if family_of(model_type).needs_eager}

@@ -11,7 +11,7 @@ from typing import Any
 import families_of_tests
 import pytest
 import torch
-from support_families import stock
+from support_families import config_of, stock
 from support_models import SIZES
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -359,3 +359,13 @@ def test_a_family_says_what_it_cannot_lose_and_why(build: Build) -> None:
     assert first.heads == (4, 2), "what stands for a lost attention has all heads, too"
     with pytest.raises(ConfigError, match="allowed is 32: its attention reads the number of heads"):
         PruningState.from_pruning_config(shape, narrowed)
+
+
+@pytest.mark.parametrize("flag", ["use_parallel_residual", "qk_layernorm"])
+def test_a_configuration_whose_blocks_are_others_is_refused(flag: str) -> None:
+    config = config_of("stablelm")
+    family = FAMILIES["stablelm"]
+    assert len(family.describe(config)) == config.num_hidden_layers
+    setattr(config, flag, True)
+    with pytest.raises(ConfigError, match=f"model.path: its configuration has {flag}: "):
+        family.describe(config)
