@@ -2,7 +2,8 @@
 """What recovery wins back of SmolLM2-135M's recorded run, by somebody else's measure.
 
 python benchmarks/recovery.py GOLDEN.json GGUF_FILE MEASURE.py SETS.json HELD_OUT.txt [--seeds 3]
-    [--ratio 10] [--technique distill] [--set distill.lr=4e-4 ...] [--state NAME=PRUNING_CONFIG.json ...]
+    [--ratio 10] [--technique distill] [--set distill.lr=4e-4 ...]
+    [--state NAME=PRUNING_CONFIG.json ...]
 
 MEASURE.py has ``measure(model, sets)``; SETS.json what its ``token_sets`` gave: ``train`` is all
 that is learnt from, HELD_OUT.txt (text of another kind) tells whether it helps. Prints

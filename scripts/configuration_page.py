@@ -4,10 +4,15 @@
 python scripts/configuration_page.py
 """
 
+import ast
+import inspect
 import re
 import sys
 from collections.abc import Collection, Iterator
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, get_args
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,7 +60,7 @@ def page() -> str:
     for name, field in schema().model_fields.items():
         section = field.annotation
         if not is_section(section):
-            parts.append(f"\n## {name}\n{TABLE}{row(name, field, {name: base[name]})}")
+            parts.append(f"\n## {name}\n{TABLE}{row(name, schema(), name, {name: base[name]})}")
             continue
         options = sorted(path.stem for path in (CONF / name).glob("*.yaml"))
         values = flat(base.get(name) or {}, f"{name}.") | option(name, chosen.get(name))
@@ -105,17 +110,19 @@ def rows(
     fields = {key: entry for key, entry in section.model_fields.items() if key not in without}
     for key, entry in fields.items():
         if not is_section(entry.annotation):
-            yield row(f"{name}.{key}", entry, values)
+            yield row(f"{name}.{key}", section, key, values)
     for key, entry in fields.items():
         if not is_section(entry.annotation):
             continue
         inner = entry.annotation.model_fields
         first = next(iter(inner.values())).annotation
         if not is_section(first):
-            yield from (row(f"{name}.{key}.{part}", each, values) for part, each in inner.items())
+            yield from (
+                row(f"{name}.{key}.{part}", entry.annotation, part, values) for part in inner
+            )
             continue
         yield (
-            f"| `{name}.{key}.STAGE.KEY` | as `{name}.KEY` | | {entry.description} STAGE is "
+            f"| `{name}.{key}.STAGE.KEY` | as `{name}.KEY` | | {described(section, key)} STAGE is "
             f"one of {', '.join(inner)}; KEY one of {', '.join(first.model_fields)} |\n"
         )
 
@@ -125,9 +132,10 @@ def is_section(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def row(key: str, field: FieldInfo, values: Values) -> str:
-    """One key's line of a table."""
-    description = " ".join((field.description or "").split()).replace("|", "\\|")
+def row(key: str, section: type[BaseModel], name: str, values: Values) -> str:
+    """The line of a table for a section's key that has this name there."""
+    description = described(section, name).replace("|", "\\|")
+    field = section.model_fields[name]
     return f"| `{key}` | {allowed(field)} | {default(key, field, values)} | {description} |\n"
 
 
@@ -142,6 +150,31 @@ def default(key: str, field: FieldInfo, values: Values) -> str:
     texts = {None: "null", True: "true", False: "false"}
     text = texts[value] if value is None or isinstance(value, bool) else str(value)
     return f"`{text.replace(chr(39), '')}`"
+
+
+def described(section: type[BaseModel], name: str) -> str:
+    """What stands under a key: where the section declares it, or one that it is made from."""
+    texts = (docstrings(each).get(name) for each in section.__mro__ if is_section(each))
+    return " ".join(next(filter(None, texts), "").split())
+
+
+@cache
+def docstrings(section: type[BaseModel]) -> dict[str, str]:
+    """The texts under the fields in the source of a class. One made by ``with_keys`` has none."""
+    try:
+        source = inspect.getsource(section)
+    except OSError:
+        return {}
+    [definition] = ast.parse(dedent(source)).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        field.target.id: text.value.value
+        for field, text in pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
 
 
 def allowed(field: FieldInfo) -> str:

@@ -12,11 +12,24 @@ from support_warm import start_server
 
 pytest.register_assert_rewrite("support_executors")
 
+os.fsync = lambda _: None  # what killed processes wrote stays; no test takes the power away
+gc.disable()  # nothing that is imported is garbage; looking for it takes a quarter of the time
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long comes first, so that no worker is left alone with it at the end."""
-    gc.freeze()  # what was imported is not looked through for garbage again and again
-    items.sort(key=lambda item: not {"slurm", "slow"} & {mark.name for mark in item.iter_markers()})
+    """What takes long comes first, so that no worker is left alone with it at the end.
+
+    That is what is marked so, then the files in which tests start programs.
+    """
+    gc.freeze()
+    gc.enable()
+    starting = {item.path for item in items if "python" in getattr(item, "fixturenames", ())}
+
+    def place(item: pytest.Item) -> tuple[bool, bool]:
+        marks = {mark.name for mark in item.iter_markers()}
+        return not {"slurm", "slow"} & marks, item.path not in starting
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -35,11 +35,13 @@ CLIENT = bytes(WARM / "client.py")
 TEXT = "It was a dark and stormy night. " * 20
 
 
-def wait_for(condition: Callable[[], object], seconds: float = PATIENCE_S) -> None:
+def wait_for(
+    condition: Callable[[], object], seconds: float = PATIENCE_S, poll_s: float = 0.2
+) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.2)
+        time.sleep(poll_s)
 
 
 def job_processes(folder: Path) -> list[int]:
@@ -98,7 +100,7 @@ def write_inputs(folder: Path) -> list[str]:
     model = save_tokenizer(
         save_model(folder / "tiny", num_hidden_layers=10, hidden_size=32, intermediate_size=48)
     )
-    windows = [[(7 * i + 3 * j) % 100 for j in range(64)] for i in range(40)]
+    windows = [[(7 * i + 3 * j) % 100 for j in range(64)] for i in range(16)]
     return [
         "model=hf",
         "run.pictures=[]",
@@ -183,7 +185,7 @@ class Bench:
     @contextmanager
     def held(self) -> Iterator[int]:
         """A job that computes steps and comes to no end meanwhile; its process id."""
-        wait_for(lambda: self.steps() > 3 and self.processes())
+        wait_for(lambda: self.steps() > 3 and self.processes(), poll_s=0.02)
         with held(self.processes()) as (pid,):
             yield pid
 

@@ -130,6 +130,7 @@ def test_a_run_without_results_says_so(tmp_path: Path) -> None:
         run.report()
 
 
+@pytest.mark.slow
 def test_the_notebook_of_the_docs_runs(place: Path) -> None:
     notebook = json.loads((REPOSITORY / "docs" / "tour.ipynb").read_text(encoding="utf-8"))
     names: dict[str, object] = {}

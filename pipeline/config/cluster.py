@@ -32,10 +32,8 @@ def _with_stages(section: type[ClusterSection]) -> type[ClusterSection]:
     each: Any = (base.resources, Field(default_factory=lambda: base.resources.model_validate({})))
     names = dict.fromkeys(stage.resources or stage.name for stage in stages())
     of_stages = base.with_keys(**dict.fromkeys(names, each))
-    described = Field(
-        default_factory=lambda: of_stages.model_validate({}), description=field.description
-    )
-    return section.with_keys(stages=(of_stages, described))
+    stages_field: Any = Field(default_factory=lambda: of_stages.model_validate({}))
+    return section.with_keys(stages=(of_stages, stages_field))
 
 
 def cluster_section(given: Json, messages: Messages) -> tuple[ClusterSection, list[str]]:

@@ -71,6 +71,9 @@ def compose_command(arguments: list[str], problems: list[str]) -> tuple[list[Com
         def compose(overrides: list[str]) -> None:
             composed.clear()
             modes.clear()
+            if not any(each.startswith("-") for each in (*flags, *overrides)):
+                composed.append(_of_one_run(overrides))
+                return
             sys.argv[1:] = [*flags, *flags_first(overrides), *of_hydra]
             compose_all(task)()
 
@@ -79,6 +82,25 @@ def compose_command(arguments: list[str], problems: list[str]) -> tuple[list[Com
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError([*problems, _in_a_line(error)]) from error
     return composed, RunMode.MULTIRUN in modes
+
+
+def _of_one_run(overrides: list[str]) -> Combination:
+    """What Hydra makes of overrides, without flags.
+
+    ``hydra.main`` would compose them twice, to look for a sweep first.
+    """
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf, open_dict
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        main: Any = GlobalHydra.instance().hydra
+        raw = main.compose_config("config", [*overrides, SEARCH_PATH], RunMode.RUN)
+    given: Any = OmegaConf.to_container(raw.hydra.overrides.task)
+    with open_dict(raw):
+        del raw["hydra"]
+    return Combination(raw, tuple(given))
 
 
 def compose_overrides(overrides: Sequence[str]) -> Config:

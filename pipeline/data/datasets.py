@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.rows import SEED, json_lines, text_of
+from pipeline.data.windows import cut
 from pipeline.errors import ConfigError, StageError
 from pipeline.given import read_json, read_text
 
@@ -168,13 +169,32 @@ def draw_places(
     return width, generator.sample(range(rows), block_samples)
 
 
+def joined_ids(
+    tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], begin: Sequence[int] = ()
+) -> list[int]:
+    """The ids of rows that are joined to one text.
+
+    What the tokenizer puts before a text is there, unless every window of it will ``begin`` so.
+    """
+    text = ROW_SEPARATOR.join(rows)
+    ids: list[int] = tokenizer(text, verbose=False, add_special_tokens=not begin)["input_ids"]
+    return ids
+
+
 def cut_windows(
-    tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], seqlen: int, most: int | None
+    tokenizer: "PreTrainedTokenizerBase",
+    rows: Sequence[str],
+    seqlen: int,
+    most: int | None,
+    begin: Sequence[int] = (),
 ) -> Tensor:
-    """Join rows, tokenise once, cut into full windows ``[windows, seqlen]``; drop the rest."""
-    ids: list[int] = tokenizer(ROW_SEPARATOR.join(rows), verbose=False)["input_ids"]
-    count = min(len(ids) // seqlen, most or len(ids))
-    if count == 0:
+    """Join rows, tokenise once, cut into full windows ``[windows, seqlen]``; drop the rest.
+
+    Each window begins with the ids ``begin``.
+    """
+    ids = joined_ids(tokenizer, rows, begin)
+    windows = cut(ids, seqlen, most, begin)
+    if len(windows) == 0:
         raise ConfigError(
             [
                 f"calibration: the text has {len(ids)} tokens, and one window needs {seqlen}: "
@@ -182,18 +202,21 @@ def cut_windows(
                 ".seqlen"
             ]
         )
-    return torch.tensor(ids[: count * seqlen]).view(count, seqlen)
+    return windows
 
 
 def rows_until(
-    tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], tokens: int | None
+    tokenizer: "PreTrainedTokenizerBase",
+    rows: Sequence[str],
+    tokens: int | None,
+    begin: Sequence[int] = (),
 ) -> int:
     """How many rows from the start ``cut_windows`` reads for so many tokens; None: all."""
     if tokens is None:
         return len(rows)
 
     def is_enough(count: int) -> bool:
-        ids = tokenizer(ROW_SEPARATOR.join(rows[:count]), verbose=False)["input_ids"]
+        ids = joined_ids(tokenizer, rows[:count], begin)
         return len(ids) > tokens  # one more: how a row ends may change with what follows it
 
     return bisect_left(range(len(rows)), True, key=is_enough)

@@ -4,9 +4,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
+from pipeline.data.windows import cut
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class RowsInOrder:
     """The rows of a source in an order that ``seed`` decides, as tokens.
 
-    ``rows`` by their numbers; those in ``taken`` are left out.
+    ``rows`` by their numbers; those in ``taken`` are left out. Every window begins with the ids
+    ``begin``.
     """
 
     def __init__(
@@ -26,8 +27,9 @@ class RowsInOrder:
         seed: int,
         tokenizer: "PreTrainedTokenizerBase",
         taken: frozenset[int] = frozenset(),
+        begin: Sequence[int] = (),
     ) -> None:
-        self._name, self._tokenizer = name, tokenizer
+        self._name, self._tokenizer, self._begin = name, tokenizer, begin
         numbered = rows if isinstance(rows, Mapping) else dict(enumerate(rows))
         self._rows = numbered
         order = random.Random(seed).sample(list(numbered), len(numbered))  # noqa: S311
@@ -39,22 +41,24 @@ class RowsInOrder:
 
         Raises ``ConfigError`` where they are fewer than ``least``.
         """
-        wanted = max(tokens // seqlen, least) * seqlen
+        room = seqlen - len(self._begin)
+        most = max(tokens // seqlen, least)
+        wanted = most * room
         end = self._tokenizer.eos_token_id
         ids: list[int] = []
         while len(ids) < wanted and (number := next(self._left, None)) is not None:
             self._numbers.append(number)
             row = self._tokenizer(self._rows[number], add_special_tokens=False, verbose=False)
             ids += [*row["input_ids"], *([] if end is None else [end])]
-        count = min(len(ids), wanted) // seqlen
-        if count < least:
+        windows = cut(ids, seqlen, most, self._begin)
+        if len(windows) < least:
             raise ConfigError(
                 [
                     f"calibration: {self._name} has {len(ids)} tokens left, and {least} windows "
                     f"of {seqlen} are needed; give more text or a shorter seqlen"
                 ]
             )
-        return torch.tensor(ids[: count * seqlen]).view(count, seqlen)
+        return windows
 
     def read(self) -> list[int]:
         """The numbers of the rows that were read since the last call."""

@@ -5,8 +5,9 @@ to score, or which function to run with it, and they take a share each. What is 
 where a dead peer is noticed at once; losses and gradients are exchanged over nccl where the ranks
 have GPUs, once all are known to be there.
 
-Besides, each worker and rank 0 wait, in a thread, for a message from each other that only ever says
-goodbye. So a rank whose peer has died learns of it whatever it is doing.
+Besides, each worker and rank 0 wait, in a thread, for a message from each other: rank 0's says
+goodbye, a worker's are its last words. So a rank whose peer has died learns of it whatever it is
+doing.
 """
 
 import math
@@ -42,6 +43,9 @@ FOR_EVER = timedelta(days=365)
 """How long a living rank may have nothing to say: rank 0 also measures and evaluates."""
 GATHERING = timedelta(minutes=2)
 """How long losses may take over nccl, once all ranks have them."""
+WORDS = 512
+"""Bytes of a rank's last words."""
+GOODBYE = "goodbye"
 NAMING_S = 5.0
 """Seconds after a failed exchange in which it must come out which rank has died."""
 WINDOWS_KEPT = 4
@@ -183,7 +187,7 @@ class RankedLosses:
 
 
 class Group:
-    """The ranks' channels: ``control`` (gloo), ``watch`` (gloo, goodbyes) and one for losses."""
+    """The ranks' channels: ``control`` and ``watch`` (gloo), and one for losses."""
 
     def __init__(self, ranks: Ranks) -> None:
         """Meet the other ranks. Raises ``StageError`` where they do not come."""
@@ -244,18 +248,20 @@ class Group:
             part[:rows, :windows].cpu() for part, (rows, windows) in zip(parts, sizes, strict=True)
         ]
 
-    def await_goodbye(self, rank: int) -> bool:
-        """Whether ``rank`` ends in order; returns once it has ended."""
+    def await_words(self, rank: int) -> str | None:
+        """What ``rank`` says at its end, or at this one's; None where it dies without a word."""
+        words = torch.zeros(WORDS, dtype=torch.uint8)
         try:
-            dist.recv(torch.empty(1), src=rank, group=self.watch)
+            dist.recv(words, src=rank, group=self.watch)
         except RuntimeError:
-            return False
-        return True
+            return None
+        return bytes(words.tolist()).rstrip(b"\0").decode(errors="replace")
 
-    def say_goodbye(self, rank: int) -> None:
-        """Let ``rank`` end in order, if it has not ended."""
+    def say(self, rank: int, words: str) -> None:
+        """Say something to ``rank`` at its end or at this one's, if it is still there."""
+        bytes_ = torch.tensor(list(words.encode()[:WORDS].ljust(WORDS, b"\0")), dtype=torch.uint8)
         with suppress(RuntimeError):
-            dist.send(torch.zeros(1), dst=rank, group=self.watch)
+            dist.send(bytes_, dst=rank, group=self.watch)
 
 
 class Leader:
@@ -263,7 +269,7 @@ class Leader:
 
     def __init__(self, group: Group) -> None:
         self.group = group
-        self._lost: list[int] = []
+        self._lost: dict[int, str | None] = {}
         self._noticed = threading.Event()
         self._broken_off = False
         others = range(1, group.ranks.size)
@@ -275,9 +281,11 @@ class Leader:
 
     def check(self) -> None:
         """Raise ``StageError`` where a rank is gone."""
-        if self._lost:
+        by_words = sorted(self._lost.items(), key=lambda lost: lost[1] is not None)
+        for rank, words in by_words:  # who only lost a peer says so
+            why = f"its last words: {words}" if words else "it was killed, or its machine died"
             raise StageError(
-                f"rank {self._lost[0]} of {self.group.ranks.size} is gone; every step that was "
+                f"rank {rank} of {self.group.ranks.size} is gone ({why}); every step that was "
                 "finished is kept, and the same launch goes on from there"
             )
 
@@ -319,15 +327,14 @@ class Leader:
     def dismiss(self) -> None:
         """End the workers, whatever they are doing."""
         for rank in range(1, self.group.ranks.size):
-            self.group.say_goodbye(rank)
+            self.group.say(rank, GOODBYE)
         for thread in self._threads:
             thread.join(NAMING_S)
         if not any(thread.is_alive() for thread in self._threads):
             dist.destroy_process_group()
 
     def _watch(self, rank: int) -> None:
-        self.group.await_goodbye(rank)
-        self._lost.append(rank)
+        self._lost[rank] = self.group.await_words(rank)
         self._noticed.set()
 
 
@@ -350,12 +357,12 @@ def serve(ranks: Ranks) -> NoReturn:
         group = Group(ranks)
     except StageError:
         os._exit(1)
-    watch = threading.Thread(
-        target=lambda: os._exit(0 if group.await_goodbye(0) else 1), daemon=True
-    )
+    watch = threading.Thread(target=lambda: os._exit(0 if group.await_words(0) else 1), daemon=True)
     watch.start()
-    with suppress(RuntimeError):  # a rank is gone: rank 0 tells of it, and ends
+    try:
         _serve(group)
+    except Exception as error:  # noqa: BLE001 - rank 0 tells of it, and ends
+        group.say(0, f"{type(error).__name__}: {_last_line(error)}")
     watch.join(NAMING_S)
     os._exit(1)
 

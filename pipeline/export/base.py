@@ -81,6 +81,7 @@ class Target:
     """Opens the folder elsewhere, and returns what was compared. Raises ``StageError`` where it
     differs from the live model."""
     how_to_open: str
-    """For the model card, in Markdown; ``{name}`` stands for the folder."""
+    """For the model card, in Markdown; ``{name}`` stands for the folder, ``{auto}`` for the class
+    of transformers that opens it, ``{code}`` for what lets its code run."""
     version: int = 1
     """Raised by hand when the same model would be written otherwise."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.export import opened
 from pipeline.export.base import Exporting, Target, WeightsConfig
 from pipeline.export.shards import write_shards
-from pipeline.files import Json
+from pipeline.files import Json, is_file
 from pipeline.models import modelling
 from pipeline.models.families import PRUNED
 
@@ -28,6 +28,10 @@ OF_THE_DENSE_MODEL = ("_name_or_path", "quantization_config", "auto_map")
 """Keys of a configuration that say nothing of the exported model."""
 
 
+OF_IMAGES = ("preprocessor_config.json", "processor_config.json")
+"""Files of a model that sees: what it makes of images."""
+
+
 def write_folder(
     packed: "PackedModel",
     source: "ModelSource",
@@ -38,7 +42,7 @@ def write_folder(
     """Write weights, configuration, tokenizer and what generating takes into an empty folder."""
     values = configuration(packed, dtype)
     model_type = packed.architecture
-    if not packed.is_uniform:
+    if packed.needs_code:
         text = modelling.source(packed.family, model_type)
         (folder / modelling.FILE).write_text(text, encoding="utf-8")
     write_model(packed, values, source, folder, dtype, shard_bytes)
@@ -60,7 +64,7 @@ def write_model(
 
 
 def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]:
-    """``config.json``: of a uniform model as transformers has it, else with each layer's own."""
+    """``config.json``: of an ordinary model as transformers has it, else with each layer's own."""
     model_type = packed.architecture
     values: dict[str, Any] = packed.config().to_diff_dict()
     for key in OF_THE_DENSE_MODEL:
@@ -68,18 +72,22 @@ def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]
     values["dtype"] = str(dtype).removeprefix("torch.")
     values["model_type"] = model_type
     values["architectures"] = [modelling.architecture(model_type)]
-    if not packed.is_uniform:
+    if packed.needs_code:
         classes = modelling.names(model_type)
         values["model_type"] = PRUNED + model_type
-        values["architectures"] = [classes["AutoModelForCausalLM"].rpartition(".")[2]]
+        values["architectures"] = [classes[modelling.CAUSAL].rpartition(".")[2]]
         values["auto_map"] = classes
     return values
 
 
 def _write_tokenizer(packed: "PackedModel", source: "ModelSource", folder: Path) -> None:
-    """The tokenizer with its chat template, and the dense model's generation settings."""
+    """The tokenizer with its chat template, and how the dense model generates and sees."""
     if source.tokenizer_files:
-        source.tokenizer.save_pretrained(folder)
+        source.own_tokenizer.save_pretrained(folder)
+    if packed.family.text_config:
+        for name in OF_IMAGES:
+            if is_file(source.folder / name):
+                shutil.copyfile(source.folder / name, folder / name)
     settings = source.folder / "generation_config.json"
     if not source.gguf_file and settings.is_file():
         shutil.copyfile(settings, folder / settings.name)
@@ -93,7 +101,12 @@ def _write(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
     packed, dtype = exporting.packed, exporting.number_format
     shard_bytes = exporting.settings.shard_bytes
     write_folder(packed, exporting.source, folder, DTYPES[dtype], shard_bytes)
-    return {"dtype": dtype, "layers": len(packed.layers), "needs_code": not packed.is_uniform}
+    return {
+        "dtype": dtype,
+        "layers": len(packed.layers),
+        "needs_code": packed.needs_code,
+        "opens_with": packed.opens_with,
+    }
 
 
 def _check(exporting: Exporting, folder: Path) -> Mapping[str, Json]:
@@ -106,9 +119,9 @@ def _refused(_source: "ModelSource", _settings: HfConfig, _uniform: bool | None)
 
 HOW = """\
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {auto}, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{name}"{code})
+model = {auto}.from_pretrained("{name}"{code})
 tokenizer = AutoTokenizer.from_pretrained("{name}"{code})
 ```
 """

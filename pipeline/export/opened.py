@@ -30,11 +30,12 @@ sys.path = [entry for entry in sys.path if entry]
 sys.modules["pipeline"] = sys.modules["multipruner"] = None  # as where nobody has them
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, logging
+import transformers
+from transformers import logging
 logging.set_verbosity_error()
 logging.disable_progress_bar()
-folder, dtype, device, asked, answer = sys.argv[1:]
-model, info = AutoModelForCausalLM.from_pretrained(
+folder, dtype, device, auto, asked, answer = sys.argv[1:]
+model, info = getattr(transformers, auto).from_pretrained(
     folder, dtype=dtype, trust_remote_code=True, output_loading_info=True
 )
 model.to(device)
@@ -62,8 +63,12 @@ class Difference:
     """The first place where they differ by more than is allowed; empty where they do not."""
 
 
-def check(folder: Path, dtype: str, ids: "Tensor", logits: "Tensor") -> float:
+def check(
+    folder: Path, dtype: str, ids: "Tensor", logits: "Tensor", auto: str = "AutoModelForCausalLM"
+) -> float:
     """Compare the folder's logits on token ids ``[batch, tokens]`` with ``logits``.
+
+    ``auto`` is the class of transformers that opens it.
 
     Returns the largest relative difference, of one pass and of decoding from the cache. Raises
     ``StageError`` with what came first where the folder does not open or answers otherwise.
@@ -74,7 +79,7 @@ def check(folder: Path, dtype: str, ids: "Tensor", logits: "Tensor") -> float:
         asked, answer = Path(scratch, "ids.safetensors"), Path(scratch, "logits.safetensors")
         save_file({"ids": ids.cpu().contiguous()}, asked)
         command = [sys.executable, "-c", SCRIPT, str(folder.absolute()), dtype]
-        command += [ids.device.type, str(asked), str(answer)]
+        command += [ids.device.type, auto, str(asked), str(answer)]
         done = subprocess.run(  # noqa: S603 - our own script
             command, cwd=scratch, capture_output=True, text=True, check=False
         )
@@ -107,7 +112,8 @@ def check_folder(exporting: "Exporting", folder: Path, dtype: str) -> dict[str, 
     ids = exporting.ids.to(live.device)
     with torch.no_grad():
         logits = live.model(ids, use_cache=False).logits
-    return {"logits_differ_by": check(folder, dtype, ids, logits), "tokens": ids.numel()}
+    differ_by = check(folder, dtype, ids, logits, exporting.packed.opens_with)
+    return {"logits_differ_by": differ_by, "tokens": ids.numel()}
 
 
 def compare(ours: "Tensor", theirs: "Tensor", allowed: float) -> Difference:

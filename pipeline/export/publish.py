@@ -8,9 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import ConfigError
 from pipeline.files import encode, read_json, remove_leftovers
-
-MARKER = "export.json"
-"""Says whose export a folder is; one that lacks it is never replaced."""
+from pipeline.pruning.origin import FILE as MARKER
 
 
 def taken(folder: Path, owner: str) -> str | None:
@@ -29,8 +27,8 @@ def publish(
 ) -> None:
     """Give ``folder`` the files of another folder and some more, in place of what it was.
 
-    Files of the same disk are shared, not copied. Raises ``ConfigError`` where something else is
-    there.
+    A folder that is no export of ``owner`` is never replaced. Files of the same disk are shared,
+    not copied. Raises ``ConfigError`` where something else is there.
     """
     if problem := taken(folder, owner):
         raise ConfigError([f"export.dir: {problem}"])

@@ -142,7 +142,7 @@ def no_first_token(tokenizer: "PreTrainedTokenizerBase") -> str | None:
         return None
     return (
         "the tokenizer names neither a beginning- nor an end-of-sequence token, one of which "
-        "lm-eval puts before a text"
+        "lm-eval puts before a text; name it in tokenizer_config.json, as bos_token or eos_token"
     )
 
 

@@ -15,7 +15,7 @@ from pipeline.measure.accuracy import (
 )
 from pipeline.measure.latency import LatencySettings
 from pipeline.measure.text import Text
-from pipeline.models.digests import Digest, tokenizer_digest
+from pipeline.models.digests import Digest, bos_recipe, tokenizer_digest
 from pipeline.models.source import ModelSource
 
 
@@ -92,7 +92,8 @@ class MeasurementProtocol:
         for text in self.texts:
             if text.file(sources.data_dir):
                 rows = text.rows(sources.data_dir)
-                wrong = text.problem(tokenizer, rows, model.vocabulary_size)
+                begin = model.beginning.window
+                wrong = text.problem(tokenizer, rows, model.vocabulary_size, begin)
                 problems += [f"{section}.text: {text.source}: {wrong}"] if wrong else []
         own = {name: path for name, path in sources.task_files.items() if name in self.tasks}
         choices = too_long_choices(tokenizer, own, self.items, model.context_length)
@@ -108,6 +109,7 @@ class MeasurementProtocol:
             "items": self.items if self.tasks else None,
             "latency": [workload.identity() for workload in self.workloads] or None,
             "tokenizer": tokenizer_digest(model, digest) if self.reads_text else None,
+            **(bos_recipe(model) if self.reads_text else {}),
         }
 
 

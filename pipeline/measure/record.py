@@ -24,6 +24,8 @@ WAYS: dict[str, str] = {
     EARLIER: "as earlier versions did",
 }
 """How times were taken, in words. Times that were taken in different ways are not compared."""
+BOS = {None: "", "every": ", bos before each", "never": ", no bos"}
+"""What was done with beginning-of-sequence tokens, in words that follow what was read."""
 OTHER_PROCESS = 0.01
 """The same model may take so much more or less in another process: placement in memory."""
 
@@ -206,6 +208,9 @@ class TextScore:
     """Tokens in a window."""
     ppl: float | None
     """None where it is no number."""
+    bos: Literal["every", "never"] | None = None
+    """Whether every window began with a beginning-of-sequence token, or the tokenizer's own was
+    left out; None where the text was cut as the tokenizer gives it."""
 
     @property
     def protocol(self) -> str:
@@ -214,7 +219,7 @@ class TextScore:
             return self.text
         title = f"{self.text} {self.split}" if self.split else self.text
         count = f"{self.tokens:,}" if self.is_whole else f"first {self.tokens:,}"
-        return f"{title}, {count} tokens, windows of {self.seqlen:,}"
+        return f"{title}, {count} tokens, windows of {self.seqlen:,}{BOS[self.bos]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +238,9 @@ class TaskScore:
     For pairing models item by item. None in records of earlier versions."""
     acc_norm_items: str | None = None
     """The same of ``acc_norm``."""
+    bos: Literal["every", "never"] | None = None
+    """Whether a beginning-of-sequence token was put before every text, or the tokenizer's own left
+    out; None where texts are as the tokenizer gives them."""
 
     @property
     def accuracy(self) -> float:
@@ -257,11 +265,11 @@ def average_accuracy(tasks: Sequence[TaskScore]) -> float | None:
 
 def tasks_protocol(tasks: Sequence[TaskScore]) -> str:
     """Which tasks an average is of, and how many items they have, in words."""
-    items = [task.items for task in tasks]
+    items, bos = [task.items for task in tasks], BOS[tasks[0].bos]
     if len(tasks) == 1:
-        return f"{tasks[0].task}, {items[0]:,} items"
+        return f"{tasks[0].task}, {items[0]:,} items{bos}"
     span = f"{items[0]:,}" if len(set(items)) == 1 else f"{min(items):,} to {max(items):,}"
-    return f"mean of {', '.join(task.task for task in tasks)}, {span} items each"
+    return f"mean of {', '.join(task.task for task in tasks)}, {span} items each{bos}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
-from pipeline.data.datasets import HUB_DATASETS, ROW_SEPARATOR, dataset_rows
+from pipeline.data.datasets import HUB_DATASETS, ROW_SEPARATOR, dataset_rows, joined_ids
 from pipeline.data.rows import read_rows
+from pipeline.data.windows import cut
 from pipeline.errors import ConfigError
 from pipeline.files import Json
 from pipeline.given import file_problem, read_text
@@ -106,7 +105,11 @@ class Text:
         return [read_text(path)]
 
     def problem(
-        self, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], vocabulary_size: int
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        rows: Sequence[str],
+        vocabulary_size: int,
+        begin: Sequence[int] = (),
     ) -> str | None:
         """What keeps its rows from giving windows of ids that the model has; None if nothing.
 
@@ -115,10 +118,10 @@ class Text:
         if len(tokenizer) <= vocabulary_size:
             beginning = ROW_SEPARATOR.join(rows)[: self.seqlen * CHARACTERS_OF_A_TOKEN]
             with suppress(ConfigError):
-                text_windows(tokenizer, [beginning], self.seqlen, self.most_tokens)
+                text_windows(tokenizer, [beginning], self.seqlen, self.most_tokens, begin)
                 return None
         try:
-            windows = text_windows(tokenizer, rows, self.seqlen, self.most_tokens)
+            windows = text_windows(tokenizer, rows, self.seqlen, self.most_tokens, begin)
         except ConfigError as error:
             return str(error)
         highest = int(windows.ids.max())
@@ -143,17 +146,20 @@ def text_windows(
     rows: Sequence[str],
     seqlen: int,
     most_tokens: int | None = None,
+    begin: Sequence[int] = (),
 ) -> Windows:
     """Full windows of the rows' tokens, ``[windows, seqlen]``; every target counts.
 
     As the field takes perplexity on WikiText-2 (GPTQ, arXiv 2210.17323, and everyone since): rows
     are joined by an empty line and tokenised once, windows do not overlap, and what is left after
-    the last full one is dropped. At most ``most_tokens`` tokens from the start are used (None:
-    all). Raises ``ConfigError`` where that does not fill one window.
+    the last full one is dropped. Where windows ``begin`` with something, these ids are the first of
+    each. At most ``most_tokens`` tokens, those counted, are used (None: all). Raises
+    ``ConfigError`` where that does not fill one window.
     """
-    ids: list[int] = tokenizer(ROW_SEPARATOR.join(rows), verbose=False)["input_ids"]
-    windows = len(ids[:most_tokens]) // seqlen
-    if windows == 0:
+    ids = joined_ids(tokenizer, rows, begin)
+    most = None if most_tokens is None else most_tokens // seqlen
+    windows = cut(ids, seqlen, most, begin)
+    if len(windows) == 0:
         at_most = "" if most_tokens is None else f", of which at most {most_tokens} are used"
         raise ConfigError(
             [
@@ -161,4 +167,4 @@ def text_windows(
                 "give more text or tokens, or a shorter window"
             ]
         )
-    return Windows(torch.tensor(ids[: windows * seqlen]).view(windows, seqlen), eos_id=None)
+    return Windows(windows, eos_id=None)

@@ -9,6 +9,7 @@ from pipeline.orders.base import Order
 from pipeline.pruning.choice import GREEDY, Choice
 from pipeline.pruning.phases import Phase
 from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import Unit
 from pipeline.settings.core import PruneConfig
 
 if TYPE_CHECKING:
@@ -72,16 +73,27 @@ class Method(ABC, Generic[S]):
         if state.ratio_percent >= settings.target_ratio:
             return []
         most = math.floor(state.ratio_percent * 100) / 100
+        barred = {unit.unit: unit.reason for unit in source.shape.barred}
+        units = [unit for phase in self.phases(settings, source) for unit in phase.units]
+        reasons = dict.fromkeys(
+            barred[part] for unit in units for part in unit.parts if part in barred
+        )
+        stays = "".join(f"; {reason}" for reason in reasons)
         return [
             f"prune.target_ratio: {settings.target_ratio:g} is wrong; allowed is up to {most:.2f}: "
             f"with {self.reach_depends_on} prune={self.name} can remove no more of this model"
+            f"{stays}"
         ]
 
-    def narrows(self, settings: S, source: "ModelSource") -> bool:
-        """Whether layers end with widths of their own, so that they differ from one another."""
+    def narrows(self, settings: S, source: "ModelSource", unit: Unit | None = None) -> bool:
+        """Whether layers end with widths of their own, so that they differ from one another.
+
+        With ``unit``: whether groups of it may go.
+        """
         begins = 0.0
         for phase in self.phases(settings, source):
-            if phase.group_size and phase.end_percent > begins:
+            narrows = phase.group_size and phase.end_percent > begins
+            if narrows and (unit is None or unit in phase.units):
                 return True
             begins = phase.end_percent
         return False

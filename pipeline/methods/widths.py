@@ -65,16 +65,19 @@ class WidthsMethod(Method[W]):
 def group_problems(
     mlp_group_size: int, attn_group_size: int | None, source: "ModelSource"
 ) -> list[str]:
-    """What is wrong with group sizes for a model, one message each; None: heads stay."""
+    """What is wrong with group sizes for a model, one message each; None: heads stay.
+
+    The size of what a family cannot lose is never asked for.
+    """
     shape = source.shape
     mlp_width, attn_width = max(shape.widths("mlp")), max(shape.widths("attn"))
     problems = []
-    if mlp_group_size >= mlp_width > 0:
+    if mlp_group_size >= mlp_width > 0 and not shape.why_barred("mlp_width"):
         problems.append(
             f"prune.mlp_group_size: {mlp_group_size} is wrong; allowed is a number "
             f"from 1 to {mlp_width - 1}: this model's MLPs have {mlp_width} channels"
         )
-    if attn_group_size is None:
+    if attn_group_size is None or shape.why_barred(ATTN_WIDTH.name):
         return problems
     heads = {block.channels: None for layer in source.layers if (block := layer.attn)}
     multiple = math.lcm(*(each.group_width for each in heads))

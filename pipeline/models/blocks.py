@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ Context = dict[str, Any]
 
 
 class Block(nn.Module):
-    """``x + norm_after(body(norm_before(x)))`` for one attention or MLP of one layer.
+    """``x + m norm_after(body(norm_before(x)))`` for one attention or MLP of one layer.
 
     ``width`` counts query channels (attention) or intermediate channels (MLP).
     """
@@ -32,7 +33,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.kind, self.layer = kind, layer
-        self.layout = description.layout
+        self.layout, self.multiplier = description.layout, description.multiplier
         self.channels: Heads | Channels = description.channels
         self.width = self.channels.width
         layout = self.layout
@@ -41,11 +42,13 @@ class Block(nn.Module):
         """Whether it runs once more for its gradients, in the place of keeping activations."""
         self.means: Tensor | None = None
         """What each channel is on average, where biases make up for what is cut; ``[width]``."""
-        self.norm_before = decoder_layer.get_submodule(layout.norm_before)
         self.body = decoder_layer.get_submodule(layout.body)
-        self.norm_after = (
-            decoder_layer.get_submodule(layout.norm_after) if layout.norm_after else nn.Identity()
+        self.norm_before, self.norm_after = (
+            decoder_layer.get_submodule(name) if name else nn.Identity()
+            for name in (layout.norm_before, layout.norm_after)
         )
+        if any(count.name.startswith("config.") for count in layout.head_counts):
+            setattr(self.body, "config", _OwnCounts(self.body.config))  # noqa: B010 - no module
         self._check_widths()
 
     def forward(self, hidden: Tensor, context: Context) -> Tensor:
@@ -68,11 +71,13 @@ class Block(nn.Module):
         if width is None:
             out = self.body(*arguments, **keywords)
         else:
-            out = torch.func.functional_call(self.body, self._narrowed(width), arguments, keywords)
+            narrowed = self._narrowed(width)
+            with self._counting(width):
+                out = torch.func.functional_call(self.body, narrowed, arguments, keywords)
         if self.kind == "attn":
             out = out[0]
         added: Tensor = self.norm_after(out)
-        return added
+        return added if self.multiplier == 1 else added * self.multiplier
 
     @torch.no_grad()
     def cut(self, width: int) -> None:
@@ -89,6 +94,7 @@ class Block(nn.Module):
             linear = self._linear(projection)
             linear.out_features, linear.in_features = linear.weight.shape
         self.width = width
+        self._count_heads(width)
         if self.offloaded:
             self.offloaded.keep(self.parameters())
 
@@ -197,40 +203,33 @@ class Block(nn.Module):
             order = torch.argsort(self.row_norms(), descending=True, stable=True)
         else:
             order = torch.tensor(places, device=next(self.body.parameters()).device)
-        for projection in self.layout.projections:
-            linear = self._linear(projection)
-            for tensor, dim, segments in _cut_tensors(linear, projection):
-                parts = [
-                    part.unflatten(dim, (groups, -1)).index_select(dim, order).flatten(dim, dim + 1)
-                    for _, part in self._split(tensor, dim, segments, self.width)
-                ]
-                tensor.copy_(torch.cat(parts, dim))
+        for _, tensor, dim, segments in self._cut_parameters():
+            parts = [
+                part.unflatten(dim, (groups, -1)).index_select(dim, order).flatten(dim, dim + 1)
+                for _, part in self._split(tensor, dim, segments, self.width)
+            ]
+            tensor.copy_(torch.cat(parts, dim))
         if self.offloaded:
             self.offloaded.keep(self.parameters())
 
     def shape(self) -> BlockShape:
         """Widths and parameter counts of the block as it is."""
         params = sum(p.numel() for p in self.body.parameters())
-        shrinking = sum(
-            tensor.numel()
-            for projection in self.layout.projections
-            for tensor, _, _ in _cut_tensors(self._linear(projection), projection)
-        )
+        shrinking = sum(tensor.numel() for _, tensor, _, _ in self._cut_parameters())
         return BlockShape(self.width, self.channels.group_width, params, params - shrinking)
 
     def _check_widths(self) -> None:
         """Raise ``ConfigError`` where the modules are not as wide as the configuration says."""
-        for projection in self.layout.projections:
-            for tensor, dim, segments in _cut_tensors(self._linear(projection), projection):
-                expected = sum(self.channels.segment_length(s, self.width) for s in segments)
-                if tensor.shape[dim] != expected:
-                    raise ConfigError(
-                        [
-                            f"model.path: {projection.name} in the {BLOCK_NAMES[self.kind]} of "
-                            f"layer {self.layer} has {tensor.shape[dim]} channels where the "
-                            f"configuration says {expected}"
-                        ]
-                    )
+        for name, tensor, dim, segments in self._cut_parameters():
+            expected = sum(self.channels.segment_length(s, self.width) for s in segments)
+            if tensor.shape[dim] != expected:
+                raise ConfigError(
+                    [
+                        f"model.path: {name.rpartition('.')[0]} in the {BLOCK_NAMES[self.kind]} of "
+                        f"layer {self.layer} has {tensor.shape[dim]} channels where the "
+                        f"configuration says {expected}"
+                    ]
+                )
 
     def _linear(self, projection: Projection) -> nn.Linear:
         linear = self.body.get_submodule(projection.name)
@@ -238,38 +237,60 @@ class Block(nn.Module):
         return linear
 
     def padded(self, width: int) -> dict[str, Tensor]:
-        """The body's parameters in a block of ``width`` channels, the new ones all zeros.
+        """What differs of the body in a block of ``width`` channels, the new ones all zeros.
 
         Adds to the hidden states what this block adds: heads without values and channels that do
         not reach the output.
         """
         if self.offloaded:
             self.offloaded.bring()
-        return {**dict(self.body.named_parameters()), **self._resized(width, _with_zeros)}
+        return self._resized(width, _with_zeros)
 
     def _narrowed(self, width: int) -> dict[str, Tensor]:
         """The body's parameters cut to ``width`` channels: views where a segment stands alone."""
         return self._resized(width, _beginning)
 
     def _resized(self, width: int, fit: Callable[[Tensor, int, int], Tensor]) -> dict[str, Tensor]:
-        """The projections' parameters for ``width`` channels.
+        """The parameters that differ in a block of ``width`` channels.
 
         ``fit`` makes each segment as long as it then is, given a part, its dimension and length.
         """
         resized = {}
+        for name, tensor, dim, segments in self._cut_parameters():
+            parts = [
+                fit(part, dim, self.channels.segment_length(segment, width))
+                for segment, part in self._split(tensor, dim, segments, self.width)
+            ]
+            resized[name] = parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+        return resized
+
+    def _cut_parameters(self) -> Iterator[tuple[str, Tensor, int, Sequence[Segment]]]:
+        """What shrinks, by its name in the body, with the dimension and its segments."""
         for projection in self.layout.projections:
             linear = self._linear(projection)
-            for name, parameter in linear.named_parameters():
-                tensor: Tensor = parameter
-                for cut, dim, segments in _cut_tensors(linear, projection):
-                    if cut is parameter:
-                        parts = [
-                            fit(part, dim, self.channels.segment_length(segment, width))
-                            for segment, part in self._split(cut, dim, segments, self.width)
-                        ]
-                        tensor = parts[0] if len(parts) == 1 else torch.cat(parts, dim)
-                resized[f"{projection.name}.{name}"] = tensor
-        return resized
+            dim, segments = (1, projection.columns) if projection.columns else (0, projection.rows)
+            yield f"{projection.name}.weight", linear.weight, dim, segments
+            if linear.bias is not None and projection.rows:
+                yield f"{projection.name}.bias", linear.bias, 0, projection.rows
+        for vector in self.layout.vectors:
+            yield vector.name, self.body.get_parameter(vector.name), 0, (vector.segment,)
+
+    def _count_heads(self, width: int) -> None:
+        """Tell the body how many heads it has with ``width`` channels, where it asks."""
+        for count in self.layout.head_counts:
+            assert isinstance(self.channels, Heads)
+            owner, _, name = count.name.rpartition(".")
+            heads = self.channels.segment_length(count.segment, width) // self.channels.head_dim
+            setattr(attrgetter(owner)(self.body) if owner else self.body, name, heads)
+
+    @contextmanager
+    def _counting(self, width: int) -> Iterator[None]:
+        """With as many heads as ``width`` channels have."""
+        self._count_heads(width)
+        try:
+            yield
+        finally:
+            self._count_heads(self.width)
 
     def _split(
         self, tensor: Tensor, dim: int, segments: Sequence[Segment], width: int
@@ -288,13 +309,13 @@ def _with_zeros(part: Tensor, dim: int, length: int) -> Tensor:
     return torch.cat([part, part.new_zeros(missing)], dim)
 
 
-def _cut_tensors(
-    linear: nn.Linear, projection: Projection
-) -> list[tuple[Tensor, int, Sequence[Segment]]]:
-    """The parameters of a projection that shrink, with the dimension and its segments."""
-    if projection.columns:
-        return [(linear.weight, 1, projection.columns)]
-    cut: list[tuple[Tensor, int, Sequence[Segment]]] = [(linear.weight, 0, projection.rows)]
-    if linear.bias is not None:
-        cut.append((linear.bias, 0, projection.rows))
-    return cut
+class _OwnCounts:
+    """A configuration with numbers of heads of its own; all else is as the shared one says."""
+
+    def __init__(self, shared: Any) -> None:
+        self.shared = shared
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "shared" or name.startswith("__"):  # a copy that is not filled yet
+            raise AttributeError(name)
+        return getattr(self.shared, name)

@@ -8,6 +8,14 @@ from pipeline.errors import ConfigError
 from pipeline.files import Json, is_file
 from pipeline.given import file_problem, read_object
 from pipeline.models.families import family_of
+from pipeline.models.unsupported import (
+    QUANTISED,
+    a_gguf_file,
+    adapter,
+    no_safetensors,
+    quantised,
+    unknown_architecture,
+)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -38,7 +46,6 @@ SIZES = (
 """Values of ``config.json`` that count something."""
 MOST = {"num_hidden_layers": 1000, "hidden_size": 1_000_000, "head_dim": 100_000}
 """Of more no model can be made in our time, not even one without weights."""
-QUANTISED = ("quantization_config", "compression_config")
 
 
 def check_folder(folder: Path, *, has_weights: bool) -> None:
@@ -47,6 +54,8 @@ def check_folder(folder: Path, *, has_weights: bool) -> None:
     ``has_weights`` says whether the weights are there, too, as in every folder of the user's.
     """
     path = folder / "config.json"
+    if problem := adapter(folder):
+        raise ConfigError([f"model.path: {problem}"])
     if not is_file(path):
         problem = file_problem(path)
         said = (
@@ -54,11 +63,15 @@ def check_folder(folder: Path, *, has_weights: bool) -> None:
             if problem == "does not exist"
             else f"has a config.json that {problem}"
         )
-        raise ConfigError([f"model.path: {folder} {said}; a GGUF file is named by model.gguf_file"])
+        raise ConfigError([f"model.path: {folder} {said}; {a_gguf_file(folder)}"])
     values = _of_model(path)
     if not isinstance(values.get("model_type"), str):
         raise ConfigError([f"model.path: {path} names no model_type"])
-    family = family_of(values["model_type"])  # before transformers, which knows other ones
+    if problem := unknown_architecture(values["model_type"], values):
+        raise ConfigError([f"model.path: {problem}"])
+    family = family_of(values["model_type"])
+    if problem := _quantised(values, family, folder):
+        raise ConfigError([f"model.path: {path}: {problem}"])  # its weights are no longer judged
     problems = [f"{path}: {problem}" for problem in _wrong_values(values, family)]
     for name in OBJECTS:
         if is_there(folder / name):
@@ -89,17 +102,17 @@ def _problems_of(path: Path) -> tuple[str, ...]:
     return ()
 
 
+def _quantised(values: Mapping[str, Json], family: "Family", folder: Path) -> str | None:
+    nested: Json = values.get(family.text_config) if family.text_config else {}
+    for stated in (values, nested if isinstance(nested, Mapping) else {}):
+        for key in QUANTISED:
+            if stated.get(key) is not None:
+                return quantised(key, stated[key], folder)
+    return None
+
+
 def _wrong_values(values: Mapping[str, Json], family: "Family") -> Iterator[str]:
     """Values that transformers would take, and no model can be made of, or not in our time."""
-    for key in QUANTISED:
-        if values.get(key) is not None:
-            given = values[key]
-            method = given.get("quant_method") if isinstance(given, Mapping) else None
-            how = f" ({method})" if method else ""
-            yield (
-                f"it has {key}{how}: quantised weights cannot be cut; give the model as "
-                "it was before, in float32, bfloat16 or float16"
-            )
     nested: Json = values.get(family.text_config) if family.text_config else values
     if not isinstance(nested, Mapping):
         return
@@ -169,9 +182,7 @@ def _weight_files(folder: Path) -> list[str]:
     """What is wrong with the files that hold weights, and with their index."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        return [
-            f"{folder} has no *.safetensors file; weights are loaded from safetensors or GGUF only"
-        ]
+        return [no_safetensors(folder)]
     problems = [problem for path in files for problem in _header_problems(path)]
     index = folder / INDEX
     if is_there(index):

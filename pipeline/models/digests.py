@@ -41,3 +41,8 @@ def weights_digest(source: ModelSource, digest: Digest) -> str:
 def tokenizer_digest(source: ModelSource, digest: Digest) -> str:
     """What stands for the files that decide how text becomes tokens."""
     return key_of({path.name: digest(path) for path in source.tokenizer_files})
+
+
+def bos_recipe(source: ModelSource) -> dict[str, str]:
+    """What decides how text begins, for recipes; nothing where the tokenizer's files say it all."""
+    return {"bos": rule} if (rule := source.bos_rule) else {}

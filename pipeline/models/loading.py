@@ -13,11 +13,12 @@ import torch
 from pipeline.errors import ConfigError, StageError
 from pipeline.models.checks import WEIGHTS, one_line, other_head
 from pipeline.models.gguf_reading import quick_gguf
+from pipeline.models.modelling import opener
 from pipeline.models.ordering import ChannelOrder
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.quiet import quiet_transformers
 from pipeline.models.source import ModelSource, fetch
-from pipeline.models.tensors import read_tensors
+from pipeline.models.tensors import read_tensors, stored
 from pipeline.models.variants import REORDERED, Lineage, Variant, dense_lineage
 from pipeline.pruning.state import PruningState
 
@@ -100,10 +101,7 @@ def _write(model: "PreTrainedModel", folder: Path) -> None:
     """A model's weights, a tied one once, its buffers, and how it generates."""
     from safetensors.torch import save_file
 
-    buffers = {name for name, _ in model.named_buffers()} & model.state_dict().keys()
-    tensors = {name: model.get_buffer(name) for name in sorted(buffers)}
-    tensors |= dict(model.named_parameters())
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(stored(model), folder / WEIGHTS, metadata={"format": "pt"})
     assert model.generation_config is not None
     model.generation_config.save_pretrained(folder)
 
@@ -146,13 +144,11 @@ def _read(
 
     ``kept`` is a folder with its weights in safetensors, to be read in the place of its own files.
     """
-    from transformers import AutoModelForCausalLM
-
     keywords = source.keywords
     if kept or not source.gguf_file:
         keywords = {"trust_remote_code": False, "use_safetensors": True}
     with quiet_transformers():
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = opener(source.config).from_pretrained(
             kept or source.folder,
             config=source.config,
             output_loading_info=True,

@@ -1,14 +1,21 @@
 """The modelling file that goes with a model whose layers differ, and the same for this project."""
 
+import json
 import sys
 from functools import cache
 from importlib import resources
 from string import Template
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from pipeline.models.families import PRUNED, family_of, stock_type
 from pipeline.models.families.base import Family
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+CAUSAL = "AutoModelForCausalLM"
+"""The class by which most models are opened, and all that have a file of code."""
 FILE = "modeling_pruned.py"
 
 
@@ -20,44 +27,62 @@ def _template() -> Template:
 
 def source(family: Family, model_type: str) -> str:
     """The modelling file of a family's pruned models."""
-    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
-
-    model = MODEL_MAPPING_NAMES[model_type]
+    config, model = _classes(model_type)
     return _template().substitute(
         family=model_type,
         prefix=PRUNED,
-        module=model_type,
-        Config=_configuration(model_type),
-        Model=model,
-        Layer=f"{model.removesuffix('Model')}DecoderLayer",
-        ForCausalLM=architecture(model_type),
+        Config=config.__name__,
+        ForCausalLM=model.__name__,
+        text=f".{family.text_config}" if family.text_config else "",
+        decoder=family.decoder,
+        layers=family.layers,
         attn=family.attn.body,
-        attn_norm=family.attn.norm_before,
+        attn_norms=json.dumps(family.attn.norms),
         mlp=family.mlp.body,
-        mlp_norm=family.mlp.norm_before,
+        mlp_norms=json.dumps(family.mlp.norms),
     )
+
+
+def opener(config: "PretrainedConfig") -> Any:
+    """The class by which transformers opens such models: not all that see are causal ones."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    is_causal = type(config) in AutoModelForCausalLM._model_mapping
+    return AutoModelForCausalLM if is_causal else AutoModelForImageTextToText
+
+
+def opener_name(model_type: str) -> str:
+    """What the class is called by which transformers opens a family's ordinary models."""
+    return str(opener(_classes(model_type)[0]()).__name__)
+
+
+def _classes(model_type: str) -> tuple[type, Any]:
+    """A family's configuration and its language model."""
+    from transformers import CONFIG_MAPPING
+
+    config = CONFIG_MAPPING[model_type]
+    return config, opener(config())._model_mapping[config]
 
 
 def names(model_type: str) -> dict[str, str]:
     """What ``auto_map`` says: which classes of the file stand for what."""
-    module = FILE.removesuffix(".py")
+    module, (config, model) = FILE.removesuffix(".py"), _classes(model_type)
     return {
-        "AutoConfig": f"{module}.Pruned{_configuration(model_type)}",
-        "AutoModelForCausalLM": f"{module}.Pruned{architecture(model_type)}",
+        "AutoConfig": f"{module}.Pruned{config.__name__}",
+        CAUSAL: f"{module}.Pruned{model.__name__}",
     }
 
 
 def architecture(model_type: str) -> str:
     """The name of a family's ordinary class."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    return str(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type])
+    return str(_classes(model_type)[1].__name__)
 
 
-def _configuration(model_type: str) -> str:
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+def is_stock(model_type: str) -> bool:
+    """Whether the family's modules are transformers' own, which build all layers alike."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
-    return str(CONFIG_MAPPING_NAMES[model_type])
+    return stock_type(model_type) in MODEL_MAPPING_NAMES
 
 
 def make_known(model_type: str) -> None:

@@ -1,9 +1,9 @@
 """A pruned model as layers again, for files that others open: names, widths and weights.
 
 Blocks that are left are paired anew, each attention with the MLP that follows it, whatever layers
-they came from: as many layers as that needs, and exact, since norms move with their blocks and
-neither rotary embeddings nor masks depend on the layer. What the cache must know of an attention
-(its type, e.g. a sliding window) moves with it.
+they came from: as many layers as that needs, and exact, since norms move with their blocks, and so
+does what the configuration lists for an attention (its type, e.g. a sliding window; whether it has
+rotary embeddings).
 
 The first layer always has an attention, one of zeros where it lost its own: engines ask the first
 layer's cache how long a sequence is.
@@ -12,15 +12,20 @@ layer's cache how long a sequence is.
 import copy
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import PretrainedConfig
 
+from pipeline.errors import StageError
 from pipeline.models.blocks import Block
 from pipeline.models.families import stock_type
 from pipeline.models.families.base import SKIP_NAMES, Family, Heads
+from pipeline.models.modelling import CAUSAL, opener_name
 from pipeline.models.prunable import PrunableModel
+from pipeline.models.tensors import stored
 from pipeline.pruning.shape import BLOCK_KINDS, BlockKind
 
 
@@ -43,12 +48,12 @@ class PackedBlock:
         if block.offloaded:
             block.offloaded.bring()
         is_padded = self.width > block.width
-        body = block.padded(self.width) if is_padded else dict(block.body.named_parameters())
+        body = stored(block.body) | (block.padded(self.width) if is_padded else {})
         yield from ((f"{layout.body}.{name}", tensor) for name, tensor in body.items())
         for name, norm in ((layout.norm_before, block.norm_before),
                            (layout.norm_after, block.norm_after)):  # fmt: skip
             if name:
-                yield from ((f"{name}.{inner}", t) for inner, t in norm.named_parameters())
+                yield from ((f"{name}.{inner}", t) for inner, t in stored(norm).items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +118,17 @@ class PackedModel:
     def padded(self, kinds: Collection[BlockKind], *, whole: bool) -> "PackedModel":
         """With blocks of these kinds as wide as the widest of them, by zeros; all the same.
 
-        ``whole``: a layer that lost its block gets one of zeros, too.
+        ``whole``: a layer that lost its block gets one of zeros, too. Raises ``StageError`` where
+        the family's norms would notice.
         """
         layers = list(self.layers)
         for kind in kinds:
             found = [block for layer in layers if (block := layer.block(kind))]
             zeros = [_zeros(kind, self.model, self.dense)] if whole and not found else []
             width = max((block.width for block in [*found, *zeros]), default=0)
+            reason = self.family.why_no_zeros if kind == "attn" else None
+            if reason and any(block.width < width for block in found):
+                raise StageError(f"export.pad: {reason}")
             for index, layer in enumerate(layers):
                 block = layer.block(kind)
                 if block is None and whole:
@@ -145,8 +154,21 @@ class PackedModel:
 
     @property
     def is_uniform(self) -> bool:
-        """Whether all layers are alike and whole: an ordinary model of the family."""
+        """Whether all layers are alike and whole."""
         return len({layer.widths for layer in self.layers}) == 1 and all(self.layers[0].widths)
+
+    @cached_property
+    def needs_code(self) -> bool:
+        """Whether it is no ordinary model of the family.
+
+        Its layers differ, or transformers refuses such a number of heads for all of them.
+        """
+        return not self.is_uniform or not _is_allowed(self._uniform_config())
+
+    @property
+    def opens_with(self) -> str:
+        """The name of the class of transformers that opens it."""
+        return CAUSAL if self.needs_code else opener_name(self.architecture)
 
     @property
     def widest(self) -> tuple[int, ...]:
@@ -156,29 +178,40 @@ class PackedModel:
     def config(self) -> PretrainedConfig:
         """The configuration that says what each layer has.
 
-        Of a uniform model an ordinary one; of another with ``per_layer_config``.
+        Of an ordinary model an ordinary one; of another with ``per_layer_config``.
         """
-        config = copy.deepcopy(self.dense)
+        if not self.needs_code:
+            return self._uniform_config()
+        config = self._config_of_layers()
         text = self.family.text(config)
-        text.per_layer_config = None
-        text.head_dim = self.head_dim
-        text.num_hidden_layers = len(self.layers)
-        if getattr(text, "layer_types", None):
-            text.layer_types = self._layer_types(text.layer_types)
-        if self.is_uniform:
-            for name, value in zip(WIDTHS, self.widest, strict=True):
-                setattr(text, name, value)
-            return config
         text.allow_global_per_layer_attribute_access = True
         text.per_layer_config = {
             index: _overrides(layer, text) for index, layer in enumerate(self.layers)
         }
         return config
 
+    def _uniform_config(self) -> PretrainedConfig:
+        """With the widths that all layers have."""
+        config = self._config_of_layers()
+        for name, value in zip(WIDTHS, self.widest, strict=True):
+            setattr(self.family.text(config), name, value)
+        return config
+
+    def _config_of_layers(self) -> PretrainedConfig:
+        """With what is the same for all layers, and what is listed by layer."""
+        config = copy.deepcopy(self.dense)
+        text = self.family.text(config)
+        text.per_layer_config = None
+        text.head_dim = self.head_dim
+        text.num_hidden_layers = len(self.layers)
+        for name, dense in self.family.listed(self.dense).items():
+            setattr(text, name, self._listed(dense))
+        return config
+
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight once by its name; tied ones by the first name that they have."""
         prefix = f"{self.family.decoder}.{self.family.layers}."
-        for name, tensor in self.model.model.named_parameters():
+        for name, tensor in stored(self.model.model).items():
             if not name.startswith(prefix):
                 yield name, tensor
         for index, layer in enumerate(self.layers):
@@ -186,12 +219,21 @@ class PackedModel:
                 if block := layer.block(kind):
                     yield from ((f"{prefix}{index}.{name}", t) for name, t in block.weights)
 
-    def _layer_types(self, dense: list[str]) -> list[str]:
-        """Each attention's own; a layer without one has that of the layer before it."""
-        types: list[str] = []
+    def _listed(self, dense: list[Any]) -> list[Any]:
+        """Each attention's own entry; a layer without one has that of the layer before it."""
+        own: list[Any] = []
         for layer in self.layers:
-            types.append(dense[layer.attn.block.layer] if layer.attn else types[-1])
-        return types
+            own.append(dense[layer.attn.block.layer] if layer.attn else own[-1])
+        return own
+
+
+def _is_allowed(config: PretrainedConfig) -> bool:
+    """Whether a configuration can be read from its file."""
+    try:
+        type(config).from_dict(config.to_dict())
+    except (ValueError, StrictDataclassError):
+        return False
+    return True
 
 
 def _paired(blocks: list[Block]) -> Iterator[PackedLayer]:
@@ -224,17 +266,19 @@ def _heads(model: PrunableModel, dense: PretrainedConfig) -> Heads:
 
 
 def _zeros(kind: BlockKind, model: PrunableModel, dense: PretrainedConfig) -> PackedBlock:
-    """The smallest block of a kind, which adds nothing to what passes it."""
+    """The smallest block of a kind that the family has, which adds nothing to what passes it."""
     config, family = copy.deepcopy(dense), model.family
     text, heads = family.text(config), _heads(model, dense)
     text.per_layer_config = None
-    text.head_dim, text.num_hidden_layers, text.vocab_size = heads.head_dim, 1, 1
-    text.num_attention_heads, text.num_key_value_heads = heads.queries_per_key, 1
-    text.intermediate_size, text.pad_token_id = 1, None
-    if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[:1]
-    tiny = AutoModelForCausalLM.from_config(config, dtype=model.model.dtype)
-    (layer,) = tiny.get_submodule(family.decoder).get_submodule(family.layers)
+    text.head_dim, text.num_hidden_layers = heads.head_dim, 1
+    kept = {barred.unit for barred in family.barred}
+    groups = heads.key_value_heads if "attn_width" in kept else 1
+    text.num_attention_heads, text.num_key_value_heads = groups * heads.queries_per_key, groups
+    if "mlp_width" not in kept:
+        text.intermediate_size = 1
+    for name, of_layers in family.listed(dense).items():
+        setattr(text, name, of_layers[:1])
+    layer = model.layer_class(text, 0).to(model.model.dtype)
     description = family.describe(config)[0].block(kind)
     assert description
     block = Block(kind, 0, layer, description)

@@ -12,6 +12,7 @@ from pipeline.errors import StageError
 from pipeline.models.blocks import Block, Context
 from pipeline.models.families import family_of
 from pipeline.models.families.base import Family
+from pipeline.models.modelling import opener
 from pipeline.models.offload import Place, move_all_but, offloaded, put_in_order
 from pipeline.models.ordering import ChannelOrder
 from pipeline.pruning.shape import BLOCK_KINDS, LayerShape, ModelShape
@@ -46,9 +47,9 @@ class PrunableModel:
         self._decoder: nn.Module = model.get_submodule(self.family.decoder)
         self.final_norm = self._decoder.get_submodule(self.family.final_norm)
         self._head = model.get_submodule(self.family.head)
-        self._layer_types: list[str] | None = copy.copy(
-            getattr(self.text_config, "layer_types", None)
-        )
+        self._listed = self.family.listed(model.config)
+        self.layer_class = type(getattr(self._decoder, self.family.layers)[0])
+        """Made of the language model's configuration and the layer's number."""
         self.blocks = _blocks_of(model, self.family)
         self.shape = _shape_of(model, self.family, self.blocks)
         self.state = PruningState.dense(self.shape)
@@ -200,7 +201,9 @@ class PrunableModel:
     def logits(self, normed: Tensor) -> Tensor:
         """Vocabulary logits of normed hidden states."""
         out: Tensor = self._head(normed)
-        cap = self.family.logit_cap(self.model.config)
+        scale = self.family.logit_scale(self.model.config)
+        cap = self.family.cap_of_logits(self.model.config)
+        out = out if scale == 1 else out * scale
         return out if cap is None else torch.tanh(out / cap) * cap
 
     def _regroup(self) -> None:
@@ -216,10 +219,8 @@ class PrunableModel:
         for index, block in enumerate(attentions):
             setattr(block.body, "layer_idx", index)  # noqa: B010 - the cache's index of this attention
         config = self.text_config
-        if self._layer_types is not None:
-            config.layer_types = [
-                self._layer_types[b.layer] for b in attentions
-            ] or self._layer_types[:1]
+        for name, of_layers in self._listed.items():
+            setattr(config, name, [of_layers[b.layer] for b in attentions] or of_layers[:1])
         config.num_hidden_layers = len(groups)
 
 
@@ -258,11 +259,9 @@ class _Recorder(nn.Module):
 
 def shape_from_config(config: "PretrainedConfig") -> ModelShape:
     """Parameter counts of the dense model from its configuration alone: no weights, no memory."""
-    from transformers import AutoModelForCausalLM
-
     family = family_of(config.model_type)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = opener(config).from_config(config)
     return _shape_of(model, family, _blocks_of(model, family))
 
 

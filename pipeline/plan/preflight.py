@@ -75,6 +75,7 @@ class Preflight:
                 raise ConfigError(list(dict.fromkeys([*problems, *wrong])))
             weights_problems = self._once("weights", lambda: incomplete(source), config.model)
             problems += weights_problems
+            problems += _kernel(config.model, source)
             problems += _collected(lambda: _measurements(config, source))
             recovered = (config.model, config.of(recover.RecoverConfig), config.of(EvaluateConfig))
             problems += self._once(
@@ -103,7 +104,7 @@ class Preflight:
     def _find(self, model: ModelConfig) -> list[str]:
         key = model.model_dump_json()
         if key not in self._sources:
-            self._sources[key] = locate(model.path, model.gguf_file, model.revision)
+            self._sources[key] = locate(model.path, model.gguf_file, model.revision, model.bos)
         return []
 
     def _once(self, name: str, part: Callable[[], list[str]], *read: BaseModel) -> list[str]:
@@ -115,9 +116,28 @@ class Preflight:
 
 
 def _checked(source: ModelSource) -> list[str]:
-    """What is wrong with its configuration."""
+    """What is wrong with its configuration, and whether text can begin as ``model.bos`` says."""
     source.check()
+    if source.bos == "auto":
+        return []
+    if not source.tokenizer_files:
+        return [
+            f"model.bos: {source.bos} means nothing to {source.folder}, which has no tokenizer; "
+            "leave it out"
+        ]
+    _ = source.tokenizer
     return []
+
+
+def _kernel(model: ModelConfig, source: ModelSource) -> list[str]:
+    """Its attention is what the family's is."""
+    what = source.family.needs_eager
+    if what is None or model.attn_implementation == "eager":
+        return []
+    return [
+        f"model.attn_implementation: {model.attn_implementation} does not know the {what} of "
+        f"{source.architecture}'s attention; allowed is eager"
+    ]
 
 
 def _finished(config: Config, source: ModelSource) -> dict[str, bool]:

@@ -21,6 +21,7 @@ from pipeline.methods import methods
 from pipeline.models.source import ModelSource
 from pipeline.plan.plan import Plan, plan, planning_of, source_of
 from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import ATTN_WIDTH
 from pipeline.settings.core import Config, ModelConfig
 from pipeline.stages.base import PlannedStage
 from pipeline.stages.evaluate import EvaluateConfig
@@ -87,6 +88,8 @@ class Run:
             for target in settings.wanted
         )
         problems = [f"export.{name}: {reason}" for name, reason in refusals if reason]
+        if settings.pad and settings.wanted and (reason := self._why_no_zeros):
+            problems.append(f"export.pad: {reason}")
         reasons = (taken(folder, self.plan.key) for _, folder in self.exports)
         problems += [f"export.dir: {reason}" for reason in reasons if reason]
         if problems:
@@ -101,6 +104,15 @@ class Run:
             return None
         method = methods()[self.config.prune.method]
         return False if method.narrows(self.config.prune, self.source) else None
+
+    @property
+    def _why_no_zeros(self) -> str | None:
+        """Why there can be no zeros where something went; None where there can, or it may be."""
+        prune = self.config.prune
+        if self.config.of(EvaluateConfig).pruning_config:
+            return None
+        loses_heads = methods()[prune.method].narrows(prune, self.source, ATTN_WIDTH)
+        return self.source.family.why_no_zeros if loses_heads else None
 
     def claim(self) -> None:
         """Make the run's folder this run's."""

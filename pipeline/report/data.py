@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from pipeline.measure.record import Record, TaskScore, average_accuracy, tasks_protocol
+from pipeline.pruning.origin import Origin
 from pipeline.pruning.records import StepRecord
 from pipeline.pruning.shape import ModelShape
 from pipeline.pruning.state import PruningState
@@ -96,6 +97,8 @@ class RunReport:
     """Percent of all parameters."""
     state: PruningState
     """Where the run ended; its shape is the dense model's."""
+    origin: Origin | None = None
+    """What the dense model was pruned from, where it was pruned before."""
     device: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What to show of the configuration, nested or flat. It is shown to everyone who reads."""

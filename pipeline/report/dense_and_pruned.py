@@ -66,6 +66,9 @@ def _size(report: RunReport) -> Iterator[Row]:
     yield Row("Parameters", f"{before:,}", f"{after:,}", relative_change(before, after))
     removed = f"{report.state.ratio_percent:.2f} %"
     yield Row("Removed", "", removed, f"target {report.target_ratio:g} %")
+    if origin := report.origin:
+        first, second = (f"{origin.removed_percent(n):.2f} %" for n in (before, after))
+        yield Row(f"Removed of {origin.name}", first, second, "")
 
 
 def _perplexities(report: RunReport) -> Iterator[Row | None]:

@@ -10,17 +10,18 @@ from pipeline.export.publish import publish
 from pipeline.files import Json
 from pipeline.models.source import ModelSource
 from pipeline.plan.run import Run
+from pipeline.pruning.origin import Exported, Origin
 from pipeline.report.card import PICTURE, Card, model_card
 from pipeline.report.data import RunReport
 from pipeline.settings.flat import flat
 from pipeline.stages.base import PlannedStage
 from pipeline.stages.export import FOLDER, ExportConfig
-from pipeline.tracking.tracker import Exported
+from pipeline.tracking.tracker import Exported as ExportedFiles
 
 LICENCE = re.compile(r"^license:\s*[\"']?([\w.+ -]+)", re.MULTILINE)
 
 
-def publish_exports(run: Run, report: RunReport) -> list[Exported]:
+def publish_exports(run: Run, report: RunReport) -> list[ExportedFiles]:
     """Put every finished export into its folder, with a card."""
     picture = run.folder.path / PICTURE
     exported = []
@@ -32,11 +33,18 @@ def publish_exports(run: Run, report: RunReport) -> list[Exported]:
         card = model_card(report, _card(run, planned, result))
         more = {"README.md": card.encode(), PICTURE: picture.read_bytes()}
         files = run.store.folder(planned) / FOLDER
-        publish(files, folder, more, run.plan.key, {"key": planned.key, "result": result})
+        about = {"key": planned.key, "result": result, "model": _model(run, report)}
+        publish(files, folder, more, run.plan.key, about)
         upload = run.config.of(ExportConfig).upload
         name = f"{run.folder.path.name}-{result['target']}"
-        exported.append(Exported(name, folder, planned.key, (ratio,), upload, result))
+        exported.append(ExportedFiles(name, folder, planned.key, (ratio,), upload, result))
     return exported
+
+
+def _model(run: Run, report: RunReport) -> dict[str, Any]:
+    """What was exported, for whoever prunes it again: what is gone of the first dense model."""
+    origin = run.source.origin or Origin(run.source.name, report.shape.total_params)
+    return Exported(origin, origin.removed_percent(report.state.params)).to_json()
 
 
 def _card(run: Run, planned: PlannedStage, result: Mapping[str, Json]) -> Card:
@@ -49,12 +57,17 @@ def _card(run: Run, planned: PlannedStage, result: Mapping[str, Json]) -> Card:
     calibration = settings["calibration"]
     shown["calibration"] = _text_name(calibration)
     shown["calibration.seqlen"] = calibration["seqlen"]
+    how_to_open = target.how_to_open
+    for placeholder, said in {
+        "{name}": _example_name(run),
+        "{code}": ", trust_remote_code=True" if result.get("needs_code") else "",
+        "{auto}": str(result.get("opens_with", "AutoModelForCausalLM")),
+    }.items():
+        how_to_open = how_to_open.replace(placeholder, said)
     return Card(
         base_model=hub.partition("@")[0] if hub else run.source.name,
         licence=_licence(run.source),
-        how_to_open=target.how_to_open.replace("{name}", _example_name(run)).replace(
-            "{code}", ", trust_remote_code=True" if result.get("needs_code") else ""
-        ),
+        how_to_open=how_to_open,
         settings=shown,
         facts=list(_facts(result)),
     )

@@ -11,6 +11,7 @@ from pipeline.pruning.state import PruningState
 from pipeline.report.data import MODELS, Evaluated, RunReport, Sensitivity
 from pipeline.runs.listener import RunListener
 from pipeline.settings.core import Config
+from pipeline.stages import calibrate
 from pipeline.stages.calibrate import CalibrationConfig
 from pipeline.stages.recover import RecoverConfig
 from pipeline.stages.shared.recovered import FACTS
@@ -27,6 +28,7 @@ def report_of(run: Run, listener: RunListener, summary: Summary) -> RunReport:
         name=summary.run,
         model_name=run.source.name,
         target_ratio=config.prune.target_ratio,
+        origin=run.source.origin,
         state=state,
         device=summary.made_by["device"],
         settings=_shown_settings(config),
@@ -35,7 +37,7 @@ def report_of(run: Run, listener: RunListener, summary: Summary) -> RunReport:
         steps=tuple(listener.steps),
         records=listener.records,
         sensitivity=_sensitivity(folder / "sensitivity.json"),
-        calibration_text=_calibration_text(config.of(CalibrationConfig)),
+        calibration_text=_calibration_text(config.of(CalibrationConfig)) + _begins(run),
         evaluations=tuple(map(_evaluated, run.folder.kept("evaluation.json"))),
         techniques=tuple(config.of(RecoverConfig).steps),
         learning=_learning(run.folder.kept(FACTS)),
@@ -68,6 +70,14 @@ def _calibration_text(calibration: CalibrationConfig) -> str:
         f"{name}, {calibration.block_samples:,} rows for blocks, {calibration.width_samples:,} for "
         f"widths, windows of {calibration.seqlen:,}"
     )
+
+
+def _begins(run: Run) -> str:
+    """What every window begins with, where that is anything."""
+    planned = run.plan.by_name.get(calibrate.STAGE.name)
+    facts = run.store.finished(planned) if planned else None
+    begin = ((facts or {}).get("begins") or {}).get("window")
+    return f", {begin} before each" if begin else ""
 
 
 def _sensitivity(path: Path) -> dict[str, Sensitivity]:

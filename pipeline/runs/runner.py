@@ -176,6 +176,8 @@ class StageRunner:
             dense_ppl=facts.get("dense_ppl", {}).get(last.dimension) if last else None,
             evaluation=facts.get("evaluation"),
             exports=facts.get("exports", {}),
+            model=self.source.name,
+            origin=self.source.origin,
             shape=self.shape,
             measured=Measured(dense=listener.dense, pruned=listener.last_record),
             candidates_scored=listener.candidates_scored,

@@ -19,6 +19,11 @@ class ModelConfig(Section):
     """Name of a GGUF file in that folder; without it the weights are safetensors."""
     revision: SomeText | None = None
     """Branch, tag or commit of a hub model; a run keeps to the commit that it was at its launch."""
+    bos: Literal["auto", "always", "never"] = "auto"
+    """Before what a beginning-of-sequence token stands. auto: before a text and each of its windows
+    where the tokenizer puts it before a text; of Llama, Mistral and Qwen, whose perplexities are
+    published so, before the first window only. always: before every text and window. never:
+    nowhere."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of weights and activations."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -30,24 +30,13 @@ Every other key does: it is part of a stage's recipe, tells runs apart and says 
 class Section(BaseModel):
     """Keys that belong together. A stage declares its own, named by ``key``."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     key: ClassVar[str]
     """The section's name in the configuration."""
 
     moved: ClassVar[Mapping[str, str]] = {}
     """Keys of earlier versions, and the dotted key of this section that each is now."""
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        """A key that only gets another default keeps its description."""
-        bases = [base for base in cls.__mro__[1:] if issubclass(base, Section)]
-        for name, field in cls.model_fields.items():
-            if field.description is None:
-                known = (base.model_fields[name] for base in bases if name in base.model_fields)
-                field.description = next((each.description for each in known), None)
 
     @classmethod
     def of_today(cls, values: Mapping[str, Json]) -> dict[str, Json]:
@@ -66,20 +55,13 @@ class Section(BaseModel):
     def with_sections(cls, sections: Mapping[str, "type[Section]"]) -> type[Self]:
         """With sections in it by their names, each of which may be left out."""
         return cls.with_keys(
-            **{
-                name: (each, Field(default_factory=each, description=each.__doc__))
-                for name, each in sections.items()
-            }
+            **{name: (each, Field(default_factory=each)) for name, each in sections.items()}
         )
 
     @classmethod
     def with_keys(cls, **fields: Any) -> type[Self]:
         """A section with more keys, or with others in their place, each as pydantic takes it."""
-        # it has no source; looking for it goes through every imported module, many times
-        without_source = {"use_attribute_docstrings": False}
-        return create_model(
-            cls.__name__, __base__=cls, __doc__=cls.__doc__, __cls_kwargs__=without_source, **fields
-        )
+        return create_model(cls.__name__, __base__=cls, __doc__=cls.__doc__, **fields)
 
     @classmethod
     def problems(cls, given: Mapping[str, Json]) -> Iterable[str]:  # noqa: ARG003

@@ -11,7 +11,7 @@ from pipeline.data.rows import IN_WIKITEXT2_TEST, SEED
 from pipeline.data.sources import SourceName, TextSource, content, read_as, sources_problems
 from pipeline.files import Json
 from pipeline.given import read_text
-from pipeline.models.digests import tokenizer_digest
+from pipeline.models.digests import bos_recipe, tokenizer_digest
 from pipeline.settings.core import Config
 from pipeline.settings.section import Section, SomeText
 from pipeline.stages.base import Inputs, Planning, Recipe, Stage
@@ -104,12 +104,14 @@ def recipe(planning: Planning) -> Recipe | None:
         contents = {name: read_as(each, planning.digest) for name, each in settings.sources.items()}
         drawn = {key: getattr(settings, key) for key in DRAWN_MIXED}
         tokenizer = tokenizer_digest(source, planning.digest)
-        return {"dataset": "mixed", "sources": contents, "tokenizer": tokenizer, **drawn}
+        named = {"tokenizer": tokenizer, **bos_recipe(source)}
+        return {"dataset": "mixed", "sources": contents, **named, **drawn}
     return {
         "dataset": settings.dataset,
         "content": stands_for,
         "format": Path(settings.path).suffix if settings.path else None,
         "tokenizer": tokenizer_digest(source, planning.digest),
+        **bos_recipe(source),
         **{name: getattr(settings, name) for name in DRAWN},
         **({} if settings.seed == SEED else {"seed": settings.seed}),
     }
@@ -121,12 +123,17 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
 
     settings = config.of(CalibrationConfig)
     windows, eos_id = prepare(settings, inputs.source)
-    facts = write(out_dir, windows, eos_id)
+    reads_text = settings.dataset != "tokens"
+    if reads_text and (token := inputs.source.unused_bos):
+        inputs.listener.on_note(
+            f"the tokenizer puts {token} before no text, and so do windows; for a model that needs "
+            "it type model.bos=always"
+        )
+    begins = {"begins": inputs.source.tokens_before} if reads_text else {}
+    facts = write(out_dir, windows, eos_id, begins)
     if settings.dataset != "mixed":
         return facts
-    rows = {
-        name: sorted(each) for name, each in rows_read(settings, inputs.source.tokenizer).items()
-    }
+    rows = {name: sorted(each) for name, each in rows_read(settings, inputs.source).items()}
     return {**facts, "rows": rows}
 
 

@@ -142,6 +142,7 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
         "texts": settings.sources,
         "text_tokens": settings.text_tokens,
         "seqlen": settings.seqlen,
+        "begins": inputs.source.tokens_before,
         "lm_eval": lm_eval_version(),
     }
     replace(out_dir / "evaluation.json", encode(evaluation))

@@ -16,7 +16,7 @@ from pipeline.data.sources import TextSource, content, read_as, sources_problems
 from pipeline.errors import ConfigError
 from pipeline.files import Json, digest_of, encode, read_object, replace, sha256_of_file
 from pipeline.given import file_problem
-from pipeline.models.digests import Digest, tokenizer_digest
+from pipeline.models.digests import Digest, bos_recipe, tokenizer_digest
 from pipeline.recovery import techniques
 from pipeline.recovery.base import Recovering, Technique, TechniqueConfig
 from pipeline.recovery.text.sections import InstructionsConfig, RecoveryTextConfig
@@ -111,6 +111,7 @@ def recipe_of(planning: Planning, technique: Technique, before: str | None) -> R
         "seed": settings.seed,
         "text": _text_recipe(planning, technique, own),
         "tokenizer": tokenizer_digest(planning.source, planning.digest),
+        **bos_recipe(planning.source),
         "model": planning.model,
         **({"before": before} if before else pruned_recipe(planning) or {}),
     }
@@ -225,14 +226,15 @@ def _read(config: Config, inputs: Inputs, technique: Technique, own: TechniqueCo
     drawn = config.of(CalibrationConfig)
     is_drawn = prunes(config) and needs_windows(config)
     if technique.learns_instructions(own):
-        texts = texts_read(drawn, tokenizer) if is_drawn else ()
+        texts = texts_read(drawn, inputs.source) if is_drawn else ()
         return read_instructions(settings.instructions, tokenizer, own.tokens, settings.seed, texts)
 
     sources = settings.calibration.learnt_from
     names = {name: _drawn_as(config, source, inputs.digest) for name, source in sources.items()}
-    read = rows_read(drawn, tokenizer) if any(names.values()) else {}
+    read = rows_read(drawn, inputs.source) if any(names.values()) else {}
     taken = {name: read[there] for name, there in names.items() if there}
-    return read_text(settings.calibration, tokenizer, own.tokens, settings.seed, taken)
+    begin = inputs.source.beginning.window
+    return read_text(settings.calibration, tokenizer, own.tokens, settings.seed, taken, begin=begin)
 
 
 def missing_files(config: Config) -> list[str]:

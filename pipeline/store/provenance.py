@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def provenance() -> dict[str, Any]:
     """What made a result that is finished now."""
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "code": _code_at_submission() or code(),
+        "code": _code_at_submission() or _imported_code(),
         **machine(),
     }
 
@@ -57,6 +58,12 @@ def code() -> dict[str, Any]:
     }
 
 
+@cache
+def _imported_code() -> dict[str, Any]:
+    """``code`` at the first stage that ends here: what was imported does not change later."""
+    return code()
+
+
 def _code_at_submission() -> dict[str, Any] | None:
     path = os.environ.get(CODE_VARIABLE)
     if path is None:
@@ -75,6 +82,7 @@ def _git(root: Path, *arguments: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

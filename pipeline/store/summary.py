@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from pipeline.errors import DamagedError
 from pipeline.files import read_sealed, replace, sealed, understood
 from pipeline.measure.record import Record
+from pipeline.pruning.origin import Origin
 from pipeline.pruning.shape import ModelShape
 
 FILE = "summary.json"
@@ -22,6 +23,7 @@ def _read_as(kind: Any) -> BeforeValidator:
 
 _WRITTEN = PlainSerializer(lambda value: value and value.to_json())
 Measurement = Annotated[Record | None, _read_as(Record), _WRITTEN]
+FirstModel = Annotated[Origin | None, _read_as(Origin), _WRITTEN]
 Shape = Annotated[ModelShape | None, _read_as(ModelShape), _WRITTEN]
 
 
@@ -119,6 +121,10 @@ class Summary(_Part):
     evaluation: dict[str, Any] | None = None
     exports: dict[str, Any] = Field(default_factory=dict)
     """What was written and checked, by target."""
+    model: str = ""
+    """What the dense model of this run is called."""
+    origin: FirstModel = None
+    """What that was pruned from, where it was pruned and exported before."""
     shape: Shape = None
     measured: Measured = Measured()
     candidates_scored: int = 0

@@ -183,7 +183,7 @@ class Place:
     @contextmanager
     def held(self) -> Iterator[list[int]]:
         """A job that computes steps and comes to no end meanwhile; its processes."""
-        wait_for(lambda: self.steps() > 3 and self.processes())
+        wait_for(lambda: self.steps() > 3 and self.processes(), poll_s=0.02)
         with held(self.processes()) as pids:
             yield pids
 

@@ -105,6 +105,10 @@ def test_a_killed_slurmd_takes_no_step_with_it(place: Place, undisturbed: Place)
 def test_a_restarted_slurmctld_takes_no_step_with_it(place: Place, undisturbed: Place) -> None:
     place.launch()
     with place.held():
+        # it writes down seconds later what it knows; a job that it never wrote down is lost
+        written, now = place.cluster.state / "ctld" / "job_state", time.time()
+        place.cluster.run("scontrol", "update", f"jobid={place.job('prune')}", "comment=kept")
+        wait_for(lambda: written.stat().st_mtime > now, 20)
         os.kill(place.cluster.pid_of("slurmctld"), signal.SIGKILL)
         meanwhile = place.state
         place.cluster.up()

@@ -309,9 +309,9 @@ def test_windows_are_prepared_once_until_a_file_they_depend_on_changes(
     file.write_text("\n\n".join(ROWS))
     cut: list[int] = []
 
-    def counted(tokenizer: Any, rows: Any, seqlen: int, most: int | None) -> Tensor:
+    def counted(tokenizer: Any, rows: Any, seqlen: int, *more: Any) -> Tensor:
         cut.append(seqlen)
-        return cut_windows(tokenizer, rows, seqlen, most)
+        return cut_windows(tokenizer, rows, seqlen, *more)
 
     monkeypatch.setattr(calibration, "cut_windows", counted)
     first = prepared(model, "text", file)

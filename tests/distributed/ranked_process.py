@@ -1,7 +1,8 @@
 """One rank of a job over gloo: python ranked_process.py PAUSE_S
 
 Rank 0 scores the first steps of a tiny random model and prints the losses as JSON. With a PAUSE_S
-above 0 a rank says on standard error that it scores, and takes so many seconds longer for it.
+above 0 a rank says on standard error that it scores, and takes so many seconds longer for it; below
+0 it fails where it gets ready.
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from pipeline.distributed.ranks import Leader, losses_of
+from pipeline.distributed.ranks import Group, Leader, losses_of
 from pipeline.distributed.rendezvous import ranks_of_torchrun
 from pipeline.distributed.start import over_ranks
 from pipeline.errors import PipelineError
@@ -25,6 +26,7 @@ from pipeline.scoring import losses
 from pipeline.scoring.perplexity import Windows
 
 GROUP = 8
+BROKEN = -1
 STEPS = 3
 
 
@@ -77,10 +79,16 @@ class Slow(losses.OnePass):
         return super().losses(*args)
 
 
+def broken(_group: Group, _device: str) -> None:
+    raise OSError("the GPU fell off the bus")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     Slow.pause_s = float(sys.argv[1])
-    if Slow.pause_s:
+    if Slow.pause_s == BROKEN:
+        Group.use = broken  # type: ignore[method-assign]
+    elif Slow.pause_s:
         losses.OnePass = Slow  # type: ignore[misc]
     try:
         over_ranks(

@@ -129,12 +129,14 @@ def owners(state: PruningState) -> dict:
 
 
 @pytest.mark.usefixtures("warm")
-def test_ranks_give_the_losses_of_one_process(started: Job) -> None:
-    leader, worker = start(started, 0, 0)
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_give_the_losses_of_one_process(started: Job, ranks: int) -> None:
+    leader, *workers = start(started, *[0.0] * ranks)
     alone = ranked_process.score()
     out, errors = leader.communicate(timeout=60)
     assert (leader.returncode, errors) == (0, "")
-    assert (*worker.communicate(timeout=SECONDS), worker.returncode) == ("", "", 0)
+    for worker in workers:
+        assert (*worker.communicate(timeout=SECONDS), worker.returncode) == ("", "", 0)
     for ranked, single in zip(json.loads(out), alone, strict=True):
         torch.testing.assert_close(ranked, single, rtol=1e-12, atol=0)
 
@@ -150,9 +152,17 @@ def test_a_dead_worker_ends_the_job(started: Job, pause_s: float) -> None:
     out, errors = leader.communicate(timeout=SECONDS)
     assert (leader.returncode, out) == (1, "")
     assert errors == (
-        "error: rank 1 of 2 is gone; every step that was finished is kept, and the same launch "
-        "goes on from there\n"
+        "error: rank 1 of 2 is gone (it was killed, or its machine died); every step that was "
+        "finished is kept, and the same launch goes on from there\n"
     )
+
+
+@pytest.mark.usefixtures("warm")
+def test_a_failing_worker_says_why(started: Job) -> None:
+    leader, _ = start(started, 0, ranked_process.BROKEN)
+    out, errors = leader.communicate(timeout=SECONDS)
+    assert (leader.returncode, out) == (1, "")
+    assert "rank 1 of 2 is gone (its last words: OSError: the GPU fell off the bus); " in errors
 
 
 @pytest.mark.usefixtures("warm")
@@ -211,6 +221,7 @@ def trajectories(store: Path) -> list[str]:
     return [path.name for path in (store / "trajectories").iterdir() if path.is_dir()]
 
 
+@pytest.mark.usefixtures("warm")
 def test_torchrun_decides_as_one_process(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ranked = under_torchrun(place, "run.dir=ranked", "store.dir=a")
     assert (ranked.returncode, ranked.stderr) == (0, "")
@@ -228,7 +239,6 @@ def test_torchrun_decides_as_one_process(place: Path, monkeypatch: pytest.Monkey
         assert one["importance"] == pytest.approx(two["importance"], rel=1e-6)
 
 
-@pytest.mark.usefixtures("warm")
 def test_a_wrong_configuration_is_told_once(place: Path) -> None:
     ended = under_torchrun(place, "run.dir=run", "prune.target_ratio=200")
     assert ended.returncode != 0

@@ -196,7 +196,7 @@ SOURCES: dict[str, tuple[PretrainedConfig, bool | None, str | None]] = {
     "qwen3": (Qwen3Config(**SIZES), False, "qwen3 model with layers that differ for any engine"),
     "qwen3_uniform": (Qwen3Config(**SIZES), True, None),
     "not_known_yet": (Qwen3Config(**SIZES), None, None),
-    "gemma": (GemmaConfig(**SIZES), None, "a gemma model for any engine; take export=hf"),
+    "gemma": (GemmaConfig(**SIZES), None, "this is a gemma model; take export=hf"),
     "sliding": (MistralConfig(**SIZES, sliding_window=8), None, "the sliding window of 8 tokens"),
     "wide_window": (MistralConfig(**SIZES, sliding_window=256), None, None),
     "dynamic": (

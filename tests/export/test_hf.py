@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from support_export import CONFIGS, NO_TOKENIZER, logits_of, random_state
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pipeline.errors import StageError
 from pipeline.export import hf, opened
@@ -150,7 +150,11 @@ def test_layers_that_are_alike_need_no_code(
         assert_same(loaded(ids).logits, logits_of(model, ids))
 
 
-def test_it_never_opens_as_something_else(packed: Packed, tmp_path: Path) -> None:
+def test_it_never_opens_as_something_else(
+    packed: Packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # as in a process where this project has opened none
+    monkeypatch.delitem(CONFIG_MAPPING._extra_content, "pruned_llama", raising=False)
     folder = exported(packed("llama", removed_attn=(2,)), tmp_path)
     with pytest.raises(ValueError, match="trust_remote_code"):
         AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
@@ -185,8 +189,16 @@ def test_it_is_opened_where_nobody_knows_this_project(
 ) -> None:
     model = packed("llama", 2)
     folder = exported(model, tmp_path)
+    assert opened.check(folder, "float32", ids, logits_of(model, ids)) <= 1e-5
+
+
+@pytest.mark.usefixtures("warm")
+def test_what_answers_otherwise_or_does_not_open_is_told(
+    packed: Packed, ids: torch.Tensor, tmp_path: Path
+) -> None:
+    model = packed("llama", 2)
+    folder = exported(model, tmp_path)
     expected = logits_of(model, ids)
-    assert opened.check(folder, "float32", ids, expected) <= 1e-5
     expected[0, 7] += 1.0
     with pytest.raises(StageError, match="token 7 of window 0"):
         opened.check(folder, "float32", ids, expected)

@@ -23,7 +23,7 @@ from support_inputs import (
     save_tokenizer,
     write_tokens,
 )
-from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, Olmo2Config, Qwen3Config, Qwen3ForCausalLM
 
 import launch
 from pipeline.commands.cli import main as multipruner
@@ -31,6 +31,8 @@ from pipeline.errors import StageError
 from pipeline.export.publish import publish
 from pipeline.models.loading import load
 from pipeline.models.source import locate
+from pipeline.report.compare.records import read_run
+from pipeline.report.compare.table import rows
 
 ARGUMENTS = (
     *TINY,
@@ -39,6 +41,8 @@ ARGUMENTS = (
     "score.enabled=false",
 )
 Run = Callable[..., dict[str, Any]]
+
+pytestmark = pytest.mark.usefixtures("warm")  # exports are opened in a process of their own
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +59,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(place: Path) -> Run:
     def run(*overrides: str) -> dict[str, Any]:
         launch.run(raw(*ARGUMENTS, *overrides), [])
-        return json.loads((place / "run" / "summary.json").read_text())
+        folder = next((o[8:] for o in overrides if o.startswith("run.dir=")), "run")
+        return json.loads((place / folder / "summary.json").read_text())
 
     return run
 
@@ -150,6 +155,14 @@ def test_a_family_that_cannot_be_expressed_is_told_before_anything_is_computed(
         assert all("tokenizer" in problem for problem in problems(alike)), "the layers are no issue"
 
 
+def test_zeros_that_a_norm_would_notice_are_told_before_anything_is_computed(place: Path) -> None:
+    AutoModelForCausalLM.from_config(Olmo2Config(**MODEL)).save_pretrained(place / "model")
+    heads_go = ("export=hf", "export.pad=true", "prune.distribution=[40,40,20]")
+    (problem,) = problems_of(lambda: launch.run(raw(*ARGUMENTS, *heads_go), []))
+    assert problem.startswith("export.pad: q_norm and k_norm of these models norm all heads at")
+    assert not (place / "outputs").exists()
+
+
 def test_a_full_disk_is_told_before_the_weights_are_written(
     place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +211,44 @@ def test_killed_at_any_moment_no_folder_looks_whole(place: Path) -> None:
     publish(files, folder, {"README.md": b"card"}, "run", {})
     assert len(list(folder.iterdir())) == 42
     assert not list(place.glob(".export.*"))
+
+
+@pytest.mark.usefixtures("warm")
+def test_a_model_that_was_pruned_before_tells_what_is_gone_of_the_first_one(
+    place: Path, run: Run
+) -> None:
+    first = run("export=hf")
+    assert (first["model"], first["origin"]) == ("model", None)
+    exported = place / "run" / "export" / "hf"
+    (exported / "modeling_pruned.py").write_text("raise SystemExit('is never run')")
+    (place / "notes.txt").write_text("A note. " * 20)
+    measured = ("evaluate.text=notes.txt", "evaluate.seqlen=8")
+    again = run("model.path=run/export/hf", "run.dir=again", "prune.target_ratio=10", *measured)
+    assert again["origin"] == {"name": "model", "params": first["total_params"]}
+    assert again["total_params"] < first["total_params"]
+    removed = (1 - first["params"] / first["total_params"]) * 100
+    assert again["model"] == f"model-{removed:.0f}pct"
+    assert "Removed of model" in (place / "again" / "report.html").read_text()
+    dense, _, pruned = rows([read_run(place / "run"), read_run(place / "again")])
+    gone = [(1 - again[of] / first["total_params"]) * 100 for of in ("total_params", "params")]
+    assert dense.cells[0].text == f"dense {again['model']}"
+    assert dense.cells[1].text == f"0 % ({gone[0]:.1f} % of model)"
+    assert pruned.cells[1].text.endswith(f" % ({gone[1]:.1f} % of model)")
+    _opens_without_this_projects_words(exported)
+
+
+def _opens_without_this_projects_words(exported: Path) -> None:
+    """Per-layer widths as other programs of transformers write them: of the stock family."""
+    config = json.loads((exported / "config.json").read_text())
+    del config["auto_map"]
+    (exported / "modeling_pruned.py").unlink()
+    ids = torch.tensor([list(range(5, 25))])
+    logits = []
+    for model_type in ("pruned_llama", "llama"):
+        (exported / "config.json").write_text(json.dumps(config | {"model_type": model_type}))
+        source = locate(str(exported), None, None)
+        logits.append(load(source, "float32", "cpu", "sdpa").model(ids).logits)
+    assert torch.equal(*logits)
 
 
 def test_the_live_model_does_not_save_itself(place: Path) -> None:

@@ -5,10 +5,12 @@ from functools import partial
 
 import pytest
 import torch
+from support_families import FAMILIES, stock
 from transformers import MistralConfig, Qwen2Config
 
 from pipeline.measure.graphs import Decoding, captured
 from pipeline.models.prunable import PrunableModel
+from pipeline.pruning.units import ATTN, ATTN_WIDTH
 
 STEPS = 9
 REMOVED = [
@@ -85,16 +87,57 @@ def test_a_full_window_takes_no_more_room(build) -> None:
     assert {layer.keys.shape[-2] for layer in decoding._layers} == {12}
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("removed", REMOVED)
-def test_replayed_steps_are_the_same(pruned, removed) -> None:
-    model = pruned(**removed)
+def of_family(name: str) -> PrunableModel:
+    """A model of the family that lost its first attention and a head of the next."""
+    model = PrunableModel(stock(name, torch.float32))
+    state, heads = model.state, model.blocks[0].channels.group_width
+    for unit in (ATTN, ATTN_WIDTH):
+        for first in state.candidates((unit,), heads)[:1]:
+            state = state.without(first)
+    model.prune_to(state)
+    return model
+
+
+@pytest.mark.parametrize("prompt_tokens", [3, 7])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_step_of_every_family_is_that_of_the_plain_way(name, prompt_tokens) -> None:
+    model = of_family(name)
+    ids = prompts(model, prompt_tokens)
+    tokens, logits = plainly(model, ids)
+    decoding = started(model, ids)
+    assert_the_same(decoding, decoding.step, tokens, logits)
+
+
+def replays(model: PrunableModel) -> None:
+    """Check on the GPU that replayed steps are those of the plain way."""
     model.model.to("cuda")
     ids = prompts(model, 7)
     tokens, logits = plainly(model, ids)
+    first: list[torch.Tensor] = []
+
+    def prefill() -> None:
+        out = model.model(input_ids=ids, use_cache=True, logits_to_keep=1)
+        first[:] = [out.logits]
+
+    with torch.no_grad():
+        captured(prefill, lambda: None, ids.device).replay()
+    torch.testing.assert_close(first[0], logits[0])
     decoding = started(model, ids)
     with torch.no_grad():
         graph = captured(decoding.step, decoding.rewind, ids.device)
     for _ in range(2):
         assert_the_same(decoding, graph.replay, tokens, logits)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("removed", REMOVED)
+def test_replayed_steps_are_the_same(pruned, removed) -> None:
+    replays(pruned(**removed))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_replayed_steps_of_every_family_are_the_same(name) -> None:
+    replays(of_family(name))

@@ -3,12 +3,15 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import families_of_tests
 import pytest
 import torch
+from support_families import config_of, stock
 from support_models import SIZES
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -26,9 +29,11 @@ from transformers import (
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from pipeline.errors import ConfigError
+from pipeline.export import hf
 from pipeline.models import prunable
 from pipeline.models.families import FAMILIES, families_in
 from pipeline.models.loading import load
+from pipeline.models.packing import PackedModel
 from pipeline.models.prunable import PrunableModel, shape_from_config
 from pipeline.models.source import locate
 from pipeline.pruning.shape import BLOCK_KINDS, ModelShape
@@ -37,6 +42,7 @@ from pipeline.pruning.units import ATTN, BLOCKS, HEADS, MLP, MLP_CHANNELS, Candi
 from pipeline.scoring.one_pass import OnePass
 from pipeline.scoring.perplexity import Windows
 
+NO_TOKENIZER: Any = SimpleNamespace(tokenizer_files=[], folder=Path("/nowhere"), gguf_file=None)
 Build = Callable[[PretrainedConfig | str], PreTrainedModel]
 OUTPUTS = {"attn": "o_proj", "mlp": "down_proj"}
 
@@ -310,15 +316,56 @@ def test_any_piece_of_a_nested_language_model_can_go(build: Build, ids: Tensor) 
     assert_each_piece_can_go(dense, ids % 60)
 
 
+@pytest.mark.parametrize(("name", "inputs"), [
+    ("gemma3", {"token_type_ids": [[0, 0, 1, 1, 1, 1, 0, 0]]}),
+    ("mistral3", {"image_sizes": [[64, 64]]}),
+])  # fmt: skip
+def test_what_sees_goes_on_seeing(
+    name: str, inputs: dict[str, list[list[int]]], ids: Tensor, tmp_path: Path
+) -> None:
+    dense = stock(name)
+    model = PrunableModel(copy.deepcopy(dense))
+    model.prune_to(replace(model.state, removed_attn=(0,), removed_mlp=(2,)))
+    seen = torch.randn(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(3)).double()
+    prompt = ids[:1, :8] % 60
+    prompt[:, 2:6] = 60  # four tokens of an image
+    given = {"input_ids": prompt, **{key: torch.tensor(each) for key, each in inputs.items()}}
+    packed = PackedModel.of(model, copy.deepcopy(dense.config))
+    hf.write_folder(packed, NO_TOKENIZER, tmp_path, torch.float64, 10**9)
+    opened = AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype=torch.float64, trust_remote_code=True
+    )
+    with torch.no_grad():
+        one, other = (model.model(pixel_values=image, **given).logits for image in seen)
+        for same in (oracle(dense, model.state), opened):
+            assert_close(same(pixel_values=seen[0], **given).logits, one, rtol=1e-6, atol=1e-6)
+    assert (one - other).abs().max() > 1e-3
+
+
 # What cannot be removed
 
 
 def test_a_family_says_what_it_cannot_lose_and_why(build: Build) -> None:
-    shape = PrunableModel(build(Phi3Config(**SIZES | {"pad_token_id": 0}))).shape
+    model = PrunableModel(build(Phi3Config(**SIZES | {"pad_token_id": 0})))
+    shape = model.shape
     dense = PruningState.dense(shape)
     assert dense.candidates(HEADS, 16) == []
     assert dense.candidates(BLOCKS, None)
     assert dense.candidates(MLP_CHANNELS, 7)
     narrowed = dense.to_pruning_config() | {"pruned_attn_width": {str(i): 16 for i in range(4)}}
+    without_first = replace(dense, removed_attn=(0,))
+    model.prune_to(without_first)
+    first, *_ = PackedModel.of(model, model.model.config).layers
+    assert first.heads == (4, 2), "what stands for a lost attention has all heads, too"
     with pytest.raises(ConfigError, match="allowed is 32: its attention reads the number of heads"):
         PruningState.from_pruning_config(shape, narrowed)
+
+
+@pytest.mark.parametrize("flag", ["use_parallel_residual", "qk_layernorm"])
+def test_a_configuration_whose_blocks_are_others_is_refused(flag: str) -> None:
+    config = config_of("stablelm")
+    family = FAMILIES["stablelm"]
+    assert len(family.describe(config)) == config.num_hidden_layers
+    setattr(config, flag, True)
+    with pytest.raises(ConfigError, match=f"model.path: its configuration has {flag}: "):
+        family.describe(config)

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 import torch
-from families_of_tests import gemma
-from families_of_tests import phi3 as phi3_family
 from torch import Tensor, nn
 from torch.testing import assert_close
 from transformers import (
@@ -26,7 +24,6 @@ from transformers import (
 
 from pipeline.errors import ConfigError
 from pipeline.models.blocks import Block
-from pipeline.models.families import FAMILIES
 from pipeline.models.prunable import PrunableModel, shape_from_config
 from pipeline.pruning.shape import ModelShape
 from pipeline.pruning.state import PruningState
@@ -470,9 +467,8 @@ def test_an_unknown_architecture_is_refused_with_a_list_of_the_known_ones() -> N
 
 
 @pytest.fixture
-def gemma2(build: Build, monkeypatch: pytest.MonkeyPatch) -> PreTrainedModel:
+def gemma2(build: Build) -> PreTrainedModel:
     """Norms after the blocks, soft-capped scores and logits, a sliding window every other layer."""
-    monkeypatch.setitem(FAMILIES, "gemma2", gemma.GEMMA2)
     config = Gemma2Config(
         vocab_size=61,
         hidden_size=32,
@@ -522,9 +518,8 @@ def test_a_family_with_norms_after_its_blocks_can_be_reordered(
 
 
 @pytest.fixture
-def phi3(build: Build, monkeypatch: pytest.MonkeyPatch) -> PreTrainedModel:
+def phi3(build: Build) -> PreTrainedModel:
     """Fused projections: query, key and value in one, gate and up in another."""
-    monkeypatch.setitem(FAMILIES, "phi3", phi3_family.FAMILY)
     config = Phi3Config(
         vocab_size=61,
         hidden_size=32,
@@ -539,10 +534,7 @@ def phi3(build: Build, monkeypatch: pytest.MonkeyPatch) -> PreTrainedModel:
     return build(config)
 
 
-@pytest.mark.parametrize(
-    "unit",
-    ["attn", "mlp", "mlp_width"],  # Phi-3's forward pass reads its number of heads from the config
-)
+@pytest.mark.parametrize("unit", PIECES)
 def test_any_piece_of_a_family_with_fused_projections_can_go(
     phi3: PreTrainedModel, ids: Tensor, unit: str
 ) -> None:

@@ -40,6 +40,7 @@ OTHER: dict[str, Json] = {
     "model.path": "other_model",
     "model.gguf_file": "model.gguf",
     "model.device": "cuda",
+    "model.bos": "always",
     "prune.distribution": [1.0, 1.0, 1.0],
     "prune.order": ["heads", "mlp_channels", "blocks"],
     "prune.method": "first",
@@ -118,7 +119,7 @@ def planned(config: Config) -> Plan:
     """The plan of a configuration; a revision stands for itself."""
     model, digest = config.model, cache(sha256_of_file)
     commit = f"hub@{model.revision}" if model.revision else None
-    source = ModelSource(Path(model.path), model.gguf_file, commit)
+    source = ModelSource(Path(model.path), model.gguf_file, commit, model.bos)
     weights = commit or str([digest(path) for path in source.weight_files])
     return plan(Planning(config, source, weights, digest))
 

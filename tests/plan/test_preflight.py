@@ -13,6 +13,7 @@ import pytest
 import torch
 from support_inputs import (
     CHARACTERS,
+    MODEL,
     configured,
     edit_config,
     edit_weights,
@@ -23,6 +24,7 @@ from support_inputs import (
     write_jsonl,
     write_tokens,
 )
+from transformers import AutoModelForCausalLM, Gemma2Config
 
 from pipeline.models.families import FAMILIES
 from pipeline.models.source import ModelSource
@@ -185,10 +187,6 @@ def test_a_broken_configuration_of_the_model(spoil: Callable[[Path], object], pl
             {"rope_parameters": {"rope_type": "nope", "rope_theta": 1e4}},
             "rope_type is 'nope'; known",
         ),
-        (
-            {"quantization_config": {"quant_method": "gptq", "bits": 4}},
-            "it has quantization_config (g",
-        ),
         ({"rms_norm_eps": -1.0}, "rms_norm_eps is -1.0; allowed is a number of at least 0"),
     ],
 )
@@ -227,21 +225,106 @@ def test_a_file_of_the_model_that_holds_no_object(
     assert problem() == f"model.path: model/{name} {said}"
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "not_even_in_transformers"])
-def test_an_unknown_architecture_is_answered_with_the_known_ones(
-    architecture: str, place: Path
+@pytest.mark.parametrize(
+    ("architecture", "kind", "what_to_do"),
+    [
+        ("gpt2", "which is not described here yet", "docs/families.md"),
+        ("mixtral", "a mixture of experts (num_local_experts)", "docs/families.md"),
+        ("qwen3_moe", "a mixture of experts", "with blocks alone"),
+        ("mamba", "whose layers keep a state (state_size)", "docs/families.md"),
+        ("t5", "an encoder with a decoder", "a decoder alone"),
+        ("bert", "no language model that writes text", "a decoder alone"),
+        ("vit", "no language model that writes text", "a decoder alone"),
+        ("clip", "several models in one", "a checkpoint of its own"),
+        ("not_even_in_transformers", "which the installed transformers 5", "pip install --upgrade"),
+    ],
+)
+def test_an_architecture_that_is_not_described_is_told_with_its_kind_and_what_would_do(
+    architecture: str, kind: str, what_to_do: str, place: Path
 ) -> None:
     edit_config(place / "model", model_type=architecture)
     said = problem()
-    assert said.startswith("model.path: ")
-    assert architecture in said
-    assert "llama, mistral, qwen2, qwen3" in said
+    assert said.startswith(f"model.path: its architecture is '{architecture}', {kind}")
+    assert what_to_do in said
+    assert said.endswith(f"Known architectures: {', '.join(sorted(FAMILIES))}")
 
 
-def test_weights_that_are_not_safetensors(place: Path) -> None:
-    weights = place / "model" / "model.safetensors"
-    weights.rename(place / "model" / "pytorch_model.bin")
-    assert problem().startswith("model.path: model has no *.safetensors file; ")
+def test_attention_that_a_kernel_does_not_know_is_told(place: Path) -> None:
+    config = Gemma2Config(**MODEL | {"pad_token_id": None}, head_dim=4)
+    AutoModelForCausalLM.from_config(config).save_pretrained(place / "model")
+    assert problem() == (
+        "model.attn_implementation: sdpa does not know the soft caps of gemma2's attention; "
+        "allowed is eager"
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"pytorch_model.bin": "x"}, "pytorch_model.bin is a pickle, "),
+        ({"a-q4.gguf": "x", "pytorch_model.bin": "x"}, "to take a-q4.gguf type model.gguf_file="),
+        ({}, "weights are loaded from safetensors or GGUF only"),
+    ],
+)
+def test_weights_that_are_not_safetensors(files: dict[str, str], said: str, place: Path) -> None:
+    (place / "model" / "model.safetensors").unlink()
+    for name, content in files.items():
+        (place / "model" / name).write_text(content)
+    assert problem().startswith(f"model.path: model has no *.safetensors file; {said}")
+
+
+@pytest.mark.parametrize(
+    ("quantised", "what_to_type"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, "from, in float32, bfloat16 or float16"),
+        ({"quant_method": "awq"}, "from, in float32, bfloat16 or float16"),
+        ({"load_in_4bit": True}, "dequantize().save_pretrained('WHOLE')\""),
+        ({"quant_method": "fp8"}, "FineGrainedFP8Config(dequantize=True)"),
+        ({"quant_method": "mxfp4"}, "Mxfp4Config(dequantize=True)"),
+        ({"quant_method": "compressed-tensors"}, "CompressedTensorsConfig(dequantize=True)"),
+    ],
+)
+def test_quantised_weights_are_told_once_with_what_to_type(
+    quantised: dict[str, object], what_to_type: str, place: Path
+) -> None:
+    edit_config(place / "model", quantization_config=quantised)
+    int8 = torch.zeros(16, dtype=torch.int8)
+    edit_weights(place / "model", lambda weights: weights.update({"model.norm.weight": int8}))
+    said = problem()
+    assert said.startswith("model.path: model/config.json: it has quantization_config (")
+    assert what_to_type in said
+
+
+def test_an_adapter_is_told_with_how_it_is_merged(place: Path) -> None:
+    for path in (place / "model").iterdir():
+        path.unlink()
+    (place / "model" / "adapter_config.json").write_text('{"base_model_name_or_path": "a/base"}')
+    said = problem()
+    assert said.startswith("model.path: model holds an adapter of a/base, not a model; merge it, ")
+    assert "from_pretrained('model').merge_and_unload().save_pretrained('WHOLE')" in said
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"general.architecture": "deci"}, "is of the architecture 'deci', which transformers 5"),
+        ({"general.architecture": "llama", "split.count": 3}, "is one of 3 parts, and "),
+    ],
+)
+def test_a_gguf_file_that_transformers_does_not_read(
+    fields: dict[str, str | int], said: str, place: Path
+) -> None:
+    import gguf
+
+    writer = gguf.GGUFWriter(place / "model" / "weights.gguf", str(fields["general.architecture"]))
+    if "split.count" in fields:
+        writer.add_uint16("split.count", int(fields["split.count"]))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    assert problem("model.gguf_file=weights.gguf").startswith(
+        f"model.gguf_file: model/weights.gguf {said}"
+    )
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.5])
@@ -466,7 +549,10 @@ def test_a_share_for_what_the_family_cannot_lose(monkeypatch: pytest.MonkeyPatch
         "prune.distribution: heads has a share of 4, and this model cannot lose any: its attention "
         "counts heads by the configuration; give it a share of 0"
     )
-    check("prune.distribution=[44,56,0]")
+    check("prune.distribution=[44,56,0]", "prune.attn_group_size=12")  # of no meaning here
+    said = problem("prune=wanda_sp", "prune.target_ratio=90")
+    assert said.startswith("prune.target_ratio: 90 is wrong; allowed is up to ")
+    assert said.endswith("no more of this model; its attention counts heads by the configuration")
 
 
 @pytest.mark.parametrize("sizes", [(23, 8), (1, 16)])

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from multiprocessing.synchronize import Barrier
@@ -316,6 +317,7 @@ def test_a_killed_sweep_goes_on_where_it_was(place: Place) -> None:
     )
     while len(place.steps) < 5:
         assert process.poll() is None
+        time.sleep(0.005)
     process.kill()
     process.wait()
     before = {path: path.stat().st_mtime_ns for path in place.folder.rglob("steps/[0-9]*.json")}

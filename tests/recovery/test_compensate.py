@@ -1,5 +1,6 @@
 """Compensation in closed form, against the formulas written out on the stock model in float64."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,12 +11,15 @@ import torch
 from support_inputs import CONF
 from torch import Tensor
 from torch.testing import assert_close
-from transformers import Gemma2Config, LlamaConfig, LlamaForCausalLM, PretrainedConfig
-from transformers.models.gemma2.modeling_gemma2 import Gemma2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GraniteConfig,
+    LlamaConfig,
+    PretrainedConfig,
+)
 
 from pipeline.errors import StageError
-from pipeline.models.families import FAMILIES, llama
-from pipeline.models.families.base import Family
 from pipeline.models.loading import LiveModel
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.source import ModelSource
@@ -65,8 +69,8 @@ def random_ids(seed: int, *shape: int) -> Tensor:
 def stock(config: PretrainedConfig | None = None, **values: Any) -> Any:
     """A random model in float64 in which every block matters."""
     config = config or LlamaConfig(**SIZES | values)
-    model = (LlamaForCausalLM if config.model_type == "llama" else Gemma2ForCausalLM)(config)
-    model = model.to(torch.float64).eval().requires_grad_(False)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float64)
+    model = model.eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         parameter.normal_(1.0 if name.endswith("norm.weight") else 0.0, 0.3, generator=generator)
@@ -298,11 +302,14 @@ def test_endless_damping_leaves_the_cut_weights() -> None:
         assert_close(after[name], weight, rtol=1e-10, atol=1e-10)
 
 
-def test_channels_that_were_copies_of_kept_ones_are_made_up_for() -> None:
+@pytest.mark.parametrize(
+    "config", [LlamaConfig(**SIZES), GraniteConfig(**SIZES, residual_multiplier=0.4)]
+)
+def test_channels_that_were_copies_of_kept_ones_are_made_up_for(config: PretrainedConfig) -> None:
     """Of an MLP, and of an attention a key/value head with its query heads."""
 
     def with_copies() -> Any:
-        model = stock()
+        model = stock(copy.deepcopy(config))
         mlp, attention = model.model.layers[1].mlp, model.model.layers[2].self_attn
         for rows in (mlp.gate_proj.weight, mlp.up_proj.weight):
             rows[6:] = rows[:6]
@@ -345,21 +352,8 @@ def test_dividing_later_blocks_is_multiplying_earlier_ones_and_the_embeddings() 
 # ---- families with norms behind their output layers
 
 
-def gemma() -> Family:
-    return Family(
-        ("gemma2",),
-        dataclasses.replace(llama.ATTENTION, norm_after="post_attention_layernorm"),
-        dataclasses.replace(
-            llama.MLP,
-            norm_before="pre_feedforward_layernorm",
-            norm_after="post_feedforward_layernorm",
-        ),
-    )
-
-
-def test_factors_go_into_a_norm_behind_the_output_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_factors_go_into_a_norm_behind_the_output_layer() -> None:
     """Gemma's norms store the difference to 1; what a block adds is divided all the same."""
-    monkeypatch.setitem(FAMILIES, "gemma2", gemma())
 
     def build() -> Any:
         return stock(Gemma2Config(**SIZES, head_dim=4, sliding_window=32))
@@ -374,10 +368,7 @@ def test_factors_go_into_a_norm_behind_the_output_layer(monkeypatch: pytest.Monk
     assert {name.split(".")[2] for name in job.others} == {"norm_after"}
 
 
-def test_regressions_are_refused_behind_such_a_norm(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setitem(FAMILIES, "gemma2", gemma())
+def test_regressions_are_refused_behind_such_a_norm(tmp_path: Path) -> None:
     Gemma2Config(**SIZES, head_dim=4).save_pretrained(tmp_path)
     source, refused = ModelSource(tmp_path, None, None), techniques()["compensate"].refused
     assert "recover.compensate.mode=scalar" in str(refused(source, CompensateConfig(), "none"))
@@ -426,7 +417,7 @@ def test_a_part_stays_where_only_that_harms_no_text(monkeypatch: pytest.MonkeyPa
     whole = Job(mode="ls")
     # of two texts before, after, and with a half, a quarter and nothing of the change
     figures = iter([20.0, 10.0, 15.0, 10.1, 14.0, 10.1, 16.0, 9.9, 20.0, 10.0])
-    monkeypatch.setattr(guard, "perplexity", lambda *_: next(figures))
+    monkeypatch.setattr(guard, "perplexity", lambda *_: next(figures, 99.0))
     job = Job(mode="ls", held_out={"near": random_ids(1, 1, 4), "far": random_ids(2, 1, 4)})
     assert job.result["share"] == 0.25
     assert job.result["held_out"]["far"] == {"before": 10.0, "after": 9.9}
@@ -434,6 +425,24 @@ def test_a_part_stays_where_only_that_harms_no_text(monkeypatch: pytest.MonkeyPa
     after, changed = job.weights(), whole.weights()
     for name, cut in job.before.items():
         assert_close(after[name], 0.75 * cut + 0.25 * changed[name])
+
+
+def test_a_block_that_does_harm_is_undone_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Job(mode="ls")
+    changed = whole.result["blocks_changed"]
+
+    def harmed(model: PrunableModel, _: object) -> float:
+        weights = model.weights()
+        differ = (n for n in whole.others if not weights[n].equal(whole.before[n]))
+        others = {".".join(name.split(".")[:2]) for name in differ}
+        return 10 + sum(4 if name == changed[1] else -0.5 for name in others)
+
+    monkeypatch.setattr(guard, "perplexity", harmed)
+    job = Job(mode="ls", held_out={"own": random_ids(1, 1, 4)})
+    assert job.result["blocks_undone"] == [changed[1]]
+    assert job.result["blocks_changed"] == [name for name in changed if name != changed[1]]
+    assert job.result["held_out"]["own"] == {"before": 10, "after": 10 - 0.5 * (len(changed) - 1)}
+    assert f"the regressions of 1 of {len(changed)} blocks are taken back" in job.warnings[-1]
 
 
 def test_weights_that_stay_on_disk_become_the_same() -> None:

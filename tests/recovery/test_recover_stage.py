@@ -59,6 +59,7 @@ def run() -> Run:
     return launched
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_recovered_model_is_stored_evaluated_and_exported_as_what_it_is(run: Run) -> None:
     done = run(*COMPENSATE, "export=hf")
     assert [name for name in done["stages"] if name.startswith("recover")] == ["recover_compensate"]

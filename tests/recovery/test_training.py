@@ -157,9 +157,12 @@ def test_the_curve_and_the_progress_are_told(tmp_path: Path) -> None:
 
 def test_learning_that_harms_leaves_the_weights(tmp_path: Path) -> None:
     said, live = Said(), LiveModel(Loaded())
-    before = live.at(cut(live)).weights()
-    other = counting(4, 12, 20, seed=1)
-    job = recovering("distill", tmp_path, TRAIN, other, said=said, **FAST | {"lr": 0.3})
+    model = live.at(cut(live))
+    before, own = model.weights(), counting(4, 1, 3)
+    for _ in range(11):  # what it says itself: to no other model is it as likely
+        logits = model.model(own, use_cache=False).logits[:, -1]
+        own = torch.cat([own, logits.argmax(-1, keepdim=True)], dim=1)
+    job = recovering("distill", tmp_path, TRAIN, own, said=said, **FAST | {"lr": 0.05})
     known, weights = recovered(job, "distill")
     assert known["kept_step"] == 0
     assert any("the weights stay as they were" in text for text in said)

@@ -117,10 +117,12 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(
+    arguments: list[str], python: str, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The place of a launch that nobody disturbed."""
     place = tmp_path_factory.mktemp("undisturbed")
-    to_the_end(Launch(arguments, place, sys.executable).start())
+    to_the_end(Launch(arguments, place, python).start())
     return place
 
 

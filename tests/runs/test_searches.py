@@ -10,10 +10,10 @@ import pytest
 import launch
 
 FAST = (
-    "calibration.block_windows=6",
-    "calibration.width_windows=4",
-    "calibration.seqlen=64",
-    "prune.target_ratio=14",
+    "calibration.block_windows=4",
+    "calibration.width_windows=3",
+    "calibration.seqlen=32",
+    "prune.target_ratio=16",
     "prune.distribution=[1,1,0]",
     "score.enabled=false",
     "probe=none",
@@ -22,9 +22,15 @@ FAST = (
     "run.pictures=[]",
 )
 
-Json = dict[str, Any]
+RACE = ("prune.search=race", "prune.audit_every=2")
 
-pytestmark = pytest.mark.xdist_group("searches")  # they share what takes long to make
+Json = dict[str, Any]
+Raced = tuple[Path, Json, list[Json]]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("searches"),  # they share what takes long to make
+]
 
 
 def run(place: Path, *arguments: str) -> tuple[Json, list[Json]]:
@@ -41,6 +47,13 @@ def run(place: Path, *arguments: str) -> tuple[Json, list[Json]]:
 @pytest.fixture(scope="module")
 def exhaustive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Json, list[Json]]:
     return run(tmp_path_factory.mktemp("exhaustive"))
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory: pytest.TempPathFactory) -> Raced:
+    """A race from start to end, and where it was."""
+    place = tmp_path_factory.mktemp("raced")
+    return place, *run(place, *RACE)
 
 
 def chosen(steps: list[Json]) -> list[tuple[str, int, int]]:
@@ -62,9 +75,9 @@ def test_mixed_precision_decides_as_float32_does(
 
 
 def test_a_race_is_audited_and_says_what_it_saved(
-    exhaustive: tuple[Json, list[Json]], tmp_path: Path
+    exhaustive: tuple[Json, list[Json]], raced: Raced
 ) -> None:
-    summary, steps = run(tmp_path, "prune.search=race", "prune.audit_every=2")
+    _, summary, steps = raced
     audited = [step for step in steps if "audited" in step]
     assert len(audited) >= len(steps) // 2 - 1
     assert summary["audit"]["steps"] == len(audited)
@@ -74,17 +87,18 @@ def test_a_race_is_audited_and_says_what_it_saved(
     assert exhaustive[0]["audit"] == {"steps": 0, "decided_otherwise": 0}
 
 
-def test_a_race_that_goes_on_decides_as_one_that_was_not_stopped(tmp_path: Path) -> None:
-    arguments = ("prune.search=race", "prune.audit_every=3")
-    _, whole = run(tmp_path / "whole", *arguments)
-    shutil.copytree(tmp_path / "whole" / "store", tmp_path / "cut" / "store")
-    steps = sorted((tmp_path / "cut" / "store").glob("trajectories/*/steps/*.json"))
+def test_a_race_that_goes_on_decides_as_one_that_was_not_stopped(
+    raced: Raced, tmp_path: Path
+) -> None:
+    place, _, whole = raced
+    shutil.copytree(place / "store", tmp_path / "store")
+    steps = sorted((tmp_path / "store").glob("trajectories/*/steps/*.json"))
     for step in steps:
         if int(step.stem) >= 1:
             step.unlink()
-    for marker in (tmp_path / "cut" / "store").glob("stages/*/*/done.json"):
+    for marker in (tmp_path / "store").glob("stages/*/*/done.json"):
         marker.unlink()
-    summary, again = run(tmp_path / "cut", *arguments)
+    summary, again = run(tmp_path, *RACE)
     assert again == whole
     assert 0 < summary["steps_computed"] < len(whole)
 

@@ -380,6 +380,7 @@ def test_a_run_folder_whose_values_were_changed_is_not_compared(whole: harness.U
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 def test_generated_damages_are_all_told(tmp_path: Path) -> None:
     undisturbed = harness.Undisturbed(tmp_path)
     cases = [undisturbed.case(number, seed=7) for number in range(12)]

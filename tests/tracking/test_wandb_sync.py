@@ -97,6 +97,7 @@ def test_what_has_arrived_before_is_not_sent_again(tmp_path: Path, server: Wandb
     assert run.state == "finished"
 
 
+@pytest.mark.slow
 def test_the_end_of_a_run_whose_server_died_is_sent_later(
     tmp_path: Path, server: WandbServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

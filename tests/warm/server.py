@@ -241,12 +241,15 @@ def end(work: Callable[[], object]) -> NoReturn:
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here, as in a job
+    os.fsync = lambda _: None  # as in tests/conftest.py
     folder, environment = Path(sys.argv[1]), read_at_import(os.environ)
+    gc.disable()
     for module in IMPORTED:
         importlib.import_module(module)
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "a fork would lack the other threads"
-    gc.collect()
     gc.freeze()
+    gc.enable()
     Server(folder, environment).serve()
     (folder / "socket").unlink()
 

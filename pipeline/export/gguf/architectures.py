@@ -54,11 +54,15 @@ def problems(source: "ModelSource", *, uniform: bool | None = None) -> list[str]
     family = source.architecture
     tables = {True: [UNIFORM], False: [PER_LAYER], None: [PER_LAYER, UNIFORM]}[uniform]
     known = [table[family] for table in tables if family in table]
-    if not known:
-        layers = "with layers that differ " if family in UNIFORM else ""
+    if not known and family in UNIFORM:
         return [
-            f"GGUF cannot express a {family} model {layers}for any engine; take export=hf, "
-            "or export.pad=true for an ordinary model with zeros"
+            f"GGUF cannot express a {family} model with layers that differ for any engine; "
+            "take export=hf, or export.pad=true for an ordinary model with zeros"
+        ]
+    if not known:
+        return [
+            f"GGUF is written of {', '.join(sorted(UNIFORM))} models, and this is a {family} "
+            "model; take export=hf, and llama.cpp's own converter where layers end alike"
         ]
     text = source.family.text(source.config)
     found = min((_unexpressed(text, architecture) for architecture in known), key=len)

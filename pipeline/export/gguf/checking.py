@@ -140,7 +140,7 @@ def compare_tokens(path: Path, source: "ModelSource") -> int:
     """
     texts = sample_texts()
     for text, found in zip(texts, asking.tokenized(path, texts), strict=True):
-        expected = source.tokenizer.encode(text)
+        expected = source.own_tokenizer.encode(text)
         if found != expected and not known_differences(source):
             at = next(
                 (

@@ -15,6 +15,7 @@ from typing import Any
 from gguf import GGUFReader, GGUFValueType, GGUFWriter, TokenType
 
 from pipeline.errors import ConfigError
+from pipeline.models.beginnings import around
 from pipeline.models.source import ModelSource
 
 CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|"
@@ -111,7 +112,7 @@ def add(writer: GGUFWriter, source: ModelSource, size: int) -> list[str]:
         writer.add_remove_extra_whitespaces(vocabulary.squeezes_spaces)
         if vocabulary.charsmap:
             writer.add_precompiled_charsmap(vocabulary.charsmap)
-    _add_special(writer, source.tokenizer)
+    _add_special(writer, source.own_tokenizer)
     return list(vocabulary.warnings)
 
 
@@ -133,7 +134,7 @@ def _add_special(writer: GGUFWriter, tokenizer: Any) -> None:
     for put, token in ids.items():
         if token is not None:
             put(token)
-    before, after = _around(tokenizer)
+    before, after = around(tokenizer)
     writer.add_add_bos_token(bool(before))
     writer.add_add_eos_token(bool(after))
     template = getattr(tokenizer, "chat_template", None)
@@ -143,23 +144,15 @@ def _add_special(writer: GGUFWriter, tokenizer: Any) -> None:
         writer.add_chat_template(template)
 
 
-def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """What the tokenizer puts before and after a text."""
-    inner = tokenizer.encode("a", add_special_tokens=False)
-    whole = tokenizer.encode("a")
-    at = next(i for i in range(len(whole)) if whole[i : i + len(inner)] == inner)
-    return whole[:at], whole[at + len(inner) :]
-
-
 def _vocabulary(source: ModelSource) -> Vocabulary:
     """What llama.cpp needs to know. Raises ``UnknownTokenizerError``."""
-    tokenizer = source.tokenizer
+    tokenizer = source.own_tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise UnknownTokenizerError("Python code of its own in place of a tokenizer.json")
     described = json.loads(backend.to_str())
     tokens, types = _listed(described, tokenizer, source.vocabulary_size)
-    before, after = _around(tokenizer)
+    before, after = around(tokenizer)
     if before not in ([], [tokenizer.bos_token_id]) or after not in ([], [tokenizer.eos_token_id]):
         raise UnknownTokenizerError(f"the ids {before} before and {after} after every text")
     model = described["model"]

@@ -40,5 +40,8 @@ def family_of(model_type: str) -> Family:
     except KeyError:
         known = ", ".join(sorted(FAMILIES))
         raise ConfigError(
-            [f"model.path: its architecture is {model_type!r}; known architectures: {known}"]
+            [
+                f"model.path: its architecture is {model_type!r}; known architectures: {known}; "
+                "docs/families.md says how to describe another one"
+            ]
         ) from None

@@ -6,6 +6,7 @@ instance of ``Family``: a fused projection lists its segments in order, e.g.
 output names that norm in ``norm_after``; one whose language model has a configuration of its own
 inside the checkpoint's names it in ``text_config``. What cannot be removed stands in ``barred``. A
 family that states its widths in another way subclasses ``Family`` and overrides ``layer``.
+docs/families.md walks through one.
 
 No torch here: planning asks for families.
 """
@@ -17,8 +18,9 @@ from typing import Any, Generic, Literal, TypeVar
 from pipeline.errors import ConfigError
 from pipeline.pruning.shape import BarredUnit, BlockKind
 
-Segment = Literal["query", "key", "value", "channel"]
-"""What a run of rows or columns belongs to. All but channels are cut by key/value heads."""
+Segment = Literal["query", "key", "value", "query_heads", "channel"]
+"""What a run of rows or columns belongs to; ``query_heads`` has one entry for each head. All but
+channels are cut by key/value heads."""
 
 SKIP_NAMES: Mapping[BlockKind, str] = {"attn": "attention", "mlp": "mlp"}
 """How ``skip`` of transformers' per-layer configurations calls a block that is not there."""
@@ -34,13 +36,45 @@ class Projection:
 
 
 @dataclass(frozen=True, slots=True)
+class Vector:
+    """A parameter of the body in one dimension, e.g. the weight of a norm over all heads."""
+
+    name: str
+    segment: Segment
+    is_joint: bool = False
+    """Whether what it is for depends on all of the segment at once: zeros in the place of heads
+    that went would change what a norm divides by."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadCount:
+    """A number of heads that the forward pass of an attention reads.
+
+    ``name`` is an attribute of the attention, or of its configuration: ``config.NAME``.
+    """
+
+    name: str
+    segment: Segment
+
+
+@dataclass(frozen=True, slots=True)
 class BlockLayout:
-    """One residual block of a decoder layer: ``x + norm_after(body(norm_before(x)))``."""
+    """One residual block of a decoder layer: ``x + norm_after(body(norm_before(x)))``.
+
+    Names are those of the modules in the layer, those of projections and vectors inside the body.
+    """
 
     body: str
-    norm_before: str
+    norm_before: str | None
     projections: tuple[Projection, ...]
     norm_after: str | None = None
+    vectors: tuple[Vector, ...] = ()
+    head_counts: tuple[HeadCount, ...] = ()
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """The norms that go with the block."""
+        return tuple(name for name in (self.norm_before, self.norm_after) if name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +102,8 @@ class Heads:
 
     def segment_length(self, segment: Segment, width: int) -> int:
         """Rows (or columns) that a segment has in a block of ``width`` query channels."""
+        if segment == "query_heads":
+            return width // self.head_dim
         return width // self.group_width * self.head_dim if segment in ("key", "value") else width
 
     def uses(self, segment: Segment) -> int:
@@ -100,6 +136,8 @@ class BlockDescription(Generic[ChannelsT]):
 
     layout: BlockLayout
     channels: ChannelsT
+    multiplier: float = 1.0
+    """What is added to the hidden states is multiplied by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +171,39 @@ class Family:
     head: str = "lm_head"
     text_config: str | None = None
     """The attribute of the configuration that holds the language model's own; None: it is one."""
+    lists: tuple[str, ...] = ("layer_types",)
+    """Values of the configuration that have an entry for each layer's attention."""
+    residual_multiplier: str | None = None
+    """The value of the configuration that what each block adds is multiplied by."""
+    logit_multiplier: str | None = None
+    """The one that logits are multiplied by."""
+    logit_divisor: str | None = None
+    """The one that logits are divided by."""
+    logit_cap: str | None = "final_logit_softcapping"
+    """The one that logits are soft-capped to, where it is there and not null."""
+    needs_eager: str | None = None
+    """What of its attention only ``model.attn_implementation=eager`` computes; None: nothing."""
     barred: tuple[BarredUnit, ...] = ()
     """What these models cannot lose, and why."""
     bias_flags: tuple[str, ...] = ()
     """Values of the configuration that, where true, give every linear layer of the blocks a bias;
     none where the family has no bias in the layers that give what a block adds."""
+
+    def layout(self, kind: BlockKind) -> BlockLayout:
+        """Where the modules of an attention or MLP are."""
+        return self.attn if kind == "attn" else self.mlp
+
+    @property
+    def why_no_zeros(self) -> str | None:
+        """Why no heads of zeros can stand where heads went, in words; None where they can."""
+        joint = [vector.name.partition(".")[0] for vector in self.attn.vectors if vector.is_joint]
+        if not joint:
+            return None
+        return (
+            f"{' and '.join(joint)} of these models norm all heads at once, which heads of zeros "
+            "in the place of those that went would change; leave export.pad out: export=hf writes "
+            "layers of any width"
+        )
 
     def text(self, config: Any) -> Any:
         """The configuration of the language model."""
@@ -158,12 +224,12 @@ class Family:
     def layer(self, config: Any, _index: int) -> LayerDescription:
         """One layer; ``config`` is the language model's configuration as it is for this layer."""
         skipped = getattr(config, "skip", None) or ()
-        attn = None
+        multiplier = getattr(config, self.residual_multiplier) if self.residual_multiplier else 1.0
+        attn = mlp = None
         if SKIP_NAMES["attn"] not in skipped:
-            attn = BlockDescription(self.attn, heads_of(config))
-        mlp = None
+            attn = BlockDescription(self.attn, heads_of(config), multiplier)
         if SKIP_NAMES["mlp"] not in skipped:
-            mlp = BlockDescription(self.mlp, Channels(config.intermediate_size))
+            mlp = BlockDescription(self.mlp, Channels(config.intermediate_size), multiplier)
         return LayerDescription(attn, mlp)
 
     def hidden_size(self, config: Any) -> int:
@@ -179,9 +245,23 @@ class Family:
         length: int | None = getattr(self.text(config), "max_position_embeddings", None)
         return length
 
-    def logit_cap(self, config: Any) -> float | None:
+    def listed(self, config: Any) -> dict[str, list[Any]]:
+        """What ``lists`` names and the configuration has, each with an entry for each layer."""
+        text = self.text(config)
+        return {name: list(given) for name in self.lists if (given := getattr(text, name, None))}
+
+    def logit_scale(self, config: Any) -> float:
+        """What the head's output is multiplied by."""
+        text, scale = self.text(config), 1.0
+        if self.logit_multiplier:
+            scale *= getattr(text, self.logit_multiplier)
+        if self.logit_divisor:
+            scale /= getattr(text, self.logit_divisor)
+        return scale
+
+    def cap_of_logits(self, config: Any) -> float | None:
         """What the logits are soft-capped to; None where they are not."""
-        cap: float | None = getattr(self.text(config), "final_logit_softcapping", None)
+        cap: float | None = getattr(self.text(config), self.logit_cap or "", None)
         return cap
 
 

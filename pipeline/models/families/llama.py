@@ -1,4 +1,4 @@
-"""Llama and the families that keep its modules: Mistral, Qwen2 and Qwen3."""
+"""Llama and the families that keep its modules."""
 
 from dataclasses import replace
 
@@ -24,7 +24,39 @@ MLP = BlockLayout(
     ),
 )
 
-# Biases of q/k/v (Qwen2) travel with their rows; Qwen3's norms of queries and keys are per
-# head_dim, the same for all heads.
-FAMILY = Family(("llama",), ATTENTION, MLP, bias_flags=("attention_bias", "mlp_bias"))
-FAMILIES = (FAMILY, replace(FAMILY, model_types=("mistral", "qwen2", "qwen3"), bias_flags=()))
+# Biases of q/k/v (Qwen2, Seed-OSS) travel with their rows. Norms of queries and keys (Qwen3,
+# Hunyuan) are per head_dim, the same for all heads. What an attention is told of its layer when it
+# is made (a sliding window, no rotary embeddings) stays with it wherever it moves; the lists that
+# say so move along.
+FAMILY = Family(
+    ("llama", "internlm3", "iquestcoder"),
+    ATTENTION,
+    MLP,
+    bias_flags=("attention_bias", "mlp_bias"),
+)
+WITHOUT_FLAGS = replace(
+    FAMILY,
+    model_types=(
+        "mistral", "ministral", "ministral3", "qwen2", "qwen3", "gemma", "olmo", "cwm",
+        "hunyuan_v1_dense",
+    ),
+    bias_flags=(),
+)  # fmt: skip
+FAMILIES = (
+    FAMILY,
+    WITHOUT_FLAGS,
+    replace(
+        FAMILY,
+        model_types=("seed_oss",),
+        bias_flags=("attention_bias", "attention_out_bias", "mlp_bias"),
+    ),
+    replace(FAMILY, model_types=("ernie4_5",), bias_flags=("use_bias",)),
+    # Mistral Small and Ministral 3 with their towers for images, which are carried along
+    replace(
+        WITHOUT_FLAGS,
+        model_types=("mistral3",),
+        decoder="model.language_model",
+        text_config="text_config",
+    ),
+    replace(FAMILY, model_types=("smollm3",), lists=("layer_types", "no_rope_layers")),
+)

@@ -41,7 +41,8 @@ class CompensateConfig(TechniqueConfig):
     """How strongly regressions hold on to the present weights, in means of the diagonal of their
     normal equations."""
     guard: bool = True
-    """Whether held-out texts are to show that it helps: as much of it as makes none worse stays."""
+    """Whether held-out texts are to show that it helps: where one becomes worse, a part of every
+    block's regression or all of some blocks' is taken back."""
 
 
 def refused(source: "ModelSource", settings: CompensateConfig, _offload: str) -> str | None:

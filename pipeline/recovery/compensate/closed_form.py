@@ -100,8 +100,8 @@ def divide(block: Block, factor: float) -> None:
 
 def correct(block: Block, difference: Tensor) -> None:
     """Add a regression's result to the output layer: ``[inputs, outputs]``, last a bias's row."""
-    output = block.output
-    weight, bias = difference[: output.in_features].T, difference[output.in_features :]
+    output, own = block.output, difference / block.multiplier
+    weight, bias = own[: output.in_features].T, own[output.in_features :]
     _edit(block, lambda each: each.double() + (bias[0] if each is output.bias else weight))
 
 

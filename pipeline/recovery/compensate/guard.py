@@ -2,6 +2,9 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
 
 from pipeline.errors import StageError
 from pipeline.files import Json
@@ -22,6 +25,19 @@ Perplexities = Mapping[str, float]
 """By held-out text."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """What of the changes stays in the model."""
+
+    values: Mapping[str, Tensor]
+    """Weights by name."""
+    figures: Perplexities
+    share: float
+    """Of what the regressions changed."""
+    undone: list[str]
+    """Blocks whose regressions were taken back."""
+
+
 def compensate(recovering: Recovering) -> Mapping[str, Json]:
     """Compensate the live model; see ``Technique.run``. Raises ``StageError``."""
     tokens = int(usable(recovering.train).sum())
@@ -35,7 +51,8 @@ def compensate(recovering: Recovering) -> Mapping[str, Json]:
     before = _measured(recovering, pruned)
     show(0, before)
     changed = _changed(recovering, pruned, lambda done: show(done / len(pruned.blocks)))
-    share, after = _guarded(recovering, pruned, changed, before)
+    stays = _guarded(recovering, pruned, changed, before)
+    after = stays.figures
     show(1, after)
     weights = pruned.weights()
     others = {name for name, cut in changed.cut.items() if not weights[name].cpu().equal(cut)}
@@ -43,7 +60,8 @@ def compensate(recovering: Recovering) -> Mapping[str, Json]:
     return {
         "usable_tokens": tokens,
         "factors": changed.factors,
-        "share": share,
+        "share": stays.share,
+        "blocks_undone": stays.undone,
         "blocks_changed": [name for name, other in is_other.items() if other],
         "blocks_unchanged": [name for name, other in is_other.items() if not other],
         "held_out": {
@@ -83,29 +101,64 @@ def _check_tokens(recovering: Recovering, tokens: int) -> None:
 
 def _guarded(
     recovering: Recovering, model: PrunableModel, changed: Changed, before: Perplexities
-) -> tuple[float, Perplexities]:
-    """The share of the regressions' changes that stays in the model, and its perplexities then."""
-    after = _measured(recovering, model)
-    worse = [name for name in before if after[name] > before[name]]
-    if not worse or not recovering.settings.guard:
-        return 1.0, after
-    said = f"compensating makes held-out text worse ({_told(before, after)})"
-    best, values, figures = 0.0, changed.cut, before
-    for share in SHARES if recovering.settings.mode != "scalar" else ():
-        mixed = changed.mixed(share)
-        model.put(mixed)
-        after = _measured(recovering, model)
-        is_harmless = all(after[name] <= before[name] for name in before)
-        if is_harmless and _mean_log(after) < _mean_log(figures):
-            best, values, figures = share, mixed, after
-    model.put(values)
-    if values is changed.cut:
+) -> Stays:
+    """Leave in the model what makes no held-out text worse: the best of what was tried."""
+    whole = Stays(changed.mixed(1.0), _measured(recovering, model), 1.0, [])
+    if not recovering.settings.guard or not _harm(whole.figures, before):
+        return whole
+    said = f"compensating makes held-out text worse ({_told(before, whole.figures)})"
+    tried = [Stays(changed.cut, before, 0.0, [])]
+    if recovering.settings.mode != "scalar":
+        for share in SHARES:
+            mixed = changed.mixed(share)
+            model.put(mixed)
+            tried.append(Stays(mixed, _measured(recovering, model), share, []))
+        tried.append(_some_undone(recovering, model, changed, before, whole))
+    harmless = (each for each in tried if not _harm(each.figures, before))
+    best = min(harmless, key=lambda each: _mean_log(each.figures))
+    model.put(best.values)
+    if best.values is changed.cut:
         recovering.warn(f"{said}: the weights stay as they were")
+    elif best.undone:
+        recovering.warn(
+            f"{said}: the regressions of {len(best.undone)} of {len(model.blocks)} blocks are "
+            f"taken back ({_told(before, best.figures)})"
+        )
     else:
         recovering.warn(
-            f"{said}: {best:.0%} of what the regressions changed stays ({_told(before, figures)})"
+            f"{said}: {best.share:.0%} of what the regressions changed stays "
+            f"({_told(before, best.figures)})"
         )
-    return best, figures
+    return best
+
+
+def _some_undone(
+    recovering: Recovering,
+    model: PrunableModel,
+    changed: Changed,
+    before: Perplexities,
+    whole: Stays,
+) -> Stays:
+    """Take back one block's regression after the other, the last block's first, where that helps.
+
+    A regression sees what those below it changed, so what is above goes first.
+    """
+    best = whole
+    for block in reversed(model.blocks):
+        names = adjustable(block).keys()
+        if all(changed.fitted[name].equal(changed.scaled[name]) for name in names):
+            continue
+        values = {**best.values, **{name: changed.scaled[name] for name in names}}
+        model.put(values)
+        tried = Stays(values, _measured(recovering, model), 1.0, [block.name, *best.undone])
+        best = min(best, tried, key=lambda each: (_harm(each.figures, before),
+                                                  _mean_log(each.figures)))  # fmt: skip
+    return best
+
+
+def _harm(figures: Perplexities, before: Perplexities) -> float:
+    """By how much the texts that became worse did, in log-perplexity; 0 where none did."""
+    return sum(math.log(figures[name] / ppl) for name, ppl in before.items() if figures[name] > ppl)
 
 
 def _measured(recovering: Recovering, model: PrunableModel) -> Perplexities:
@@ -118,7 +171,7 @@ def _measured(recovering: Recovering, model: PrunableModel) -> Perplexities:
 
 
 def _mean_log(perplexities: Perplexities) -> float:
-    return sum(map(math.log, perplexities.values())) / len(perplexities)
+    return sum(map(math.log, perplexities.values())) / max(1, len(perplexities))
 
 
 def _told(before: Perplexities, after: Perplexities) -> str:

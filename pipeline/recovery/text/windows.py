@@ -56,24 +56,26 @@ def read_text(
     seed: int,
     taken: Mapping[str, frozenset[int]],
     read: Reader = read_source,
+    begin: Sequence[int] = (),
 ) -> Text:
     """Windows of every source by its share, ``tokens`` in all at most, and of held-out text.
 
     Rows come in an order that ``seed`` decides, each followed by the end-of-sequence token; those
-    in ``taken``, by source, decisions were made on. Windows of all sources are mixed. Raises
-    ``ConfigError`` where a source has no window.
+    in ``taken``, by source, decisions were made on. Windows begin with the ids ``begin``, and those
+    of all sources are mixed. Raises ``ConfigError`` where a source has no window.
     """
     shares = sum(source.share for source in settings.learnt_from.values())
     windows, held_out, numbers = [], {}, {}
     for name, source in settings.learnt_from.items():
-        rows = RowsInOrder(name, read(source), seed, tokenizer, taken.get(name, frozenset()))
+        kept_out = taken.get(name, frozenset())
+        rows = RowsInOrder(name, read(source), seed, tokenizer, kept_out, begin)
         if not settings.kept_apart:
             held_out[name] = rows.windows(settings.seqlen, settings.held_out_tokens)
             numbers[f"{name}, held out"] = rows.read()
         windows.append(rows.windows(settings.seqlen, round(tokens * source.share / shares)))
         numbers[name] = rows.read()
     for name, source in settings.kept_apart.items():
-        rows = RowsInOrder(name, read(source), seed, tokenizer)
+        rows = RowsInOrder(name, read(source), seed, tokenizer, begin=begin)
         held_out[name] = rows.windows(settings.seqlen, settings.held_out_tokens)
         numbers[f"{name}, held out"] = rows.read()
     ids = torch.cat(windows)

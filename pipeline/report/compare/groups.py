@@ -1,6 +1,6 @@
 """What tells runs apart: the keys that differ, and the lines that join runs of different ratios."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,14 +154,14 @@ def _label(run: ComparedRun, keys: Sequence[str]) -> str:
     if not named:
         shares = run.settings.get(DISTRIBUTION)
         return value_text(DISTRIBUTION, shares) if shares else str(run.settings[METHOD])
-    return ", ".join(_setting(key, run.settings) for key in named)
+    return ", ".join(_setting(key, run) for key in named)
 
 
-def _setting(key: str, settings: Mapping[str, Any]) -> str:
+def _setting(key: str, run: ComparedRun) -> str:
     name = PLAIN_NAMES.get(key, key.rpartition(".")[2].replace("_", " "))
-    value = value_text(key, settings.get(key))
+    value = value_text(key, run.settings.get(key))
     if key == "model.path":
-        value = Path(value).name
+        value = run.model_name
     return f"{name} {value}".strip()
 
 

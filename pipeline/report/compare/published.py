@@ -105,14 +105,15 @@ def is_model(path: str, point: PublishedPoint) -> bool:
 def ppl_as_published(run: ComparedRun, pruned: bool = True) -> Value | None:
     """The run's perplexity on WikiText-2's test text in all its windows of 2048."""
     for protocol, score in (run.pruned if pruned else run.dense).texts.items():
-        if (score.text, score.split, score.seqlen) == TEXT and score.is_whole:
+        if (score.text, score.split, score.seqlen) == TEXT and score.is_whole and not score.bos:
             return run.perplexity(pruned, protocol)
     return None
 
 
 def accuracy_as_published(run: ComparedRun, pruned: bool = True) -> Value | None:
     """The run's accuracy over all items of the paper's five tasks, where that is what it shows."""
-    is_alike = {task.task: task.items for task in run.tasks(pruned)} == FIVE_TASKS
+    tasks = run.tasks(pruned)
+    is_alike = {task.task: task.items for task in tasks if not task.bos} == FIVE_TASKS
     return run.accuracy(pruned) if is_alike else None
 
 
@@ -127,6 +128,7 @@ def nearest(point: PublishedPoint, runs: Iterable[ComparedRun]) -> ComparedRun |
         run
         for run in runs
         if run.is_done
+        and run.origin is None
         and is_model(run.model_path, point)
         and (
             point.method == DENSE

@@ -11,6 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.files import Json, read_json
 from pipeline.measure.intervals import Interval
 from pipeline.measure.record import Latency, Memory, Record, TaskScore, TextScore, tasks_protocol
+from pipeline.pruning.origin import Origin
 from pipeline.pruning.records import StepRecord, read_steps
 from pipeline.pruning.shape import ModelShape
 from pipeline.pruning.state import PruningState
@@ -20,7 +21,7 @@ from pipeline.settings.flat import flat
 from pipeline.store.run_folder import kept_files
 
 DONE = "done"
-OLDER: dict[str, Any] = {"prune.method": DEFAULT_METHOD}
+OLDER: dict[str, Any] = {"prune.method": DEFAULT_METHOD, "model.bos": "auto"}
 """Settings that configurations of earlier versions do not name."""
 T = TypeVar("T")
 
@@ -114,6 +115,10 @@ class ComparedRun:
     """In one line."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The configuration by dotted keys."""
+    model: str = ""
+    """What the run calls its dense model; empty where it does not say."""
+    origin: Origin | None = None
+    """What the dense model was pruned from, where it was pruned before."""
     pruning: PruningState | None = None
     """Where it ended, or as far as it came."""
     removed_percent: float | None = None
@@ -149,8 +154,15 @@ class ComparedRun:
 
     @property
     def model_name(self) -> str:
-        """The last part of ``model_path``."""
-        return Path(self.model_path).name
+        """The last part of ``model_path``; of a model that was pruned before what it says."""
+        return self.model if self.origin else Path(self.model_path).name
+
+    def of_origin(self, *, pruned: bool) -> str:
+        """What is gone of the model at the start, in words; empty where that is the dense one."""
+        params = self.params if pruned else self.total_params
+        if self.origin is None or params is None:
+            return ""
+        return f"{self.origin.removed_percent(params):.1f} % of {self.origin.name}"
 
     @property
     def device(self) -> str | None:
@@ -222,6 +234,8 @@ def read_run(folder: Path) -> ComparedRun:
         state=summary.get("status", "unfinished"),
         error=one_line(error) if error else None,
         settings=settings,
+        model=summary.get("model") or "",
+        origin=Origin.from_json(summary.get("origin")),
         removed_percent=summary.get("ratio_percent") or None,
         total_params=summary.get("total_params"),
         params=summary.get("params"),

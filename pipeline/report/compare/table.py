@@ -45,6 +45,9 @@ SHOWN: tuple[tuple[str, Quantity, int], ...] = (
     ("KV (B/token)", CACHE, 0),
 )
 SPEEDS = {PREFILL_MS.title: PREFILL, DECODE_MS.title: DECODE}
+NEWLINE = "\n"
+SETTING_WIDTH = 20
+"""Characters that a setting has at least in a terminal, however wide the numbers are."""
 TIME_UNITS: dict[Part, str] = {"prefill": "ms", "decode": "ms_per_token"}
 
 
@@ -139,7 +142,7 @@ def _dense_rows(runs: Sequence[ComparedRun], shown: _Shown) -> Iterator[TableRow
     for run in runs:
         cells = (
             CellText(f"dense {run.model_name}", f"  dense {run.model_name}"),
-            CellText("0 %", 0.0),
+            CellText(_with_origin("0 %", run, pruned=False), 0.0),
             *_quality(run, shown, pruned=False),
             *_measures(run, shown, pruned=False),
             CellText(run.dense.device or NOTHING, run.dense.device or ""),
@@ -159,7 +162,9 @@ def _run_row(place: int, group: Group, run: ComparedRun, shown: _Shown) -> Table
         (
             CellText(group.label, group.label, run.name, place),
             CellText(
-                NOTHING if removed is None else f"{removed:.1f} %{so_far}",
+                NOTHING
+                if removed is None
+                else _with_origin(f"{removed:.1f} %{so_far}", run, pruned=True),
                 "" if removed is None else removed,
                 target,
             ),
@@ -170,6 +175,12 @@ def _run_row(place: int, group: Group, run: ComparedRun, shown: _Shown) -> Table
         ),
         "done" if run.is_done else "unfinished",
     )
+
+
+def _with_origin(removed: str, run: ComparedRun, *, pruned: bool) -> str:
+    """With what is gone of the first model, where the dense one was pruned before."""
+    of_origin = run.of_origin(pruned=pruned)
+    return f"{removed} ({of_origin})" if of_origin else removed
 
 
 def _quality(run: ComparedRun, shown: _Shown, *, pruned: bool) -> Iterator[CellText]:
@@ -240,6 +251,7 @@ def runs_table(name: str, runs: Sequence[ComparedRun]) -> Table:
             justify="left" if is_text else "right",
             no_wrap=not is_text,
             overflow="fold",
+            min_width=SETTING_WIDTH if names[place] == "Setting" else None,
         )
     for row in shown:
         style = {"dense": "bold", "unfinished": "yellow"}.get(row.kind, "")
@@ -259,8 +271,11 @@ def _terminal_text(cell: CellText, column: str) -> Text:
     if column == "State" and cell.detail:
         return Text(f"{cell.text}: {cell.detail}")
     if column.startswith(("Accuracy", "Perplexity", "Prefill", "Decode")) and cell.detail:
-        gap = " " if cell.detail.startswith("speed ") else "\n"
-        return Text(f"{cell.text}{gap}({cell.detail.removeprefix('speed ')})")
+        if cell.detail.startswith("speed "):
+            return Text(f"{cell.text} ({cell.detail.removeprefix('speed ')})")
+        return Text(f"{cell.text}\n({cell.detail.replace(', ', f',{NEWLINE}')})")
+    if column == "Removed":
+        return Text(cell.text.replace(" (", "\n("))
     return Text(cell.text)
 
 
@@ -344,6 +359,7 @@ def _csv_record(group: Group, run: ComparedRun, keys: Sequence[str]) -> dict[str
         "removed_percent": run.removed_percent,
         "params": run.params,
         "dense_params": run.total_params,
+        **_csv_origin(run),
     }
     for prefix, pruned in (("", True), ("dense_", False)):
         record |= {f"{prefix}{name}": value for name, value in _csv_values(run, pruned)}
@@ -364,6 +380,14 @@ def _csv_record(group: Group, run: ComparedRun, keys: Sequence[str]) -> dict[str
     record |= {key: _plain(run.settings.get(key)) for key in keys}
     record["folder"] = run.folder
     return record
+
+
+def _csv_origin(run: ComparedRun) -> dict[str, object]:
+    """What the dense model was pruned from."""
+    if not run.origin:
+        return {}
+    removed = None if run.params is None else run.origin.removed_percent(run.params)
+    return {"pruned_from": run.origin.name, "removed_percent_of_that": removed}
 
 
 def _csv_values(run: ComparedRun, pruned: bool) -> Iterator[tuple[str, object]]:

@@ -3,10 +3,15 @@
 import base64
 import hashlib
 import re
+from functools import cache
 from importlib import resources
+from typing import TYPE_CHECKING
 
 from pipeline.report import colours
 from pipeline.report.drawing.svg import svg_icon
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 SECRET_KEY = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)
 """A page is handed around; settings with such names are not shown, whatever they hold."""
@@ -15,6 +20,21 @@ SCRIPT, STYLE = "page.js", "page.css"
 
 def render(template: str, **values: object) -> str:
     """Fill in a template of this folder. Every value is escaped, but for what is drawn."""
+    script, page = resource(SCRIPT), _environment().get_template(template)
+    return page.render(
+        **values,
+        colours=colours,
+        icon=svg_icon,
+        style=resource(STYLE),
+        script=script,
+        # The browser runs this script and no other, even if something were not escaped.
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+@cache
+def _environment() -> "Environment":
+    """The templates of this folder, each compiled once."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -25,16 +45,7 @@ def render(template: str, **values: object) -> str:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    script = resource(SCRIPT)
-    return environment.get_template(template).render(
-        **values,
-        colours=colours,
-        icon=svg_icon,
-        style=resource(STYLE),
-        script=script,
-        # The browser runs this script and no other, even if something were not escaped.
-        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )
+    return environment
 
 
 def unless_secret(key: str, text: str) -> str:

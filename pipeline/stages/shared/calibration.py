@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,8 +30,6 @@ from pipeline.models.tensors import read_tensors
 from pipeline.scoring.perplexity import Windows
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from pipeline.stages.calibrate import CalibrationConfig
 
 TOKENS_FILE = "tokens.safetensors"
@@ -62,10 +61,18 @@ class Calibration:
         return {"block": self.block, "width": self.width}[kind]
 
 
-def write(out_dir: Path, windows: Mapping[str, Tensor], eos_id: int | None) -> Json:
-    """Store windows by kind where ``Calibration.read`` finds them; their sizes and hashes."""
+def write(
+    out_dir: Path,
+    windows: Mapping[str, Tensor],
+    eos_id: int | None,
+    more: Mapping[str, Json] = MappingProxyType({}),
+) -> Json:
+    """Store windows by kind where ``Calibration.read`` finds them; their sizes and hashes.
+
+    ``more`` is noted with them.
+    """
     replace(out_dir / TOKENS_FILE, save({kind: w.contiguous() for kind, w in windows.items()}))
-    facts: Json = {"eos_id": eos_id}
+    facts: Json = {"eos_id": eos_id, **more}
     for kind, ids in windows.items():
         facts[kind] = {
             "windows": ids.shape[0],
@@ -112,17 +119,19 @@ def _prepared(
         assert path is not None
         windows, eos = read_tokens(path, source.vocabulary_size), source.eos_id
     elif settings.dataset == "mixed":
-        tokenizer = source.tokenizer
-        windows, _ = _mixed(settings, tokenizer)
-        eos = tokenizer.eos_token_id
+        windows, _ = _mixed(settings, source)
+        eos = source.tokenizer.eos_token_id
     else:
         tokenizer = source.tokenizer
         rows = dataset_rows(settings.dataset, path, settings.field)
         places = _places(settings, len(rows))
         width, block = ([rows[place] for place in each] for each in places)
         windows = {
-            "block": cut_windows(tokenizer, block, settings.seqlen, settings.block_windows),
-            "width": cut_windows(tokenizer, width, settings.seqlen, settings.width_windows),
+            kind: cut_windows(tokenizer, texts, settings.seqlen, most, source.beginning.window)
+            for kind, texts, most in (
+                ("block", block, settings.block_windows),
+                ("width", width, settings.width_windows),
+            )
         }
         eos = tokenizer.eos_token_id
     eos = eos or None  # the reference takes an id of 0 for none
@@ -141,29 +150,28 @@ def _prepared(
     return windows, eos
 
 
-def rows_read(
-    settings: "CalibrationConfig", tokenizer: "PreTrainedTokenizerBase"
-) -> dict[str, frozenset[int]]:
+def rows_read(settings: "CalibrationConfig", source: ModelSource) -> dict[str, frozenset[int]]:
     """Numbers of the rows that the windows are made of, in the whole file or dataset.
 
     By the name of the source; of a single one by that of the dataset.
     """
     if settings.dataset == "mixed":
-        return _mixed(settings, tokenizer)[1]
+        return _mixed(settings, source)[1]
     path = Path(settings.path) if settings.path else None
     rows = numbered_rows(settings.dataset, path, settings.field)
     numbers = list(rows)
     read: set[int] = set()
+    begin = source.beginning.window
     most = (settings.width_windows, settings.block_windows)
     for places, windows in zip(_places(settings, len(numbers)), most, strict=True):
         drawn = [numbers[place] for place in places]
         texts = [rows[number] for number in drawn]
-        wanted = None if windows is None else windows * settings.seqlen
-        read.update(drawn[: rows_until(tokenizer, texts, wanted)])
+        wanted = None if windows is None else windows * (settings.seqlen - len(begin))
+        read.update(drawn[: rows_until(source.tokenizer, texts, wanted, begin)])
     return {settings.dataset: frozenset(read)}
 
 
-def texts_read(settings: "CalibrationConfig", tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+def texts_read(settings: "CalibrationConfig", source: ModelSource) -> list[str]:
     """The rows of Alpaca that the windows are made of; of other text none."""
     if settings.dataset == "mixed":
         alpaca = {n: s for n, s in settings.sources.items() if s.dataset == "alpaca"}
@@ -172,16 +180,16 @@ def texts_read(settings: "CalibrationConfig", tokenizer: "PreTrainedTokenizerBas
         alpaca = {"alpaca": TextSource(dataset="alpaca", path=settings.path)} if one else {}
     if not alpaca:
         return []
-    read = rows_read(settings, tokenizer)
+    read = rows_read(settings, source)
     texts = []
-    for name, source in alpaca.items():
-        rows = all_rows("alpaca", Path(source.path) if source.path else None, source.field)
+    for name, text in alpaca.items():
+        rows = all_rows("alpaca", Path(text.path) if text.path else None, text.field)
         texts += [rows[number] for number in read[name]]
     return texts
 
 
 def _mixed(
-    settings: "CalibrationConfig", tokenizer: "PreTrainedTokenizerBase"
+    settings: "CalibrationConfig", source: ModelSource
 ) -> tuple[dict[str, Tensor], dict[str, frozenset[int]]]:
     """Windows of every source by its share, and the rows that they are made of."""
     windows: dict[str, list[Tensor]] = {"block": [], "width": []}
@@ -190,10 +198,11 @@ def _mixed(
         "block": _shared_out(settings.block_windows or 0, settings.sources),
         "width": _shared_out(settings.width_windows or 0, settings.sources),
     }
-    for name, source in settings.sources.items():
-        path = Path(source.path) if source.path else None
-        drawn = all_rows(source.dataset, path, source.field)
-        rows = RowsInOrder(name, drawn, settings.seed, tokenizer)
+    for name, text in settings.sources.items():
+        path = Path(text.path) if text.path else None
+        drawn = all_rows(text.dataset, path, text.field)
+        begin = source.beginning.window
+        rows = RowsInOrder(name, drawn, settings.seed, source.tokenizer, begin=begin)
         for kind, of_sources in counts.items():
             count = of_sources[name]
             if count:

@@ -15,7 +15,7 @@ from pipeline.measure.accuracy import TaskSet
 from pipeline.measure.latency import OutOfRoomError, measure_latency
 from pipeline.measure.memory import measure_memory
 from pipeline.measure.protocol import DataSources, MeasurementProtocol
-from pipeline.measure.record import Record, TextScore, read_record
+from pipeline.measure.record import Record, TaskScore, TextScore, read_record
 from pipeline.measure.text import Text, text_windows
 from pipeline.models.loading import DTYPES
 from pipeline.models.prunable import PrunableModel
@@ -136,10 +136,11 @@ class _Part:
                 is_whole=text.is_whole(windows.ids.numel()),
                 seqlen=text.seqlen,
                 ppl=perplexity(model, windows),
+                bos=self._source.beginning.of_windows,
             )
             for text, windows in self._windows
         )
-        tasks = self._tasks.evaluate(model, self._source.tokenizer) if self._tasks else ()
+        tasks = self._scores(model)
         latencies, memory = [], None
         for workload in self.protocol.workloads:
             latency, peak_bytes = measure_latency(model, workload, dense)
@@ -154,6 +155,13 @@ class _Part:
             seconds=time.monotonic() - started,
             made_by=made_by,
         )
+
+    def _scores(self, model: PrunableModel) -> tuple[TaskScore, ...]:
+        if not self._tasks:
+            return ()
+        scores = self._tasks.evaluate(model, self._source.tokenizer)
+        bos = self._source.beginning.of_texts
+        return tuple(replace(score, bos=bos) for score in scores)
 
     def named(self, record: Record) -> Record:
         """With names as they are asked for: another run may have called the same otherwise."""
@@ -174,7 +182,11 @@ class _Part:
             (
                 text,
                 text_windows(
-                    self._source.tokenizer, text.rows(data_dir), text.seqlen, text.most_tokens
+                    self._source.tokenizer,
+                    text.rows(data_dir),
+                    text.seqlen,
+                    text.most_tokens,
+                    self._source.beginning.window,
                 ),
             )
             for text in self.protocol.texts

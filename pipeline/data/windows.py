@@ -1,0 +1,20 @@
+"""How token ids become windows."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def cut(
+    ids: Sequence[int], seqlen: int, most: int | None = None, begin: Sequence[int] = ()
+) -> Tensor:
+    """Full windows ``[windows, seqlen]`` of ids, ``most`` at most; what is left is dropped.
+
+    Each begins with the ids ``begin``. None fits, and there is no window, where those fill it.
+    """
+    room = seqlen - len(begin)
+    count = len(ids) // room if room > 0 else 0
+    count = count if most is None else min(count, most)
+    windows = torch.tensor(ids[: count * room], dtype=torch.int64).view(count, max(room, 0))
+    return torch.cat([torch.tensor(begin, dtype=torch.int64).expand(count, -1), windows], dim=1)
