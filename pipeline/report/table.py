@@ -33,7 +33,7 @@ def dense_and_pruned_table(report: RunReport) -> Table:
     for row in rows:
         label = Text(("  " if row.indent else "") + short.get(row.label, row.label))
         # below it, else there is no room for labels; of the parts of a mean the page has it
-        interval = f"\n{row.interval}" if row.interval and not row.indent else ""
+        interval = f"\n{row.interval.strip('()')}" if row.interval and not row.indent else ""
         change = Text(f"{row.change}{interval}", style=CHANGE_STYLES[row.better])
         recovered = [Text(row.recovered.replace(", ", "\n"))] if is_recovered else []
         table.add_row(label, Text(row.dense), Text(row.pruned), change, *recovered)
