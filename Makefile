@@ -24,6 +24,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 
 demo: install
 	$(BIN)/python launch.py recover=distill
+	@echo "next: . $(BIN)/activate    and then any command of README.md, e.g. python launch.py --help"
 
 lint: install
 	$(BIN)/ruff check .

@@ -40,6 +40,11 @@ def compose_and_run(command: str, leader: "Leader | None" = None) -> None:
     from pipeline.config.compose import compose_command
     from pipeline.config.overrides import check
 
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        from pipeline.config.help import help_text
+
+        sys.stdout.write(help_text())
+        return
     checked = check(sys.argv[1:])
     combinations, is_sweep = compose_command(checked.arguments, checked.problems)
     if is_sweep:

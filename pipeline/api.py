@@ -213,7 +213,7 @@ def compare(runs: Sequence[Run | Sweep | str | Path], out: str | Path | None = N
     """
     from pandas import read_csv
 
-    from pipeline.commands.compare import gather
+    from pipeline.jobs.comparing import gather
     from pipeline.report.output import write_comparison
 
     targets = [str(_folder_of(each)) for each in runs]

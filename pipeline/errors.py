@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+MOST_NAMED = 10
+"""Of a long list in a message."""
+
 
 class PipelineError(Exception):
     """Something went wrong that one line explains; ``launch.py`` prints it without a traceback."""

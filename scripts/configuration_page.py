@@ -18,8 +18,10 @@ from typing import Any, get_args
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from pipeline.config.cluster import sections
 from pipeline.config.schema import schema
@@ -32,23 +34,36 @@ HEAD = """# Every configuration key
 
 Given on the command line as `KEY=VALUE`, e.g. `python launch.py prune.target_ratio=15`. A group is
 chosen as `GROUP=OPTION`; what an option sets is in `conf/GROUP/OPTION.yaml`, and a key given on the
-command line wins. `+paper=MODEL` has the paper's settings of a model. Written from
-the sections of `pipeline/settings/`, of the stages and of the methods by
+command line wins. `+paper=MODEL` has the paper's settings of a model. A default is what
+`python launch.py model=hf` has, below an option what that option has. Without a word,
+`python launch.py` prunes the small model that comes with the project, with texts and amounts of
+its own (`conf/model/builtin.yaml`); other models may set others, too. Written from the
+sections of `pipeline/settings/`, of the stages and of the methods by
 `python scripts/configuration_page.py`.
 """
 
-TABLE = "\n| key | allowed | meaning |\n| --- | --- | --- |\n"
+TABLE = "\n| key | allowed | default | meaning |\n| --- | --- | --- | --- |\n"
+CONF = ROOT / "conf"
+ANY_MODEL = {"model": "hf"}
+"""The option that stands for all models."""
+NEEDED = "has to be given"
+Values = dict[str, Any]
+"""What an option sets, by dotted keys below the group's name."""
 
 
 def page() -> str:
     """The page's text."""
     parts = [HEAD]
+    base = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
+    chosen = {g: o for each in base["defaults"] if isinstance(each, dict) for g, o in each.items()}
+    chosen |= ANY_MODEL
     for name, field in schema().model_fields.items():
         section = field.annotation
         if not is_section(section):
-            parts.append(f"\n## {name}\n{TABLE}{row(name, schema(), name)}")
+            parts.append(f"\n## {name}\n{TABLE}{row(name, schema(), name, {name: base[name]})}")
             continue
-        options = sorted(path.stem for path in (ROOT / "conf" / name).glob("*.yaml"))
+        options = sorted(path.stem for path in (CONF / name).glob("*.yaml"))
+        values = flat(base.get(name) or {}, f"{name}.") | option(name, chosen.get(name))
         parts.append(f"\n## {name}\n\n{section.__doc__}\n")
         if options:
             parts.append(f"\nOptions: {', '.join(f'`{name}={option}`' for option in options)}\n")
@@ -56,35 +71,58 @@ def page() -> str:
             for of_one in sections():
                 choice = type_name(of_one.model_fields["name"].annotation)
                 parts.append(f"\n### cluster={choice}\n\n{of_one.__doc__}\n")
-                parts += rows(name, of_one, ())
+                parts += rows(name, of_one, option(name, choice))
         elif issubclass(section, PruneConfig):
-            parts += rows(name, PruneConfig, ())
+            parts += rows(name, PruneConfig, values)
             for method in methods().values():
                 parts.append(f"\n### prune={method.name}\n\n{method.section.__doc__}\n")
                 if method.section.model_fields.keys() > PruneConfig.model_fields.keys():
-                    parts += rows(name, method.section, PruneConfig.model_fields)
+                    values = option(name, method.name)
+                    parts += rows(name, method.section, values, PruneConfig.model_fields)
         else:
-            parts += rows(name, section, ())
+            # techniques of recovery have the names of their options, and keys only there
+            for each in sorted(set(options) & set(section.model_fields)):
+                values = option(name, each) | values
+            parts += rows(name, section, values)
     return "".join(parts)
 
 
-def rows(name: str, section: type[BaseModel], without: Collection[str]) -> Iterator[str]:
-    """The table of a section's keys, but for those named."""
+def option(group: str, name: str | None) -> Values:
+    """What an option's file sets."""
+    path = CONF / group / f"{name}.yaml"
+    return flat(yaml.safe_load(path.read_text("utf-8")) or {}, f"{group}.") if name else {}
+
+
+def flat(values: Values, prefix: str) -> Values:
+    """By dotted keys; empty mappings are values."""
+    found: Values = {}
+    for key, value in values.items():
+        inner = flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {}
+        found |= inner or {f"{prefix}{key}": value}
+    return found
+
+
+def rows(
+    name: str, section: type[BaseModel], values: Values, without: Collection[str] = ()
+) -> Iterator[str]:
+    """The table of a section's keys, but for those in ``without``."""
     yield TABLE
     fields = {key: entry for key, entry in section.model_fields.items() if key not in without}
     for key, entry in fields.items():
         if not is_section(entry.annotation):
-            yield row(f"{name}.{key}", section, key)
+            yield row(f"{name}.{key}", section, key, values)
     for key, entry in fields.items():
         if not is_section(entry.annotation):
             continue
         inner = entry.annotation.model_fields
         first = next(iter(inner.values())).annotation
         if not is_section(first):
-            yield from (row(f"{name}.{key}.{part}", entry.annotation, part) for part in inner)
+            yield from (
+                row(f"{name}.{key}.{part}", entry.annotation, part, values) for part in inner
+            )
             continue
         yield (
-            f"| `{name}.{key}.STAGE.KEY` | as `{name}.KEY` | {described(section, key)} STAGE is "
+            f"| `{name}.{key}.STAGE.KEY` | as `{name}.KEY` | | {described(section, key)} STAGE is "
             f"one of {', '.join(inner)}; KEY one of {', '.join(first.model_fields)} |\n"
         )
 
@@ -94,10 +132,24 @@ def is_section(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def row(key: str, section: type[BaseModel], name: str) -> str:
+def row(key: str, section: type[BaseModel], name: str, values: Values) -> str:
     """The line of a table for a section's key that has this name there."""
     description = described(section, name).replace("|", "\\|")
-    return f"| `{key}` | {allowed(section.model_fields[name])} | {description} |\n"
+    field = section.model_fields[name]
+    return f"| `{key}` | {allowed(field)} | {default(key, field, values)} | {description} |\n"
+
+
+def default(key: str, field: FieldInfo, values: Values) -> str:
+    """What a key is where nobody gives it."""
+    if (value := values.get(key, ...)) is ...:
+        if field.is_required():
+            return NEEDED
+        value = to_jsonable_python(field.get_default(call_default_factory=True))
+    if value == "???":
+        return NEEDED
+    texts = {None: "null", True: "true", False: "false"}
+    text = texts[value] if value is None or isinstance(value, bool) else str(value)
+    return f"`{text.replace(chr(39), '')}`"
 
 
 def described(section: type[BaseModel], name: str) -> str:

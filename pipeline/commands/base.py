@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import ConfigError, DamagedError
+from pipeline.errors import MOST_NAMED, ConfigError, DamagedError
 from pipeline.store.folders import RUNS, runs_of, sweep_folder
 
 RUN = "folder or name"
 RUN_OR_SWEEP = "folder or name, of a run or a sweep"
-MOST_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 
 from pipeline.config.schema import is_known, unknown_key
@@ -29,7 +30,7 @@ class CheckedOverrides:
 
 def check(arguments: Sequence[str]) -> CheckedOverrides:
     """Sort the command line's arguments into those that can be composed and problems."""
-    groups = _groups()
+    known = groups()
     good: list[str] = []
     problems: list[str] = []
     rest = list(arguments)
@@ -40,9 +41,9 @@ def check(arguments: Sequence[str]) -> CheckedOverrides:
             good += [] if wrong else flag
             problems += [wrong] if wrong else []
             continue
-        wrong = _problem(argument, groups)
+        wrong = _problem(argument, known)
         if wrong is None:
-            good.append(argument)
+            good.append(_as_hydra_has_it(argument, known))
         else:
             problems.append(without_secrets(wrong))
     return CheckedOverrides(good, problems)
@@ -92,6 +93,28 @@ def _problem(argument: str, groups: dict[str, list[str]]) -> str | None:
     return None if override.is_delete() else next(wrong, None)
 
 
+def _as_hydra_has_it(argument: str, groups: Iterable[str]) -> str:
+    """A choice with a plus sign where nothing of its group is chosen without it, else without.
+
+    Hydra asks for one or the other; what is meant is clear without.
+    """
+    bare = argument.lstrip("+")
+    group = bare.partition("=")[0]
+    if group not in groups:
+        return argument
+    return bare if group in chosen_options() else f"+{bare}"
+
+
+@cache
+def chosen_options() -> dict[str, str]:
+    """Of every group of which ``conf/config.yaml`` chooses an option, that one."""
+    import yaml
+
+    content = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
+    pairs = [each.items() for each in content["defaults"] if isinstance(each, dict)]
+    return {group: option for each in pairs for group, option in each}
+
+
 def _options(group: str, choice: object) -> Iterable[object]:
     return choice if isinstance(choice, list) and group in ADDING_UP else [choice]
 
@@ -139,7 +162,7 @@ def _flag(argument: str, rest: list[str]) -> tuple[list[str], str | None]:
     return taken, None
 
 
-def _groups() -> dict[str, list[str]]:
+def groups() -> dict[str, list[str]]:
     """The options of each config group."""
     return {
         folder.name: sorted(file.stem for file in folder.glob("*.yaml"))

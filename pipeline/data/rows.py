@@ -34,7 +34,7 @@ Check = Callable[[Mapping[str, Json]], str | None]
 def read_rows(
     path: Path, fields: Sequence[str], most: int | None, check: Check = lambda _: None
 ) -> list[dict[str, Any]]:
-    """The first ``most`` rows (None: all) of a .jsonl file, reduced to ``fields``.
+    """The first ``most`` rows (None: all) of a .jsonl file, reduced to ``fields``, if any.
 
     Raises ``ConfigError`` that names the line which is no JSON object, lacks a field or does not
     pass ``check``, and where there is no row at all.
@@ -66,4 +66,4 @@ def _row(place: str, row: Json, fields: Sequence[str], check: Check) -> dict[str
         raise ConfigError([f"{place} lacks {', '.join(lacking)} ({_keys(row)})"])
     if problem := check(row):
         raise ConfigError([f"{place}: {problem}"])
-    return {field: row[field] for field in fields}
+    return {field: row[field] for field in fields or row}

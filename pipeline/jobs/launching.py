@@ -4,8 +4,10 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -17,15 +19,17 @@ from pipeline.files import mended
 from pipeline.jobs.following import follow
 from pipeline.jobs.status import of_runs, run_state
 from pipeline.jobs.submit import Work, completed, submit, survey
+from pipeline.jobs.sweeping import compare
+from pipeline.jobs.sweeping import run_here as run_sweep_here
 from pipeline.plan.forecast import Forecast
 from pipeline.plan.run import Run
-from pipeline.plan.sweep import Sweep
-from pipeline.plan.sweep import run_here as run_sweep_here
+from pipeline.plan.sweep import Sweep, varying
 from pipeline.runs.display import Quiet, Terminal
 from pipeline.settings.core import Config
 
 if TYPE_CHECKING:
     from pipeline.distributed.ranks import Leader
+    from pipeline.report.data import RunReport
 
 
 def carry_out(
@@ -39,23 +43,36 @@ def carry_out(
     ``sweep`` is what the runs are part of; ``leader`` has the ranks that share the scoring here.
     """
     if runs[0].config.plan:
-        show(runs, console)
+        show(runs, console, sweep)
     elif not executor_named(runs[0].config.cluster.name).is_here:
         launch(runs, console, sweep)
     elif sweep:
-        run_sweep_here(sweep, partial(run_here, console=console, leader=leader), console)
+        run_sweep_here(sweep, partial(_run_among_others, console=console, leader=leader), console)
     else:
         run_here(runs[0], console, leader)
 
 
 def run_here(run: Run, console: Console, leader: "Leader | None" = None) -> None:
-    """Run a run in this process."""
+    """Run a run in this process, and show what came of it."""
+    from pipeline.runs.session import show_end
+
+    show_end(run, _report_of(run, console, leader), console)
+
+
+def _run_among_others(run: Run, console: Console, leader: "Leader | None") -> str:
+    """Run a run in this process; what came of it, in a line."""
+    from pipeline.report.table import in_a_line
+
+    return f"{in_a_line(_report_of(run, console, leader))}: {run.folder.path}"
+
+
+def _report_of(run: Run, console: Console, leader: "Leader | None") -> "RunReport":
     from pipeline.runs.session import run_all
 
     mended(run.claim, Quiet(console).warning)
     target = run.config.prune.target_ratio
     display = Terminal(console, target) if console.is_terminal else Quiet(console)
-    run_all(run, display, console, leader)
+    return run_all(run, display, leader)
 
 
 def go_offline(configs: Iterable[Config]) -> None:
@@ -92,6 +109,8 @@ def launch(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) ->
     name = shlex.quote(str(sweep.folder if sweep else runs[0].folder.path))
     if runs[0].config.wait:
         follow(paths, console)
+        if sweep and any(run_state(states) == "done" for states in of_runs(paths)):
+            compare(sweep, console)
         ends = zip(paths, of_runs(paths), strict=True)
         if failed := [path for path, states in ends if run_state(states) != "done"]:
             raise StageError(f"not finished; see: multipruner status {failed[0]}")
@@ -104,7 +123,7 @@ def launch(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) ->
     )  # fmt: skip
 
 
-def show(runs: Sequence[Run], console: Console) -> None:
+def show(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) -> None:
     """Print what would run, what is done, what it asks for and costs. Nothing is written."""
     work = completed(survey(runs))
     forecast = Forecast.of(runs)
@@ -118,28 +137,86 @@ def show(runs: Sequence[Run], console: Console) -> None:
             json.dumps({"stages": [_entry(item) for item in work], **forecast.to_json()}, indent=1)
         )
         return
-    table = Table(box=None, header_style="bold")
-    for heading in ("run", "stage", "plan", "needs", "asks for"):
-        table.add_column(heading)
-    for item in work:
-        entry = _entry(item)
-        asks = ", ".join(
-            f"{name} {value}"
-            for name, value in entry["resources"].items()
-            if value not in (None, [], {})
-        )
-        table.add_row(
-            item.run.folder.path.name, item.stage.name, entry["plan"],
-            ", ".join(entry["needs"]), asks if entry["plan"] == "new" else "",
-        )  # fmt: skip
-    console.print(table)
+    for table in _by_run(work, sweep) if sweep and len(runs) > 1 else [_by_stage(work)]:
+        console.print(table)
     new = sum(item.needs_job for item in work)
     shared = sum(_entry(item)["plan"] == "shared" for item in work)
     done = sum(item.status.state == "done" for item in work)
+    if by_several := _shared(work):
+        console.print(f"done once: {by_several}")
     console.print(
         f"{len(work)} stages: {new} new, {shared} shared, {done} done; nothing was submitted",
         forecast.in_words(), sep="\n",
     )  # fmt: skip
+
+
+def _by_stage(work: Sequence[Work]) -> Table:
+    """Every stage of a run in a row."""
+    table = _table("run", "stage", "plan", "needs", "asks for")
+    for item in work:
+        plan, needs = _entry(item)["plan"], _entry(item)["needs"]
+        asks = _asks_for(item) if plan == "new" else ""
+        table.add_row(item.run.folder.path.name, item.stage.name, plan, ", ".join(needs), asks)
+    return table
+
+
+def _by_run(work: Sequence[Work], sweep: Sweep) -> Iterator[Table]:
+    """Every run of a sweep in a row, by what varies; then what the jobs of the new stages ask for.
+
+    A stage that several runs need is new in the first of them and shared in the others.
+    """
+    stages: dict[Path, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    asks: dict[str, list[str]] = defaultdict(list)
+    for item in work:
+        plan = _entry(item)["plan"]
+        stages[item.run.folder.path][plan].append(item.stage.name)
+        if plan == "new" and _asks_for(item):
+            asks[_asks_for(item)].append(item.stage.name)
+    values = varying([sweep.overrides[path] for path in stages])
+    keys = list(dict.fromkeys(key for each in values for key in each)) or ["run"]
+    counted = list(
+        dict.fromkeys(plan for each in stages.values() for plan in each if plan != "new")
+    )
+    runs = _table(*keys, *counted, "new")
+    for (path, by_plan), value_of in zip(stages.items(), values, strict=True):
+        names = [value_of.get(key, "") for key in keys] if value_of else [path.name]
+        counts = [str(len(by_plan[plan])) if plan in by_plan else "" for plan in counted]
+        new = by_plan["new"]
+        is_whole = len(by_plan) == 1 and len(new) > 1
+        runs.add_row(*names, *counts, f"all {len(new)} stages" if is_whole else ", ".join(new))
+    yield runs
+    if asks:
+        table = _table("new stages", "ask for")
+        for asked, of in asks.items():
+            table.add_row(", ".join(dict.fromkeys(of)), asked)
+        yield table
+
+
+def _shared(work: Sequence[Work]) -> str:
+    """Which stages several runs have, and how many runs."""
+    runs_of = Counter((item.stage.name, item.stage.key) for item in work)
+    names_by: dict[int, list[str]] = defaultdict(list)
+    for (name, _), runs in runs_of.items():
+        names_by[runs].append(name)
+    return "; ".join(
+        f"{', '.join(dict.fromkeys(names_by[runs]))} for {runs} runs"
+        for runs in sorted(names_by, reverse=True)
+        if runs > 1
+    )
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, header_style="bold")
+    for heading in headings:
+        table.add_column(heading)
+    return table
+
+
+def _asks_for(item: Work) -> str:
+    resources = item.resources.model_dump(mode="json")
+    return ", ".join(
+        f"{n} {value}" for n, value in resources.items() if value not in (None, [], {})
+    )
 
 
 def _entry(item: Work) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from pipeline.given import file_problem
 from pipeline.measure.likelihood import Answer, Likelihoods
 from pipeline.measure.record import TaskScore
 from pipeline.measure.rows import rows_of_lm_eval, rows_of_user
+from pipeline.measure.tasks import TASKS, definition_of, tasks_folder
 from pipeline.models.prunable import PrunableModel
 
 if TYPE_CHECKING:
@@ -28,36 +30,6 @@ if TYPE_CHECKING:
 
 INSTALL = 'install it with: pip install "lm-eval[hf]==0.4.13"'
 NO_FILES: Mapping[str, Path] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """Where lm-eval defines a task, and what its rows hold."""
-
-    folder: str
-    """Below ``lm_eval/tasks``."""
-    split: str
-    """The split that lm-eval evaluates."""
-    fields: tuple[str, ...]
-    """What prompts, choices and answers are made of."""
-
-
-ARC = ("question", "choices", "answerKey")
-TASKS = {
-    "arc_challenge": Definition("arc", "test", ARC),
-    "arc_easy": Definition("arc", "test", ARC),
-    "boolq": Definition("super_glue/boolq", "validation", ("passage", "question", "label")),
-    "hellaswag": Definition(
-        "hellaswag", "validation", ("activity_label", "ctx_a", "ctx_b", "endings", "label")
-    ),
-    "lambada_openai": Definition("lambada", "test", ("text",)),
-    "openbookqa": Definition("openbookqa", "test", ("question_stem", "choices", "answerKey")),
-    "piqa": Definition("piqa", "validation", ("goal", "sol1", "sol2", "label")),
-    "winogrande": Definition(
-        "winogrande", "validation", ("sentence", "option1", "option2", "answer")
-    ),
-}
-"""lm-eval's tasks that can be measured. Prompts and metrics are lm-eval's own."""
 
 
 def lm_eval_version() -> str | None:
@@ -78,17 +50,25 @@ def missing_data(
     is not asked here. ``files`` are multiple-choice tasks of one's own. Reads no file.
     """
     problems = []
-    if names and importlib.util.find_spec("lm_eval") is None:
+    is_there = importlib.util.find_spec("lm_eval") is not None
+    if names and not is_there:
         problems.append(f"tasks need the Python package lm-eval; {INSTALL}")
     for name in names:
         if name in files:
             problems += _file_problems(name, files[name])
-        elif name not in TASKS:
-            known = ", ".join(sorted({*TASKS, *files}))
-            problems.append(f"{name}: no such task; known are {known}")
-        elif data_dir is not None:
-            problems += _data_problems(name, data_dir)
+        elif is_there or name in TASKS:
+            problems += _problems_of_lm_eval(name, data_dir, files)
     return problems
+
+
+def _problems_of_lm_eval(
+    name: str, data_dir: Path | None, files: Mapping[str, Path]
+) -> Sequence[str]:
+    try:
+        definition_of(name, files)
+    except ConfigError as error:
+        return error.problems
+    return [] if data_dir is None else _data_problems(name, data_dir)
 
 
 def _file_problems(name: str, path: Path) -> list[str]:
@@ -100,7 +80,7 @@ def _file_problems(name: str, path: Path) -> list[str]:
 
 def _data_problems(name: str, data_dir: Path) -> list[str]:
     files = local_files(name, data_dir)
-    expected = data_dir / name / f"{TASKS[name].split}.jsonl"
+    expected = data_dir / name / f"{definition_of(name).split}.jsonl"
     if len(files) < 2:  # noqa: PLR2004 - which of two is meant, nobody can tell
         path = files[0] if files else expected
         problem = file_problem(path)
@@ -128,7 +108,7 @@ def wrong_rows(
                 rows_of_user(files[name], limit)
             elif data_dir is not None:
                 (path,) = local_files(name, data_dir)
-                rows_of_lm_eval(path, name, TASKS[name].fields, limit)
+                rows_of_lm_eval(path, name, definition_of(name).fields, limit)
         except ConfigError as error:
             problems += [f"{name}: {problem}" for problem in error.problems]
     return problems
@@ -168,7 +148,7 @@ def no_first_token(tokenizer: "PreTrainedTokenizerBase") -> str | None:
 
 def local_files(name: str, data_dir: Path) -> list[Path]:
     """The file of the whole split, or else those of parts of it."""
-    folder, split = data_dir / name, TASKS[name].split
+    folder, split = data_dir / name, definition_of(name).split
     whole = folder / f"{split}.jsonl"
     return [whole] if is_file(whole) else sorted(folder.glob(f"{split}_*.jsonl"))
 
@@ -184,10 +164,10 @@ class _Item:
 class TaskSet:
     """Tasks whose data and requests are built once, to be evaluated at many states of a model.
 
-    ``names`` are of ``TASKS`` or of ``files``. ``data_dir`` holds local copies (see
-    ``missing_data``); with None they come from the hub. ``limit`` takes the first items of each
-    task, as lm-eval does; None takes all. ``batch_size`` sequences are scored together, fewer where
-    memory runs out; None takes what suits the device.
+    ``names`` are lm-eval's (see ``definition_of``) or of ``files``. ``data_dir`` holds local copies
+    (see ``missing_data``); with None they come from the hub. ``limit`` takes the first items of
+    each task, as lm-eval does; None takes all. ``batch_size`` sequences are scored together, fewer
+    where memory runs out; None takes what suits the device.
 
     A file holds rows ``{"context": str, "choices": [str, ...], "label": int}``. A choice is scored
     by its likelihood after the context; a space is put between the two where neither has white
@@ -215,7 +195,7 @@ class TaskSet:
                 else _task_of_lm_eval(name, data_dir, limit)
                 for name in names
             }
-            self._items = {name: _items(name, task) for name, task in self._tasks.items()}
+            self._items = {name: _items(name, task, limit) for name, task in self._tasks.items()}
         self._asked: dict[str, Likelihoods] = {}
         self._asked_by: tuple[object, ...] = ()
 
@@ -259,17 +239,18 @@ class TaskSet:
 
 def _task_of_lm_eval(name: str, data_dir: Path | None, limit: int | None) -> "Task":
     """lm-eval's own task, on our copy of its data."""
-    import lm_eval
     from lm_eval.tasks import TaskManager
 
+    defined = definition_of(name)
     # Only the task's own folder: to read all of lm-eval's takes 10 s.
-    folder = Path(lm_eval.__file__).parent / "tasks" / TASKS[name].folder
+    folder = tasks_folder() / defined.folder
     manager = TaskManager(include_defaults=False, include_path=str(folder))
+    most = limit if name in TASKS else None  # others may leave rows out: items are counted after
     if data_dir is None:
-        rows = partial(_hub_rows, manager.task_index[name].cfg, TASKS[name].split, limit)
+        rows = partial(_hub_rows, name, manager.task_index[name].cfg, defined.split, most)
     else:
         (path,) = local_files(name, data_dir)
-        rows = partial(_local_rows, path, name, limit)
+        rows = partial(_local_rows, path, name, defined.fields, most)
     # A task takes other settings than its own only as a member of a group.
     group = {"group": "measured", "task": [{"task": name, **_settings_of_data(rows)}]}
     return manager.load(group)["tasks"][name]
@@ -299,27 +280,31 @@ def _settings_of_data(rows: "Callable[[], Dataset]") -> dict[str, Any]:
         "training_split": None,
         "validation_split": None,
         "test_split": "measured",
+        "fewshot_split": None,
     }
 
 
-def _hub_rows(settings: Mapping[str, Any], split: str, limit: int | None) -> "Dataset":
+def _hub_rows(name: str, settings: Mapping[str, Any], split: str, limit: int | None) -> "Dataset":
     from datasets import load_dataset
 
     path = settings["dataset_path"]
     try:
-        rows = load_dataset(path, settings.get("dataset_name"), split=split)
+        rows = load_dataset(
+            path, settings.get("dataset_name"), split=split, **settings.get("dataset_kwargs") or {}
+        )
     except Exception as error:
         raise StageError(
             f"the dataset {path} cannot be had from the hub ({type(error).__name__}: {error}); on "
-            "a machine without internet give a folder of local copies as evaluate.data_dir"
+            f"a machine without internet have its rows in DIR/{name}/{split}.jsonl, and give "
+            "evaluate.data_dir=DIR"
         ) from error
     return rows if limit is None else rows.select(range(min(limit, len(rows))))
 
 
-def _local_rows(path: Path, name: str, limit: int | None) -> "Dataset":
+def _local_rows(path: Path, name: str, fields: tuple[str, ...], limit: int | None) -> "Dataset":
     from datasets import Dataset
 
-    return Dataset.from_list(rows_of_lm_eval(path, name, TASKS[name].fields, limit))
+    return Dataset.from_list(rows_of_lm_eval(path, name, fields, limit))
 
 
 def _own_rows(path: Path, limit: int | None) -> "Dataset":
@@ -336,9 +321,9 @@ def _spaced(context: str, choice: str) -> str:
     return choice if apart else f" {choice}"
 
 
-def _items(name: str, task: "Task") -> list[_Item]:
+def _items(name: str, task: "Task", limit: int | None) -> list[_Item]:
     items = []
-    for number, doc in enumerate(task.eval_docs):
+    for number, doc in enumerate(islice(task.eval_docs, limit)):
         context = task.fewshot_context(doc, num_fewshot=0)
         requests = task.construct_requests(doc=doc, ctx=context, metadata=(name, number, 1))
         items.append(_Item(doc, requests if isinstance(requests, list) else [requests]))

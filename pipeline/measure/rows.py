@@ -27,7 +27,7 @@ def rows_of_lm_eval(
 
     Raises ``ConfigError`` that names the first line that lm-eval could not ask about.
     """
-    rows = read_rows(path, fields, limit, PROBLEMS[name])
+    rows = read_rows(path, fields, limit, PROBLEMS.get(name, lambda _: None))
     for field in fields:
         if len({type(row[field]) for row in rows}) > 1:
             raise ConfigError([f"{path}: {field} is text in some rows and a number in others"])

@@ -1,20 +1,18 @@
 """A sweep: all combinations of ``-m`` as one plan, in which what runs share is done once."""
 
-import traceback
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from omegaconf import OmegaConf
-from rich.console import Console
 
 from pipeline import files
 from pipeline.config.compose import Combination, from_composed, overridden_key
-from pipeline.errors import ConfigError, LeaseLostError, PipelineError, StageError
-from pipeline.files import Json, encode, mended
+from pipeline.errors import ConfigError
+from pipeline.files import encode
 from pipeline.methods import methods
 from pipeline.plan.plan import Plan, plan, planning_of
 from pipeline.plan.preflight import Preflight
@@ -28,7 +26,6 @@ from pipeline.stages.walk import recipe_of
 from pipeline.store.folders import SWEEPS, entries_of
 from pipeline.store.leases import awaited_lease
 from pipeline.store.results import Store
-from pipeline.store.summary import Summary
 
 
 def validated(combinations: Sequence[Combination], problems: Sequence[str]) -> list[Config]:
@@ -51,10 +48,6 @@ def validated(combinations: Sequence[Combination], problems: Sequence[str]) -> l
     return _all(checks, [each.overrides for each in combinations], problems)
 
 
-TAKEN_OVER = (
-    "ratio_percent", "ppl", "evaluation", "candidates_scored", "passes", "steps_computed",
-)  # fmt: skip
-"""What a sweep's summary takes of its runs' summaries."""
 T = TypeVar("T")
 
 
@@ -84,6 +77,19 @@ def labels(overrides: Sequence[Sequence[str]]) -> list[str]:
     """What tells combinations apart: those overrides that not all of them have."""
     common = set.intersection(*map(set, overrides)) if overrides else set()
     return [" ".join(o for o in each if o not in common) for each in overrides]
+
+
+def varying(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
+    """The same by key, as a person reads it: without its section where that is enough."""
+    common = set.intersection(*map(set, overrides)) if overrides else set()
+    values = [
+        {overridden_key(o): o.partition("=")[2] for o in each if o not in common}
+        for each in overrides
+    ]
+    keys = list(dict.fromkeys(key for each in values for key in each))
+    ends = Counter(key.rpartition(".")[2] for key in keys)
+    short = {key: end if ends[end := key.rpartition(".")[2]] == 1 else key for key in keys}
+    return [{short[key]: value for key, value in each.items()} for each in values]
 
 
 def reopened(paths: Sequence[Path]) -> list[Run]:
@@ -164,65 +170,6 @@ class Sweep:
         runs = list((earlier | entries).values())
         written = {"name": self.name, "command": self.command, "runs": runs}
         files.replace(self.folder / "sweep.json", encode(written))
-
-
-def run_here(sweep: Sweep, run_one: Callable[[Run], None], console: Console) -> None:
-    """Run all runs in this process, one after the other; one that fails does not stop the others.
-
-    Raises ``StageError`` at the end where one failed.
-    """
-    mended(sweep.claim, lambda text: console.print(f"warning: {text}", markup=False))
-    errors: dict[Path, str] = {}
-    given = [sweep.overrides[run.folder.path] for run in sweep.runs]
-    for number, (run, label) in enumerate(zip(sweep.runs, labels(given), strict=True), 1):
-        console.rule(f"{number} of {len(sweep.runs)}: {label}", align="left", characters="-")
-        try:
-            run_one(run)
-        except (LeaseLostError, OSError):
-            raise
-        except PipelineError as error:
-            errors[run.folder.path] = str(error)
-            console.print(f"error: {error}")
-        except Exception as error:  # noqa: BLE001 - a defect in one run is no reason to lose others
-            errors[run.folder.path] = f"{type(error).__name__}: {error}"
-            traceback.print_exc()
-    summary = _summary(sweep, errors)
-    files.replace(sweep.folder / "summary.json", encode(summary))
-    console.rule(characters="-")
-    console.print(
-        f"{summary['done']} of {len(sweep.runs)} runs done, "
-        f"{summary['candidates_scored']:,} candidates scored: {sweep.folder / 'summary.json'}",
-        f"next: multipruner compare {sweep.folder}",
-        sep="\n",
-    )  # fmt: skip
-    if errors:
-        raise StageError(
-            f"{len(errors)} of {len(sweep.runs)} runs failed; the others are complete, and "
-            "the same command tries these again"
-        )
-
-
-def _summary(sweep: Sweep, errors: Mapping[Path, str]) -> dict[str, Any]:
-    """What this invocation did for the runs of the sweep."""
-    runs: list[Json] = []
-    for path, given in sweep.overrides.items():
-        summary, error = Summary.read(path), errors.get(path)
-        runs.append({
-            "run": str(path.absolute()),
-            "overrides": list(given),
-            "status": "failed" if error else summary and summary.status,
-            "error": error,
-            **dict.fromkeys(TAKEN_OVER),
-            **(summary.model_dump(mode="json", include=set(TAKEN_OVER)) if summary else {}),
-        })  # fmt: skip
-    return {
-        "name": sweep.name,
-        "done": len(runs) - len(errors),
-        "failed": len(errors),
-        "candidates_scored": sum(run["candidates_scored"] or 0 for run in runs),
-        "passes": sum(run["passes"] or 0 for run in runs),
-        "runs": runs,
-    }
 
 
 def reaches(plans: Sequence[Plan], store: Store) -> list[dict[str, float]]:

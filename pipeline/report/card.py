@@ -72,7 +72,10 @@ def _lines(report: RunReport, card: Card) -> Iterator[str]:
         "",
     )
     rows = dense_and_pruned(report)
-    cells = [(row.label, row.dense, row.pruned, row.change, row.recovered) for row in rows]
+    cells = [
+        (row.label, row.dense, row.pruned, f"{row.change} {row.interval}".strip(), row.recovered)
+        for row in rows
+    ]
     shown = 5 if any(row.recovered for row in rows) else 4
     for line in (
         ("", "dense", "pruned", "change", "recovered"),

@@ -189,6 +189,17 @@ class RunReport:
         """In the order in which the run pruned them."""
         return list(dict.fromkeys(step.dimension for step in self.steps))
 
+    @property
+    def calibration_perplexities(self) -> tuple[float | None, float | None]:
+        """Of the dense and of the pruned model, on the windows of the last step's dimension.
+
+        Those of another dimension cannot be compared with it.
+        """
+        if not self.steps:
+            return None, None
+        last = self.steps[-1]
+        return self.dense_importance_of(last.dimension), finite(last.decision.perplexity)
+
     def dense_importance_of(self, dimension: str) -> float | None:
         """Calibration perplexity of the dense model on the windows of one dimension."""
         known = (self.dense_importance or {}).get(dimension)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.measure.intervals import Interval
+from pipeline.measure.paired import paired_ends
 from pipeline.measure.record import (
     EAGER,
     EARLIER,
@@ -24,6 +25,8 @@ BYTES_PER_MB = 1e6
 SMALLEST_CHANGE = 5e-4
 """Relative; less shows as 0.0 % and is neither better nor worse."""
 WITHIN_NOISE = "within noise"
+UNPAIRED = "(unpaired)"
+"""Where an earlier version measured accuracies: items were not kept to be paired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Row:
     """Whether the pruned model is better here; None where that is no question, or no change."""
     indent: bool = False
     """Whether the row is a part of the one above."""
+    interval: str = ""
+    """From where to where the change may be, with 95 %: of accuracies, by the same items."""
     recovered: str = ""
     """After recovery; of a perplexity with the share of the lost log-perplexity that is back."""
 
@@ -70,6 +75,9 @@ def _perplexities(report: RunReport) -> Iterator[Row | None]:
     for text in report.texts:
         row = _row(f"Perplexity: {text.protocol}", text.dense, text.pruned, digits=2)
         yield row and replace(row, recovered=_recovered_perplexity(text))
+    if not report.texts and report.calibration_perplexities[1] is not None:
+        on = f": {report.calibration_text}" if report.calibration_text else ""
+        yield _row(f"Calibration perplexity{on}", *report.calibration_perplexities, digits=2)
 
 
 def _recovered_perplexity(text: TextLoss) -> str:
@@ -99,16 +107,15 @@ def _accuracy(
         # A mean over other tasks than the other model's says nothing about pruning.
         comparable = not (ours and theirs) or ours.keys() == theirs.keys()
         label = f"Accuracy: {tasks_protocol(list(tasks.values()))}"
-        row = _accuracy_row(label, mean_accuracy(before), mean_accuracy(after), comparable)
+        row = _accuracy_row(label, before, after, comparable)
         is_same = back.keys() == tasks.keys()
         yield row and replace(row, recovered=_recovered_accuracy(mean_accuracy(recovered), is_same))
     for name, task in tasks.items():
         row = _accuracy_row(
-            f"{name}, {task.items:,} items",
-            _task_accuracy(ours.get(name)),
-            _task_accuracy(theirs.get(name)),
+            f"{name}, {task.items:,} items", _only(ours.get(name)), _only(theirs.get(name))
         )
-        row = row and replace(row, recovered=_recovered_accuracy(_task_accuracy(back.get(name))))
+        of_it = mean_accuracy(_only(back.get(name)))
+        row = row and replace(row, recovered=_recovered_accuracy(of_it))
         if row and len(tasks) > 1:
             yield replace(row, indent=True)
         elif row:
@@ -123,10 +130,8 @@ Accuracy = tuple[float, float | None]
 """A fraction and its standard error."""
 
 
-def _task_accuracy(task: TaskScore | None) -> Accuracy | None:
-    if task is None or finite(task.accuracy) is None:
-        return None
-    return task.accuracy, finite(task.stderr)
+def _only(task: TaskScore | None) -> Sequence[TaskScore]:
+    return (task,) if task else ()
 
 
 def accuracy_text(accuracy: Accuracy | None) -> str:
@@ -139,15 +144,29 @@ def accuracy_text(accuracy: Accuracy | None) -> str:
 
 
 def _accuracy_row(
-    label: str, before: Accuracy | None, after: Accuracy | None, comparable: bool = True
+    label: str,
+    before: Sequence[TaskScore],
+    after: Sequence[TaskScore],
+    comparable: bool = True,
 ) -> Row | None:
-    if before is None and after is None:
+    dense, pruned = mean_accuracy(before), mean_accuracy(after)
+    if dense is None and pruned is None:
         return None
-    change, better = "", None
-    if before and after and comparable:
-        points = (after[0] - before[0]) * 100
-        change, better = f"{signed(points)} points", _better(points / 100, lower=False)
-    return Row(label, accuracy_text(before), accuracy_text(after), change, better)
+    row = Row(label, accuracy_text(dense), accuracy_text(pruned), "")
+    if not (dense and pruned and comparable):
+        return row
+    change = pruned[0] - dense[0]
+    points, better = f"{signed(change * 100)} points", _better(change, lower=False)
+    ends = paired_ends(after, before)
+    if ends is None:
+        return replace(row, change=points, better=better, interval=UNPAIRED)
+    low, high = ends
+    return replace(
+        row,
+        change=points,
+        better=None if low <= 0 <= high else better,
+        interval=f"({signed(low)} to {signed(high)})",
+    )
 
 
 def _latency(report: RunReport) -> Iterator[Row | None]:

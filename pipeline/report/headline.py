@@ -67,7 +67,7 @@ def _cost(report: RunReport) -> Headline:
         (name, before, after, recovered)
         for name, before, after, recovered in (
             *((name, each.dense, each.pruned, each.recovered) for name, each in texts),
-            ("calibration perplexity", *_calibration(report), None),
+            ("calibration perplexity", *report.calibration_perplexities, None),
         )
         if before is not None and after is not None
     ]
@@ -78,7 +78,7 @@ def _cost(report: RunReport) -> Headline:
     ]
     details = [*lines[:2], *_accuracy(report)]
     if not candidates:
-        last = _calibration(report)[1]
+        last = report.calibration_perplexities[1]
         details += [] if last is None else [f"calibration perplexity {number(last)} at the end"]
         return Headline("Cost", "", "not measured", tuple(details))
     name, before, after, recovered = candidates[0]
@@ -143,14 +143,6 @@ def _accuracy(report: RunReport) -> list[str]:
                 f"{tasks_protocol(tasks[1])}"
             ]
     return []
-
-
-def _calibration(report: RunReport) -> tuple[float | None, float | None]:
-    """Of the last step's windows: those of another dimension cannot be compared with it."""
-    if not report.steps:
-        return None, None
-    last = report.steps[-1]
-    return report.dense_importance_of(last.dimension), finite(last.decision.perplexity)
 
 
 def _pair(

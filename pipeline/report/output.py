@@ -40,11 +40,13 @@ def _digest(report: RunReport) -> str:
     return key_of({"report": repr(report), "version": __version__})
 
 
-def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write page, pictures and CSV of several runs into ``folder``; where they are."""
+def write_comparison(
+    comparison: Comparison, folder: Path, formats: Collection[str] = tuple(FORMATS)
+) -> list[Path]:
+    """Write page, pictures in ``formats`` and CSV of runs into ``folder``; where they are."""
     contents = [
         (f"{COMPARISON}.html", comparison_page(comparison)),
-        *_pictures(COMPARISON, comparison_picture(comparison), FORMATS),
+        *_pictures(COMPARISON, comparison_picture(comparison), formats),
         (f"{COMPARISON}.csv", to_csv(comparison.runs)),
     ]
     return _write(contents, folder)

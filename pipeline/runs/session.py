@@ -37,13 +37,11 @@ OnWork = Callable[[Work], None]
 """Is given what this process computed, whether or not it came to its end."""
 
 
-def run_all(
-    run: Run, display: Display, console: Console, leader: "Leader | None" = None
-) -> Summary:
+def run_all(run: Run, display: Display, leader: "Leader | None" = None) -> RunReport:
     """Run a plan, then draw and track what came of it. Raises what a stage raises."""
-    folder, work = run.folder, Work()
+    work = Work()
 
-    def attempt() -> tuple[Summary, RunReport]:
+    def attempt() -> RunReport:
         nonlocal work
         with _tracking(run, run.plan.by_name, display) as tracker:
             runner = StageRunner(run, display, tracker, leader=leader, before=work)
@@ -51,16 +49,19 @@ def run_all(
                 summary = runner.run()
             finally:
                 work = runner.work()
-            return summary, _conclude(run, runner, summary, tracker)
+            return _conclude(run, runner, summary, tracker)
 
-    summary, report = _until_whole(run, display, attempt)
+    return _until_whole(run, display, attempt)
+
+
+def show_end(run: Run, report: RunReport, console: Console) -> None:
+    """Print the table of a run that is finished, and where everything is."""
     console.print(dense_and_pruned_table(report))
-    shown = [name for name in (PICTURE, PAGE) if (folder.path / name).exists()]
+    shown = [name for name in (PICTURE, PAGE) if (run.folder.path / name).exists()]
     for name in ("", *shown):
-        console.print(f"{'see' if name else 'done'}: {folder.path / name}")
+        console.print(f"{'see' if name else 'done'}: {run.folder.path / name}")
     for _, exported in run.exports:
         console.print(f"model: {exported}")
-    return summary
 
 
 def run_part(

@@ -32,7 +32,7 @@ class EvaluateConfig(Section):
     key: ClassVar[str] = "evaluate"
 
     tasks: list[str] = Field(default_factory=list)
-    """lm-eval tasks; accuracy is averaged over them, acc_norm where a task reports it."""
+    """lm-eval tasks with choices or one answer; accuracy is averaged, acc_norm where it is told."""
     limit: int | None = Field(None, ge=1)
     """Items of each task at most; null takes all."""
     data_dir: SomeText | None = None

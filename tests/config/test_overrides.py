@@ -3,6 +3,7 @@
 import pytest
 from support_inputs import CONF
 
+from pipeline.config.help import help_text
 from pipeline.config.overrides import CheckedOverrides, check, flags_first
 from pipeline.methods import methods
 
@@ -24,6 +25,7 @@ def problem_with(argument: str) -> str:
     [
         "model=hf",
         "+paper=llama2_7b",
+        "+sweep=ratio",
         "prune.target_ratio=15",
         "++prune.target_ratio=15",
         "+calibration.path=text.txt",
@@ -45,6 +47,20 @@ def problem_with(argument: str) -> str:
 )
 def test_a_good_override_goes_on_as_it_was_typed(argument: str) -> None:
     assert checked(argument) == CheckedOverrides([argument], [])
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("paper=llama2_7b", "+paper=llama2_7b"),
+        ("sweep=ratio", "+sweep=ratio"),
+        ("protocol=sleb,flap", "+protocol=sleb,flap"),
+        ("+prune=flap", "prune=flap"),
+        ("++model=hf", "model=hf"),
+    ],
+)
+def test_a_choice_means_the_same_with_and_without_a_plus_sign(typed: str, meant: str) -> None:
+    assert checked(typed) == CheckedOverrides([meant], [])
 
 
 @pytest.mark.parametrize(
@@ -102,6 +118,15 @@ def test_a_value_that_cannot_even_be_parsed_is_a_problem(value: str) -> None:
 
 def test_flags_go_before_the_overrides() -> None:
     assert flags_first(["a=1", "--cfg", "job", "b=2"]) == ["--cfg", "job", "a=1", "b=2"]
+
+
+def test_help_has_a_line_for_every_group_and_sweep() -> None:
+    lines = help_text().splitlines()
+    assert max(map(len, lines)) <= 100
+    starts = {line.split()[0].rstrip(":") for line in lines if line.startswith("  ")}
+    sweeps = {path.stem for path in (CONF.parent / "sweeps/sweep").glob("*.yaml")}
+    assert sweeps | {path.name for path in CONF.iterdir() if path.is_dir()} <= starts
+    assert not any(line.endswith(":") and line.startswith("  ") for line in lines)
 
 
 def test_an_empty_command_line_is_good() -> None:

@@ -18,8 +18,9 @@ from support_inputs import problems_of, save_tokenizer, write_jsonl
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pipeline.errors import StageError
-from pipeline.measure.accuracy import TASKS, TaskSet, lm_eval_version, missing_data
+from pipeline.measure.accuracy import TaskSet, lm_eval_version, missing_data
 from pipeline.measure.likelihood import Answer, Likelihoods
+from pipeline.measure.tasks import TASKS
 from pipeline.models.prunable import PrunableModel
 
 Request = tuple[str, str]
@@ -423,13 +424,13 @@ def test_nothing_is_missing_where_everything_is_there(data_dir, stories) -> None
 
 def test_every_missing_file_and_unknown_task_is_named(tmp_path: Path) -> None:
     problems = missing_data(
-        ["piqa", "arc_easy", "mmlu", "own"], tmp_path, {"own": tmp_path / "own.jsonl"}
+        ["piqa", "arc_easy", "xyzzy", "own"], tmp_path, {"own": tmp_path / "own.jsonl"}
     )
     assert problems[:2] == [
         f"piqa: the file {tmp_path}/piqa/validation.jsonl does not exist",
         f"arc_easy: the file {tmp_path}/arc_easy/test.jsonl does not exist",
     ]
-    assert problems[2].startswith("mmlu: no such task; known are arc_challenge, arc_easy, boolq,")
+    assert problems[2].startswith("xyzzy: no such task; known are arc_challenge, arc_easy, boolq,")
     assert "own" in problems[2]
     assert problems[3:] == [f"own: the file {tmp_path}/own.jsonl does not exist"]
     assert problems_of(lambda: TaskSet(["piqa"], tmp_path, None, 4)) == problems[:1]
@@ -532,3 +533,30 @@ def test_a_hub_that_does_not_answer_is_said(monkeypatch) -> None:
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     with pytest.raises(StageError, match=r"baber/piqa cannot be had from the hub .*no route"):
         TaskSet(["piqa"], None, None, 4)
+
+
+def test_any_task_of_lm_evals_that_is_scored_by_likelihood(build, tokenizer, tmp_path) -> None:
+    row = {"support": "Ice is cold.", "question": "What is cold?", "correct_answer": "Ice"}
+    row |= {f"distractor{place}": word for place, word in enumerate(("Fire", "Tea", "Sun"), 1)}
+    said = missing_data(["sciq"], tmp_path)
+    assert said == [f"sciq: the file {tmp_path}/sciq/test.jsonl does not exist"]
+    (tmp_path / "sciq").mkdir()
+    write_jsonl(tmp_path / "sciq" / "test.jsonl", [row] * 3)
+    assert missing_data(["sciq", "mmlu_anatomy"], None) == missing_data(["sciq"], tmp_path) == []
+    (score,) = TaskSet(["sciq"], tmp_path, 2, 4).evaluate(build(), tokenizer)
+    assert (score.task, score.items, len(score.right_items or "")) == ("sciq", 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gsm8k", "not scored by the likelihood of given answers"),
+        ("mmlu", "is a group of lm-eval's; name tasks of it: mmlu_"),
+        ("wikitext", "not scored by the likelihood"),
+        ("arc_eazy", "did you mean arc_easy?"),
+    ],
+)
+def test_what_a_task_of_lm_evals_lacks_is_named(name: str, said: str) -> None:
+    (problem,) = missing_data([name], None)
+    assert problem.startswith(f"{name}: ")
+    assert said in problem

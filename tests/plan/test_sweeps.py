@@ -179,6 +179,26 @@ def test_a_combination_that_fails_does_not_stop_the_others(
     assert (summary["done"], summary["failed"]) == (1, 1)
 
 
+def test_a_plan_says_what_varies_and_the_end_is_a_line_a_run_and_the_comparison(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swept = ("-m", "prune.target_ratio=10,20", "prune.distribution=[100,0,0]", "sweep.name=told")
+    place.type(*swept, "plan=true")
+    planned = capsys.readouterr().out
+    rows = [line.split() for line in planned.splitlines()]
+    assert rows[0] == ["target_ratio", "shared", "new"]
+    assert rows[1] == ["20", "all", "3", "stages"]
+    assert rows[2] == ["10", "2", "prune"]
+    assert "done once: calibrate, blocks for 2 runs" in planned
+    place.type(*swept)
+    told = capsys.readouterr().out
+    assert "1 of 2: target_ratio 20: 2" in told
+    assert "calibration perplexity" in told
+    assert told.count("Parameters") == 0
+    assert "see: outputs/sweeps/told/comparison.html" in told
+    assert not (place.folder / "outputs/sweeps/told/comparison.png").exists()
+
+
 def test_a_wrong_combination_is_named_before_anything_runs(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:

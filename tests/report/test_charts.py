@@ -7,7 +7,7 @@ import pytest
 from support_compare import large_sweep
 from support_report import bare, broken, exploding, full, with_score
 
-from pipeline.commands.compare import gather
+from pipeline.jobs.comparing import gather
 from pipeline.measure.record import Timing
 from pipeline.pruning.units import ATTN, ATTN_WIDTH, LAYER, MLP, MLP_WIDTH, Candidate
 from pipeline.report import charts, colours

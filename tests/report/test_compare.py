@@ -11,7 +11,7 @@ from support_compare import METHODS, large_sweep, put, write_method, write_run, 
 from support_report import ATTACK, WIKITEXT2, Tags
 
 from pipeline.commands import cli
-from pipeline.commands.compare import gather
+from pipeline.jobs.comparing import gather
 from pipeline.report.charts import figures_of_comparison
 from pipeline.report.charts.base import Chart, LayerMap, Point
 from pipeline.report.charts.comparison import DENSE_MARKER

@@ -8,7 +8,7 @@ from support_browser import CHROMIUM, dom_of, noted
 from support_compare import large_sweep, write_run
 from support_report import ATTACK, Tags
 
-from pipeline.commands.compare import gather
+from pipeline.jobs.comparing import gather
 from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.records import read_run
 from pipeline.report.pages import html

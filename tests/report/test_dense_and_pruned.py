@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+from support_compare import with_items
 from support_report import WIKITEXT2, bare, broken, full, text
 
 from pipeline.measure.record import Record
@@ -60,6 +61,28 @@ def test_accuracy_is_told_with_its_standard_error() -> None:
     # 3.4 percent in each of three tasks: 3.4 / sqrt(3) in their mean.
     assert rows[ACCURACY].dense == f"{mean:.1f} ± 2.0 %"
     assert rows[ACCURACY].change.endswith(" points")
+
+
+def test_a_change_of_accuracy_is_paired_where_items_were_kept() -> None:
+    report = full()
+    (evaluated,) = report.evaluations
+    assert evaluated.dense
+    assert evaluated.pruned
+    dense, pruned = "1" * 150 + "0" * 50, "0" * 2 + "1" * 146 + "0" * 52
+
+    def rows_with(marks: str) -> dict[str, Row]:
+        sides = {
+            "dense": with_items(evaluated.dense, dense),
+            "pruned": with_items(evaluated.pruned, marks),
+        }
+        return rows_of(replace(report, evaluations=(replace(evaluated, **sides),)))
+
+    clear = rows_with(pruned)[ACCURACY]
+    assert (clear.change, clear.better) == (f"{MINUS}2.0 points", False)
+    assert clear.interval.startswith(f"({MINUS}3")
+    swapped = rows_with(dense[::-1])["piqa, 200 items"]
+    assert (swapped.change, swapped.better) == ("0.0 points", None)
+    assert rows_of(report)[ACCURACY].interval == "(unpaired)"
 
 
 def test_accuracies_of_different_tasks_are_not_compared() -> None:
@@ -127,8 +150,17 @@ def test_one_measurement_under_two_names_is_one_row() -> None:
 
 
 def test_rows_without_data_are_left_out() -> None:
-    assert [row.label for row in dense_and_pruned(bare())] == ["Parameters", "Removed"]
+    without_steps = replace(bare(), steps=())
+    assert [row.label for row in dense_and_pruned(without_steps)] == ["Parameters", "Removed"]
     assert "Weights" not in terminal_text(bare())
+
+
+def test_calibration_perplexity_stands_in_where_no_other_text_was_measured() -> None:
+    last = bare().steps[-1]
+    known = replace(bare(), dense_importance={last.dimension: 10.0}, calibration_text="some rows")
+    row = rows_of(known)["Calibration perplexity: some rows"]
+    assert (row.dense, row.pruned) == ("10.00", number(last.decision.perplexity))
+    assert not any(label.startswith("Calibration") for label in rows_of(full()))
 
 
 def test_failed_measurements_are_no_numbers() -> None:
@@ -146,7 +178,9 @@ def test_an_unchanged_quantity_is_neither_better_nor_worse() -> None:
 def test_the_terminal_table_shows_all_rows_unwrapped() -> None:
     lines = terminal_text(full()).splitlines()
     assert any("63,713,088" in line and f"{MINUS}19.0 %" in line for line in lines)
-    assert len(lines) == len(dense_and_pruned(full())) + 5
+    rows = dense_and_pruned(full())
+    below = [row for row in rows if row.interval and not row.indent]
+    assert len(lines) == len(rows) + len(below) + 5
 
 
 def test_a_name_is_not_read_as_markup() -> None:
@@ -191,5 +225,5 @@ def test_scores_that_are_no_perplexities_may_be_of_any_size() -> None:
 
 def test_a_record_without_anything_is_a_record() -> None:
     nothing = Record(1, (), (), (), None, 0.0, {})
-    report = replace(bare(), dense=nothing, pruned=nothing)
+    report = replace(bare(), steps=(), dense=nothing, pruned=nothing)
     assert [row.label for row in dense_and_pruned(report)] == ["Parameters", "Removed"]

@@ -7,12 +7,14 @@ from pathlib import Path
 from support_compare import SETTINGS, put, text, write_run, write_sweep
 from support_report import full, record
 
-from pipeline.commands.compare import gather
+from pipeline.jobs.comparing import gather
 from pipeline.report.charts.held_out_perplexity import of_comparison
 from pipeline.report.compare.answers import answers
 from pipeline.report.compare.records import read_run
 from pipeline.report.dense_and_pruned import dense_and_pruned
 from pipeline.report.headline import headlines
+from pipeline.report.table import dense_and_pruned_table
+from pipeline.screen import screen
 
 
 def recover(folder: Path, technique: str, ppl: float) -> Path:
@@ -44,6 +46,20 @@ def test_the_table_has_what_came_back_of_the_lost_log_perplexity() -> None:
     assert (cost.title, cost.value) == ("Cost", "+24.1 %")  # 19 / 15.31
     assert cost.quantity.endswith(", after recovery")
     assert cost.details[0].endswith("15.31 → 23.87, 19.00 after recovery")
+
+
+def test_a_fifth_column_leaves_labels_whole_words() -> None:
+    report = full()
+    (evaluated,) = report.evaluations
+    told = replace(report, evaluations=(replace(evaluated, recovered=evaluated.pruned),))
+    console = screen(width=80)
+    with console.capture() as captured:
+        console.print(dense_and_pruned_table(told))
+    text = captured.get()
+    assert "│ Accuracy: mean" in text
+    assert "│ WikiText-2" in text
+    below = [line.strip() for line in text.splitlines()][-3:]
+    assert below[0] == "Perplexity: WikiText-2 test, 341,000 tokens, windows of 2,048"
 
 
 def test_runs_are_compared_by_the_recovered_model_and_joined_to_the_pruned_one(

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from pipeline.measure.paired import DRAWS
 from pipeline.report.compare.entries import (
     Entry,
     by_model,
@@ -13,7 +14,7 @@ from pipeline.report.compare.entries import (
     ended_apart,
     entries_of,
 )
-from pipeline.report.compare.noise import DRAWS, NOISE_ERRORS, Score, known_by
+from pipeline.report.compare.noise import NOISE_ERRORS, Score, difference
 from pipeline.report.compare.quantities import (
     ACCURACY,
     DECODE,
@@ -26,6 +27,7 @@ from pipeline.report.compare.quantities import (
 )
 from pipeline.report.compare.ranking import points_text
 from pipeline.report.compare.records import ComparedRun, Value
+from pipeline.report.compare.seeds import only_seeds_differ, over_seeds
 from pipeline.report.wording import TIMES, TO, number, relative_change, signed
 
 ACCURACY_BUDGETS = (1.0, 2.0, 5.0)
@@ -89,7 +91,7 @@ def notes(runs: Sequence[ComparedRun]) -> list[str]:
 def _noise_notes(entries: Sequence[Entry]) -> Iterator[str]:
     """How accuracies of one model are told apart: item by item, or by their standard errors."""
     ways = {
-        known_by(one, other)
+        difference(one, other).known_by
         for own in by_model(entries).values()
         for one, other in combinations(_scores(own), 2)
     }
@@ -129,6 +131,10 @@ def _spread(ratios: Sequence[float]) -> list[float]:
 
 
 def _best_of(entries: Sequence[Entry], quality: Quantity) -> str:
+    runs = [entry.run for entry in entries]
+    if only_seeds_differ(runs) and not _are_one_model(entries):
+        (seeds,) = over_seeds(runs)
+        return f"{len(runs)} runs differ only in seeds: {seeds.in_words}."
     best = _best(entries, quality)
     equal = [entry for entry in entries if not _is_worse(entry, best, quality)]
     where = _where(entries)

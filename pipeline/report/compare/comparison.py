@@ -8,6 +8,7 @@ from pipeline.report.compare.groups import Group, groups
 from pipeline.report.compare.published import Published, published_for
 from pipeline.report.compare.ranking import Ranking, rankings
 from pipeline.report.compare.records import ComparedRun, alike
+from pipeline.report.compare.seeds import Seeds, over_seeds
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class Comparison:
     def rankings(self) -> list[Ranking]:
         """Runs of equal ratios by accuracy, and which differ beyond noise."""
         return rankings(self.runs)
+
+    @cached_property
+    def seeds(self) -> list[Seeds]:
+        """Mean and spread of runs that differ only in seeds."""
+        return over_seeds(self.runs)
 
     @cached_property
     def notes(self) -> list[str]:

@@ -80,8 +80,7 @@ def groups(runs: Sequence[ComparedRun]) -> list[Group]:
     members_of: dict[tuple[Any, ...], list[ComparedRun]] = {}
     for run in runs:
         if run.state != "missing":
-            identity = tuple(_identity(run.settings.get(key)) for key in keys)
-            members_of.setdefault(identity, []).append(run)
+            members_of.setdefault(_values_of(run, keys), []).append(run)
     for run in runs:
         if run.state == "missing":
             _group_of(run, keys, members_of).append(run)
@@ -91,6 +90,34 @@ def groups(runs: Sequence[ComparedRun]) -> list[Group]:
         )
         for members in members_of.values()
     ]
+
+
+def seedless(runs: Sequence[ComparedRun]) -> list[Group]:
+    """One group for each configuration but for its seeds, of every ratio one of its own.
+
+    Each has a seed once: runs that were only measured otherwise are groups by themselves.
+    """
+    keys = differing_keys(runs)
+    seeds = [key for key in keys if _is_seed(key)]
+    rest = [key for key in keys if _distinguishes(key) and not _is_seed(key)]
+    members_of: dict[tuple[Any, ...], list[ComparedRun]] = {}
+    for run in runs:
+        members_of.setdefault(_values_of(run, [RATIO, *rest]), []).append(run)
+    found = []
+    for members in members_of.values():
+        is_drawn_once = len({_values_of(run, seeds) for run in members}) == len(members)
+        for each in [members] if is_drawn_once else [[run] for run in members]:
+            telling = [key for key in _telling(each[0], rest, runs) if not _is_seed(key)]
+            found.append(Group(_label(each[0], telling), tuple(each)))
+    return found
+
+
+def _values_of(run: ComparedRun, keys: Iterable[str]) -> tuple[Any, ...]:
+    return tuple(_identity(run.settings.get(key)) for key in keys)
+
+
+def _is_seed(key: str) -> bool:
+    return key.rpartition(".")[2] == "seed"
 
 
 def _telling(run: ComparedRun, keys: Sequence[str], runs: Sequence[ComparedRun]) -> list[str]:

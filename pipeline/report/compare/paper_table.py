@@ -1,13 +1,14 @@
 """Finished runs as a table for a paper: methods in rows, block by block of one ratio."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
+from statistics import mean, stdev
 from typing import Literal
 
 from pipeline.measure.record import TaskScore, TextScore
-from pipeline.report.compare.groups import groups
+from pipeline.report.compare.groups import Group, groups, seedless
 from pipeline.report.compare.quantities import (
     ACCURACY,
     DECODE,
@@ -28,6 +29,7 @@ TASK_TITLES = {
 SPEED_UPS = (("Prefill speed-up", PREFILL), ("Decode speed-up", DECODE))
 LOWER, HIGHER = "↓", "↑"
 """Which direction is better."""
+SEEDS = "Rows of several seeds: mean ± standard deviation over them."
 Best = Literal["lowest", "highest"]
 
 
@@ -79,11 +81,12 @@ def paper_table(runs: Sequence[ComparedRun]) -> PaperTable:
     done = [run for run in runs if run.is_done]
     columns = [*_perplexities(done), *_accuracies(done), *_speed_ups(done)]
     models = list(dict.fromkeys(run.model_path for run in done))
+    settings = _settings(runs)
     blocks = []
     for model in models:
         own = [run for run in done if run.model_path == model]
         blocks.append([_dense_row(own, columns)])
-        blocks += _blocks(own, runs, columns)
+        blocks += _blocks(own, settings, columns)
     heads = ["Model"] if len(models) > 1 else []
     names = [*heads, "Method", "Removed (%)", "Parameters", *(each.title for each in columns)]
     notes = [each.note for each in columns]
@@ -94,6 +97,7 @@ def paper_table(runs: Sequence[ComparedRun]) -> PaperTable:
         tuple(tuple(_marked(block, columns, has_model=bool(heads))) for block in blocks),
         (
             *dict.fromkeys(filter(None, notes)),
+            *([SEEDS] if any(len(each.runs) > 1 for each in settings) else []),
             "Best of each ratio in bold.",
             *([f"Left out, as not finished: {unfinished}."] if unfinished else []),
         ),
@@ -101,23 +105,51 @@ def paper_table(runs: Sequence[ComparedRun]) -> PaperTable:
 
 
 def _blocks(
-    own: Sequence[ComparedRun], runs: Sequence[ComparedRun], columns: Sequence[_Column]
+    own: Sequence[ComparedRun], settings: Sequence[Group], columns: Sequence[_Column]
 ) -> Iterator[list[_Row]]:
-    """Runs of a model with one target each, labelled as among all runs."""
-    label_of = {run.folder: group.label for group in groups(runs) for run in group.runs}
-    places = {folder: place for place, folder in enumerate(label_of)}
+    """Runs of a model by their targets; those of a setting that differ only in seeds in one row."""
+    places = {run.folder: place for place, each in enumerate(settings) for run in each.runs}
     ordered = sorted(own, key=lambda run: (_target(run), places[run.folder]))
-    for _, members in groupby(ordered, key=_target):
+    for _, of_target in groupby(ordered, key=_target):
         yield [
-            _Row(
-                run.model_name,
-                label_of[run.folder],
-                number(run.removed_percent, 1),
-                NOTHING if run.params is None else short_count(run.params),
-                tuple(column.of(run, True) for column in columns),
-            )
-            for run in members
+            _row(settings[place].label, list(members), columns)
+            for place, members in groupby(of_target, key=lambda run: places[run.folder])
         ]
+
+
+def _settings(runs: Sequence[ComparedRun]) -> list[Group]:
+    """The runs of every row, labelled as among all runs."""
+    over_seeds = seedless([run for run in runs if run.is_done])
+    if all(len(each.runs) == 1 for each in over_seeds):
+        return [Group(group.label, (run,)) for group in groups(runs) for run in group.runs]
+    return [
+        replace(each, label=f"{each.label}, {len(each.runs)} seeds") if each.runs[1:] else each
+        for each in over_seeds
+    ]
+
+
+def _row(label: str, members: Sequence[ComparedRun], columns: Sequence[_Column]) -> _Row:
+    """One run, or the means of several that differ only in seeds."""
+    removed = [run.removed_percent for run in members if run.removed_percent is not None]
+    params = [run.params for run in members if run.params is not None]
+    return _Row(
+        members[0].model_name,
+        label,
+        number(mean(removed) if removed else None, 1),
+        short_count(mean(params)) if params else NOTHING,
+        tuple(_mean([column.of(run, True) for run in members]) for column in columns),
+    )
+
+
+def _mean(values: Sequence[Value | None]) -> Value | None:
+    """The mean with the standard deviation of the values, where there are several."""
+    known = [value for value in values if value]
+    if len(values) < 2 or not known:  # noqa: PLR2004 - a run by itself is as it was measured
+        return known[0] if known else None
+    if len(known) < len(values):
+        return None
+    numbers = [value.value for value in known]
+    return Value(mean(numbers), stdev(numbers), known[0].protocol)
 
 
 def _target(run: ComparedRun) -> float:
@@ -190,7 +222,8 @@ def _perplexity(protocol: str, run: ComparedRun, pruned: bool) -> Value | None:
 
 
 def _perplexity_text(value: Value) -> str:
-    return number(value.value)
+    deviation = "" if value.stderr is None else f" ± {number(value.stderr)}"
+    return f"{number(value.value)}{deviation}"
 
 
 def _accuracies(done: Sequence[ComparedRun]) -> Iterator[_Column]:
@@ -254,6 +287,6 @@ def _speed_up(quantity: Quantity, protocol: str, run: ComparedRun, pruned: bool)
 
 def _speed_up_text(value: Value) -> str:
     if value.interval is None:
-        return number(value.value)
+        return _perplexity_text(value)
     low, high = value.interval.ends
     return f"{number(value.value)} ({number(low)}{TO}{number(high)})"

@@ -10,6 +10,7 @@ from pipeline.report.compare.entries import Entry, by_model, by_target, comparab
 from pipeline.report.compare.noise import Difference
 from pipeline.report.compare.quantities import ACCURACY, value_text
 from pipeline.report.compare.records import ComparedRun
+from pipeline.report.compare.seeds import only_seeds_differ
 from pipeline.report.wording import NOTHING, number
 
 COLUMNS = (
@@ -46,12 +47,16 @@ class Ranking:
 
 
 def rankings(runs: Sequence[ComparedRun]) -> list[Ranking]:
-    """Every target ratio that several runs have whose accuracy was measured alike."""
+    """Every target ratio that several runs have whose accuracy was measured alike.
+
+    Runs that differ only in seeds have no ranking: the best of them is luck.
+    """
     models = by_model(comparable(list(entries_of(runs, ACCURACY))))
     return [
         Ranking(entries[0].run.model_name if len(models) > 1 else "", ratio, _ranked(entries))
         for own in models.values()
         for ratio, entries in by_target(own).items()
+        if not only_seeds_differ([entry.run for entry in entries])
     ]
 
 

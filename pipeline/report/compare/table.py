@@ -33,7 +33,8 @@ from pipeline.report.compare.quantities import (
     value_text,
 )
 from pipeline.report.compare.records import ComparedRun, Measured, Value, main_protocol
-from pipeline.report.dense_and_pruned import BYTES_PER_MB
+from pipeline.report.data import mean_accuracy
+from pipeline.report.dense_and_pruned import BYTES_PER_MB, accuracy_text
 from pipeline.report.wording import NOTHING, TO, number, signed
 
 SHOWN: tuple[tuple[str, Quantity, int], ...] = (
@@ -77,7 +78,8 @@ def columns(runs: Sequence[ComparedRun]) -> list[str]:
     texts = [f"Perplexity: {protocol}" for protocol in _other_texts(runs)]
     perplexity, *others = [name for name, *_ in SHOWN]
     measures = [perplexity, *texts, *others]
-    return ["Setting", "Removed", "Accuracy", "Points", *measures, "Device", "State"]
+    quality = ["Accuracy", *_task_names(runs), "Points"]
+    return ["Setting", "Removed", *quality, *measures, "Device", "State"]
 
 
 def captions(runs: Sequence[ComparedRun]) -> list[str]:
@@ -98,9 +100,20 @@ def _other_texts(runs: Sequence[ComparedRun]) -> list[str]:
     return [protocol for protocol in found if protocol != _protocol(PERPLEXITY, runs)]
 
 
+def _task_names(runs: Sequence[ComparedRun]) -> list[str]:
+    """Tasks of which most accuracies are the mean; none where it is one task alone."""
+    protocol = _protocol(ACCURACY, runs)
+    measured = (run.pruned.tasks[protocol] for run in runs if protocol in run.pruned.tasks)
+    tasks = [task.task for task in next(measured, ())]
+    return tasks if len(tasks) > 1 else []
+
+
 @dataclass(frozen=True, slots=True)
 class _Shown:
     """How the values of a table were measured."""
+
+    tasks: tuple[str, ...]
+    """Each has a column of its own."""
 
     other_texts: tuple[str, ...]
     """Each has a column of its own."""
@@ -112,7 +125,10 @@ class _Shown:
 def rows(runs: Sequence[ComparedRun]) -> list[TableRow]:
     """The dense models, then every run, group by group."""
     shown = _Shown(
-        tuple(_other_texts(runs)), _protocol(ACCURACY, runs), _protocol(PERPLEXITY, runs)
+        tuple(_task_names(runs)),
+        tuple(_other_texts(runs)),
+        _protocol(ACCURACY, runs),
+        _protocol(PERPLEXITY, runs),
     )
     table = [*_dense_rows(runs, shown)]
     for place, group in enumerate(groups(runs)):
@@ -171,6 +187,12 @@ def _quality(run: ComparedRun, shown: _Shown, *, pruned: bool) -> Iterator[CellT
     accuracy, dense = ACCURACY.of(run, pruned), ACCURACY.of(run, False)
     text = value_text(accuracy, "%")
     yield CellText(text, accuracy.value if accuracy else "", _other(accuracy, shown.accuracy))
+    by_name = {task.task: task for task in run.tasks(pruned)}
+    for name in shown.tasks:
+        task = by_name.get(name)
+        yield CellText(
+            accuracy_text(mean_accuracy([task] if task else [])), task.accuracy if task else ""
+        )
     if pruned and accuracy and dense and accuracy.protocol == dense.protocol:
         points = accuracy.value - dense.value
         yield CellText(signed(points), points)
@@ -216,7 +238,12 @@ def runs_table(name: str, runs: Sequence[ComparedRun]) -> Table:
     caption = Text("\n".join(captions(runs)))
     table = Table(title=Text(name), title_justify="left", caption=caption, caption_justify="left")
     shown, names = rows(runs), columns(runs)
-    says = [place for place in range(len(names)) if _says_something(shown, place, names[place])]
+    only_on_page = set(_task_names(runs))  # a terminal is too narrow for tasks
+    says = [
+        place
+        for place, name in enumerate(names)
+        if name not in only_on_page and _says_something(shown, place, name)
+    ]
     for place in says:
         is_text = names[place] in ("Setting", "Device", "State")
         table.add_column(

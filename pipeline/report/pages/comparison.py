@@ -5,6 +5,7 @@ from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.groups import differing_keys, value_text
 from pipeline.report.compare.ranking import COLUMNS, LEGEND, ranking_rows
 from pipeline.report.compare.records import ComparedRun
+from pipeline.report.compare.seeds import SEED_COLUMNS, SEED_LEGEND, seed_rows
 from pipeline.report.compare.table import (
     PUBLISHED_COLUMNS,
     captions,
@@ -27,6 +28,9 @@ def comparison_page(comparison: Comparison) -> str:
         columns=columns(comparison.runs),
         captions=captions(comparison.runs),
         rows=rows(comparison.runs),
+        seed_columns=SEED_COLUMNS,
+        seed_legend=SEED_LEGEND,
+        seed_rows=list(seed_rows(comparison.seeds)),
         ranking_columns=COLUMNS,
         ranking_legend=LEGEND,
         ranking_rows=ranking_rows(comparison.rankings),

@@ -67,10 +67,17 @@ def _step_columns(report: RunReport) -> list[str]:
                 ("Accuracy", report.probed_tasks),
             )
         ]
+        columns += _probed_tasks(report)
         columns += [
             f"{name} (ms)" for workload in report.workloads for name in _timed(report, workload)
         ]
     return columns
+
+
+def _probed_tasks(report: RunReport) -> list[str]:
+    """Tasks that have a column beside that of their mean; none where there is one task alone."""
+    names = [task.task for record in report.records.values() for task in record.tasks]
+    return list(dict.fromkeys(names)) if len(set(names)) > 1 else []
 
 
 def _timed(report: RunReport, workload: str) -> list[str]:
@@ -98,9 +105,11 @@ def _step_row(report: RunReport, step: StepRecord) -> list[Value]:
 
 def _measured(report: RunReport, step: StepRecord) -> Iterator[Value]:
     record = report.records.get(step.step)
-    accuracy = mean_accuracy(record.tasks) if record else None
     yield _number(record.ppl if record else None, 3)
-    yield Value(accuracy_text(accuracy), accuracy[0] if accuracy else "")
+    tasks = record.tasks if record else ()
+    for averaged in (tasks, *([t for t in tasks if t.task == n] for n in _probed_tasks(report))):
+        accuracy = mean_accuracy(averaged)
+        yield Value(accuracy_text(accuracy), accuracy[0] if accuracy else "")
     for workload in report.workloads:
         latency = record.latency_of(workload) if record else None
         for part in PARTS:
