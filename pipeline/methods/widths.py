@@ -67,7 +67,8 @@ def group_problems(
 ) -> list[str]:
     """What is wrong with group sizes for a model, one message each; None: heads stay."""
     shape = source.shape
-    mlp_width, attn_width = max(shape.widths("mlp")), max(shape.widths("attn"))
+    mlps = [layer.mlp.width for layer in shape.layers if layer.mlp and not layer.mlp.mixture]
+    mlp_width, attn_width = max(mlps, default=0), max(shape.widths("attn"))
     problems = []
     if mlp_group_size >= mlp_width > 0:
         problems.append(
