@@ -52,6 +52,7 @@ BY_TYPE = {
 }
 GEMMA3 = CAPPED | SLIDING | {"rope_parameters": BY_TYPE}
 PARTIAL = {"partial_rotary_factor": 0.5}
+EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 24}
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", BIASES | {"rope_parameters": LLAMA3, "tie_word_embeddings": True}),
@@ -112,6 +113,17 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "nanochat": ("nanochat", {"attention_bias": True, "final_logit_softcapping": 3.0}),
     "helium": ("helium", BIASES | {"head_dim": 8}),
     "stablelm": ("stablelm", {"head_dim": None, "use_qkv_bias": True}),
+    "mixtral": ("mixtral", EXPERTS | {"sliding_window": WINDOW, "output_router_logits": True}),
+    "olmoe": (
+        "olmoe", EXPERTS | {"head_dim": None, "clip_qkv": 0.5, "attention_bias": True}
+    ),
+    "qwen3_moe": (
+        "qwen3_moe",
+        EXPERTS | {"moe_intermediate_size": 8, "norm_topk_prob": True, "mlp_only_layers": [1]},
+    ),
+    "qwen3_moe_step": (
+        "qwen3_moe", EXPERTS | {"moe_intermediate_size": 8, "decoder_sparse_step": 2}
+    ),
 }  # fmt: skip
 """By a name: ``model_type``, and what differs from ``SIZES``."""
 EAGER = {name for name, (model_type, _) in FAMILIES.items() if family_of(model_type).needs_eager}
@@ -147,11 +159,16 @@ def randomised(model: PreTrainedModel, scale: float = 0.2) -> PreTrainedModel:
     return model.eval().requires_grad_(False)
 
 
+def kernels(name: str, dtype: torch.dtype) -> dict[str, str]:
+    """Those that a CPU has for a family: torch multiplies groups of experts in float32 at most."""
+    how = {"attn_implementation": "eager"} if name in EAGER else {}
+    return how | ({"experts_implementation": "eager"} if dtype == torch.float64 else {})
+
+
 @cache
 def _built(name: str, dtype: torch.dtype) -> PreTrainedModel:
-    how = {"attn_implementation": "eager"} if name in EAGER else {}
     config = config_of(name)
-    return randomised(opener(config).from_config(config, dtype=dtype, **how))
+    return randomised(opener(config).from_config(config, dtype=dtype, **kernels(name, dtype)))
 
 
 def stock(name: str, dtype: torch.dtype = torch.float64) -> PreTrainedModel:

@@ -68,7 +68,7 @@ def write_folder(
 
 def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]:
     """``config.json``; ``packed`` has as many heads in every attention."""
-    query, key_value, widest = packed.widest
+    query, key_value, widest, _ = packed.widest
     values: dict[str, Any] = packed.dense.to_dict()
     for key in (*OF_ANOTHER_FAMILY, *OF_THE_DENSE_MODEL):
         values.pop(key, None)

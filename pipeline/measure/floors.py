@@ -23,10 +23,12 @@ def floor_of(model: PrunableModel, batch: int, prompt_tokens: int, output_tokens
     Weights (of the embeddings only what is multiplied) and the cache are read once, at the measured
     copy bandwidth; or all multiplications are done, at the measured rate of a large matrix product:
     whichever takes longer. Caches of the processor can beat it where a whole model fits into them.
+    Of a mixture one token's experts are read: all tokens may take the same.
     """
     weights = list(_multiplied(model))
-    weight_bytes = sum(weight.nbytes for weight in weights)
-    parameters = sum(weight.numel() for weight in weights)
+    of_experts = sum(block.expert_entries for block in model.blocks)
+    parameters = sum(weight.numel() for weight in weights) + of_experts
+    weight_bytes = sum(weight.nbytes for weight in weights) + of_experts * weights[0].itemsize
     head = model.model.get_output_embeddings().weight.numel()
     cached = prompt_tokens + output_tokens / 2
     cache_bytes = batch * cached * kv_cache_bytes_per_token(model)

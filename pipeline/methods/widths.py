@@ -70,7 +70,8 @@ def group_problems(
     The size of what a family cannot lose is never asked for.
     """
     shape = source.shape
-    mlp_width, attn_width = max(shape.widths("mlp")), max(shape.widths("attn"))
+    mlps = [layer.mlp.width for layer in shape.layers if layer.mlp and not layer.mlp.mixture]
+    mlp_width, attn_width = max(mlps, default=0), max(shape.widths("attn"))
     problems = []
     if mlp_group_size >= mlp_width > 0 and not shape.why_barred("mlp_width"):
         problems.append(

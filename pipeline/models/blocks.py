@@ -10,9 +10,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.errors import ConfigError
-from pipeline.models.families.base import BlockDescription, Channels, Heads, Projection, Segment
+from pipeline.models.families.base import (
+    AnyChannels,
+    AnyDescription,
+    Experts,
+    Projection,
+    Segment,
+)
 from pipeline.models.offload import Offloaded
-from pipeline.pruning.shape import BLOCK_NAMES, BlockKind, BlockShape
+from pipeline.pruning.shape import BLOCK_NAMES, BlockKind, BlockShape, Mixture
 
 Context = dict[str, Any]
 """What the decoder hands to a layer: masks, rotary embeddings, cache."""
@@ -21,7 +27,7 @@ Context = dict[str, Any]
 class Block(nn.Module):
     """``x + m norm_after(body(norm_before(x)))`` for one attention or MLP of one layer.
 
-    ``width`` counts query channels (attention) or intermediate channels (MLP).
+    ``width`` counts query channels (attention), intermediate channels (MLP) or experts (mixture).
     """
 
     def __init__(
@@ -29,12 +35,12 @@ class Block(nn.Module):
         kind: BlockKind,
         layer: int,
         decoder_layer: nn.Module,
-        description: BlockDescription[Heads] | BlockDescription[Channels],
+        description: AnyDescription,
     ) -> None:
         super().__init__()
         self.kind, self.layer = kind, layer
         self.layout, self.multiplier = description.layout, description.multiplier
-        self.channels: Heads | Channels = description.channels
+        self.channels: AnyChannels = description.channels
         self.width = self.channels.width
         layout = self.layout
         self.offloaded: Offloaded | None = None
@@ -136,6 +142,27 @@ class Block(nn.Module):
         return self.width // self.channels.group_width
 
     @property
+    def is_mixture(self) -> bool:
+        """Whether it is a mixture of experts: it has no layer that all tokens' channels enter."""
+        return isinstance(self.channels, Experts)
+
+    @property
+    def working_width(self) -> int:
+        """Channels that a token takes while it passes the block."""
+        return self.channels.working_width if isinstance(self.channels, Experts) else self.width
+
+    @property
+    def expert_entries(self) -> int:
+        """Entries of a mixture's parameters that one token is multiplied with; 0 of others."""
+        if not isinstance(self.channels, Experts):
+            return 0
+        chosen = self.channels.experts_per_token
+        return sum(
+            (tensor[:chosen] if segments == ("expert",) else tensor).numel()
+            for _, tensor, _, segments in self._cut_parameters()
+        )
+
+    @property
     def linears(self) -> list[nn.Linear]:
         """The linear layers that its channels go through."""
         return [self._linear(projection) for projection in self.layout.projections]
@@ -145,6 +172,14 @@ class Block(nn.Module):
         """The linear layer that gives what the block adds; its inputs are the block's channels."""
         (projection,) = (each for each in self.layout.projections if each.columns)
         return self._linear(projection)
+
+    @property
+    def output_parameters(self) -> list[nn.Parameter]:
+        """What the block adds is a product with the first, and a sum with the second if any."""
+        if self.is_mixture:
+            named = (vector.name for vector in self.layout.vectors if vector.is_output)
+            return [self.body.get_parameter(name) for name in named]
+        return list(self.output.parameters())
 
     @contextmanager
     def observed(self, observe: Callable[[Tensor], object]) -> Iterator[None]:
@@ -216,7 +251,15 @@ class Block(nn.Module):
         """Widths and parameter counts of the block as it is."""
         params = sum(p.numel() for p in self.body.parameters())
         shrinking = sum(tensor.numel() for _, tensor, _, _ in self._cut_parameters())
-        return BlockShape(self.width, self.channels.group_width, params, params - shrinking)
+        mixture = None
+        if isinstance(self.channels, Experts):
+            of_experts = sum(
+                tensor.numel() for _, tensor, _, segments in self._cut_parameters()
+                if "expert" in segments
+            )  # fmt: skip
+            mixture = Mixture(self.channels.experts_per_token, of_experts // self.width)
+        fixed = params - shrinking
+        return BlockShape(self.width, self.channels.group_width, params, fixed, mixture)
 
     def _check_widths(self) -> None:
         """Raise ``ConfigError`` where the modules are not as wide as the configuration says."""
@@ -226,8 +269,9 @@ class Block(nn.Module):
                 raise ConfigError(
                     [
                         f"model.path: {name.rpartition('.')[0]} in the {BLOCK_NAMES[self.kind]} of "
-                        f"layer {self.layer} has {tensor.shape[dim]} channels where the "
-                        f"configuration says {expected}"
+                        f"layer {self.layer} has {tensor.shape[dim]} "
+                        f"{'experts' if self.is_mixture else 'channels'} where the configuration "
+                        f"says {expected}"
                     ]
                 )
 
@@ -276,12 +320,11 @@ class Block(nn.Module):
             yield vector.name, self.body.get_parameter(vector.name), 0, (vector.segment,)
 
     def _count_heads(self, width: int) -> None:
-        """Tell the body how many heads it has with ``width`` channels, where it asks."""
-        for count in self.layout.head_counts:
-            assert isinstance(self.channels, Heads)
-            owner, _, name = count.name.rpartition(".")
-            heads = self.channels.segment_length(count.segment, width) // self.channels.head_dim
-            setattr(attrgetter(owner)(self.body) if owner else self.body, name, heads)
+        """Tell the body how many heads or experts it has with this width, where it asks."""
+        for each in self.layout.head_counts:
+            owner, _, name = each.name.rpartition(".")
+            count = self.channels.count(each.segment, width)
+            setattr(attrgetter(owner)(self.body) if owner else self.body, name, count)
 
     @contextmanager
     def _counting(self, width: int) -> Iterator[None]:

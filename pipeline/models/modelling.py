@@ -38,6 +38,7 @@ def source(family: Family, model_type: str) -> str:
         layers=family.layers,
         attn=family.attn.body,
         attn_norms=json.dumps(family.attn.norms),
+        joint=json.dumps(family.joint_norms),
         mlp=family.mlp.body,
         mlp_norms=json.dumps(family.mlp.norms),
     )

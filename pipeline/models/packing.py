@@ -10,13 +10,14 @@ layer's cache how long a sequence is.
 """
 
 import copy
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from pipeline.errors import StageError
@@ -82,17 +83,28 @@ class PackedLayer:
 
     @property
     def intermediate_size(self) -> int:
-        """Channels of the MLP; 0 without one."""
-        return self.mlp.width if self.mlp else 0
+        """Channels of the MLP; 0 without one, and where it is a mixture."""
+        return self.mlp.width if self.mlp and not self.mlp.block.is_mixture else 0
 
     @property
-    def widths(self) -> tuple[int, int, int]:
-        """Query heads, key/value heads, intermediate channels: equal for layers that are alike."""
-        return (*self.heads, self.intermediate_size)
+    def experts(self) -> int:
+        """Experts of the mixture; 0 without one."""
+        return self.mlp.width if self.mlp and self.mlp.block.is_mixture else 0
+
+    @property
+    def widths(self) -> tuple[int, int, int, int]:
+        """Query heads, key/value heads, intermediate channels, experts."""
+        return (*self.heads, self.intermediate_size, self.experts)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has both blocks."""
+        return self.attn is not None and self.mlp is not None
 
 
-WIDTHS = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
-"""What the configuration calls ``PackedLayer.widths``."""
+def _width_names(family: Family) -> tuple[str, str, str, str]:
+    """What the configuration calls ``PackedLayer.widths``."""
+    return ("num_attention_heads", "num_key_value_heads", "intermediate_size", family.experts)
 
 
 @dataclass(frozen=True)
@@ -118,23 +130,29 @@ class PackedModel:
     def padded(self, kinds: Collection[BlockKind], *, whole: bool) -> "PackedModel":
         """With blocks of these kinds as wide as the widest of them, by zeros; all the same.
 
+        An MLP is as wide as the widest MLP, a mixture as the widest mixture.
+
         ``whole``: a layer that lost its block gets one of zeros, too. Raises ``StageError`` where
         the family's norms would notice.
         """
         layers = list(self.layers)
         for kind in kinds:
-            found = [block for layer in layers if (block := layer.block(kind))]
-            zeros = [_zeros(kind, self.model, self.dense)] if whole and not found else []
-            width = max((block.width for block in [*found, *zeros]), default=0)
-            reason = self.family.why_no_zeros if kind == "attn" else None
-            if reason and any(block.width < width for block in found):
-                raise StageError(f"export.pad: {reason}")
-            for index, layer in enumerate(layers):
-                block = layer.block(kind)
-                if block is None and whole:
-                    block = _zeros(kind, self.model, self.dense)
+            blocks = [layer.block(kind) for layer in layers]
+            if whole:
+                blocks = [each or _zeros(kind, self.model, self.dense) for each in blocks]
+            width_of: dict[bool, int] = {}
+            for block in blocks:
                 if block:
-                    layers[index] = layer.with_block(kind, replace(block, width=width))
+                    sort = block.block.is_mixture
+                    width_of[sort] = max(width_of.get(sort, 0), block.width)
+            reason = self.family.why_no_zeros if kind == "attn" else None
+            for index, (layer, block) in enumerate(zip(layers, blocks, strict=True)):
+                if block is None:
+                    continue
+                width = width_of[block.block.is_mixture]
+                if reason and layer.block(kind) and block.width < width:
+                    raise StageError(f"export.pad: {reason}")
+                layers[index] = layer.with_block(kind, replace(block, width=width))
         return replace(self, layers=tuple(layers))
 
     @property
@@ -154,8 +172,10 @@ class PackedModel:
 
     @property
     def is_uniform(self) -> bool:
-        """Whether all layers are alike and whole."""
-        return len({layer.widths for layer in self.layers}) == 1 and all(self.layers[0].widths)
+        """Whether all layers are whole, and their blocks alike."""
+        is_whole = all(layer.is_whole for layer in self.layers)
+        sizes = zip(*(layer.widths for layer in self.layers), strict=True)
+        return is_whole and all(len({size for size in of_all if size}) <= 1 for of_all in sizes)
 
     @cached_property
     def needs_code(self) -> bool:
@@ -163,7 +183,10 @@ class PackedModel:
 
         Its layers differ, or transformers refuses such a number of heads for all of them.
         """
-        return not self.is_uniform or not _is_allowed(self._uniform_config())
+        if not self.is_uniform or not _is_allowed(self._uniform_config()):
+            return True
+        width, hidden = self.widest[0] * self.head_dim, self.family.hidden_size(self.dense)
+        return self.family.heads_fill_hidden and width != hidden
 
     @property
     def opens_with(self) -> str:
@@ -185,16 +208,18 @@ class PackedModel:
         config = self._config_of_layers()
         text = self.family.text(config)
         text.allow_global_per_layer_attribute_access = True
+        names = _width_names(self.family)
         text.per_layer_config = {
-            index: _overrides(layer, text) for index, layer in enumerate(self.layers)
+            index: _overrides(layer, text, names) for index, layer in enumerate(self.layers)
         }
         return config
 
     def _uniform_config(self) -> PretrainedConfig:
         """With the widths that all layers have."""
         config = self._config_of_layers()
-        for name, value in zip(WIDTHS, self.widest, strict=True):
-            setattr(self.family.text(config), name, value)
+        for name, value in zip(_width_names(self.family), self.widest, strict=True):
+            if value:
+                setattr(self.family.text(config), name, value)
         return config
 
     def _config_of_layers(self) -> PretrainedConfig:
@@ -206,6 +231,10 @@ class PackedModel:
         text.num_hidden_layers = len(self.layers)
         for name, dense in self.family.listed(self.dense).items():
             setattr(text, name, self._listed(dense))
+        for name in self.family.losses:
+            setattr(text, name, False)
+        plain = [i for i, layer in enumerate(self.layers) if layer.intermediate_size]
+        self.family.place_mlps(text, plain)
         return config
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
@@ -271,28 +300,35 @@ def _zeros(kind: BlockKind, model: PrunableModel, dense: PretrainedConfig) -> Pa
     text, heads = family.text(config), _heads(model, dense)
     text.per_layer_config = None
     text.head_dim, text.num_hidden_layers = heads.head_dim, 1
-    kept = {barred.unit for barred in family.barred}
+    kept = {barred.unit for barred in model.shape.barred}
     groups = heads.key_value_heads if "attn_width" in kept else 1
     text.num_attention_heads, text.num_key_value_heads = groups * heads.queries_per_key, groups
     if "mlp_width" not in kept:
         text.intermediate_size = 1
+    family.place_mlps(text, (0,) if family.mixture is None or "mlp_width" not in kept else ())
     for name, of_layers in family.listed(dense).items():
         setattr(text, name, of_layers[:1])
     layer = model.layer_class(text, 0).to(model.model.dtype)
     description = family.describe(config)[0].block(kind)
     assert description
+    for vector in description.layout.vectors:
+        if vector.is_joint:  # not all families make them of the number of heads
+            length = description.channels.segment_length(vector.segment, description.channels.width)
+            owner, _, name = f"{description.layout.body}.{vector.name}".rpartition(".")
+            weight = nn.Parameter(torch.ones(length, dtype=model.model.dtype))
+            setattr(layer.get_submodule(owner), name, weight)
     block = Block(kind, 0, layer, description)
     for parameter in block.body.parameters():
         parameter.data.zero_()
     return PackedBlock.of(block)
 
 
-def _overrides(layer: PackedLayer, text: Any) -> dict[str, Any]:
+def _overrides(layer: PackedLayer, text: Any, names: Sequence[str]) -> dict[str, Any]:
     """What ``per_layer_config`` has of a layer: what differs from the rest, and what is skipped."""
     skipped = [SKIP_NAMES[kind] for kind in BLOCK_KINDS if layer.block(kind) is None]
     differing = {
         name: value
-        for name, value in zip(WIDTHS, layer.widths, strict=True)
+        for name, value in zip(names, layer.widths, strict=True)
         if value and value != getattr(text, name)
     }
     return {**differing, **({"skip": skipped} if skipped else {})}

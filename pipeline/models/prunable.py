@@ -15,11 +15,17 @@ from pipeline.models.families.base import Family
 from pipeline.models.modelling import opener
 from pipeline.models.offload import Place, move_all_but, offloaded, put_in_order
 from pipeline.models.ordering import ChannelOrder
-from pipeline.pruning.shape import BLOCK_KINDS, LayerShape, ModelShape
+from pipeline.pruning.shape import BLOCK_KINDS, EXPERTS_NAME, BarredUnit, LayerShape, ModelShape
 from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import MLP_WIDTH
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+WHOLE_MIXTURES = (
+    "its MLPs are mixtures of experts, which go whole: neither experts nor channels inside them "
+    "are cut"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,8 @@ class PrunableModel:
     def __init__(self, model: "PreTrainedModel") -> None:
         self.model = model.eval().requires_grad_(False)
         self.family = family_of(model.config.model_type)
+        for name in self.family.losses:
+            setattr(self.text_config, name, False)
         self._decoder: nn.Module = model.get_submodule(self.family.decoder)
         self.final_norm = self._decoder.get_submodule(self.family.final_norm)
         self._head = model.get_submodule(self.family.head)
@@ -98,9 +106,12 @@ class PrunableModel:
     def reorder(self, order: ChannelOrder | None = None) -> None:
         """Put the most important channels and heads of every block first; None: by L1 norms.
 
+        Experts of mixtures stay where they are.
         An order with means gives the blocks biases that make up for what is cut.
         """
         for block in self.blocks:
+            if block.is_mixture:
+                continue
             block.reorder(order.groups[block.name] if order else None)
             if order and order.means:
                 means = torch.tensor(order.means[block.name]).unflatten(0, (block.groups, -1))
@@ -279,8 +290,10 @@ def _blocks_of(model: "PreTrainedModel", family: Family) -> list[Block]:
 def _shape_of(model: "PreTrainedModel", family: Family, blocks: list[Block]) -> ModelShape:
     shapes = {(block.kind, block.layer): block.shape() for block in blocks}
     layers = range(len(family.describe(model.config)))
+    mixtures = [block.is_mixture for block in blocks if block.kind == "mlp"]
+    stays = (EXPERTS_NAME,) * any(mixtures) + (MLP_WIDTH.name,) * (all(mixtures) and any(mixtures))
     return ModelShape(
         tuple(LayerShape(shapes.get(("attn", i)), shapes.get(("mlp", i))) for i in layers),
         total_params=sum(p.numel() for p in model.parameters()),
-        barred=family.barred,
+        barred=(*family.barred, *(BarredUnit(unit, WHOLE_MIXTURES) for unit in stays)),
     )

@@ -49,6 +49,7 @@ def _kind(model_type: str, values: Mapping[str, Json]) -> str:
     stated = _stated(model_type, values)
     writes = model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     states, experts = _named(STATES, stated), _named(EXPERTS, stated)
+    mixtures = [name for name, family in FAMILIES.items() if family.mixture]
     kinds = (
         (
             bool(stated.get("is_encoder_decoder")),
@@ -72,8 +73,8 @@ def _kind(model_type: str, values: Mapping[str, Json]) -> str:
         ),
         (
             experts,
-            f"a mixture of experts ({', '.join(experts[:1])}): routers and experts are not "
-            f"described here yet, dense MLPs are; {BLOCKS_ALONE}",
+            f"a mixture of experts ({', '.join(experts[:1])}) that is not described here yet, as "
+            f"{', '.join(sorted(mixtures))} are; {BLOCKS_ALONE}",
         ),
     )
     other = f"which is not described here yet; {BLOCKS_ALONE}"

@@ -8,6 +8,18 @@ from typing import Any, Literal, Self, get_args
 BlockKind = Literal["attn", "mlp"]
 BLOCK_KINDS: tuple[BlockKind, ...] = get_args(BlockKind)
 BLOCK_NAMES: dict[BlockKind, str] = {"attn": "attention", "mlp": "MLP"}
+EXPERTS_NAME = "experts"
+"""The unit by which a mixture becomes narrower."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """What makes an MLP a mixture of experts, whose width counts experts."""
+
+    experts_per_token: int
+    """Experts that the router takes for each token: the least that a mixture has."""
+    expert_params: int
+    """Parameters of one expert, without what the router has for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +27,8 @@ class BlockShape:
     """One attention or MLP block of the dense model, without the layer norms around it."""
 
     width: int
-    """Query channels (heads x head_dim) of an attention, intermediate channels of an MLP."""
+    """Query channels (heads x head_dim) of an attention, intermediate channels of an MLP, experts
+    of a mixture."""
     group_width: int
     """Channels of the smallest group that can be removed: all query heads of one key/value head;
     1 in an MLP. Every width of the block is a multiple of it."""
@@ -23,10 +36,23 @@ class BlockShape:
     """Parameters of the whole block."""
     fixed_params: int
     """Those that do not depend on the width: biases of the output, norms of queries and keys."""
+    mixture: Mixture | None = None
+    """Of an MLP that is a mixture of experts; None: every token passes all parameters."""
 
     def params_at(self, width: int) -> int:
         """Parameters of the block cut to ``width`` channels."""
         return self.fixed_params + (self.params - self.fixed_params) * width // self.width
+
+    def width_unit(self, kind: BlockKind) -> str:
+        """The unit of which one makes it narrower."""
+        return EXPERTS_NAME if self.mixture else f"{kind}_width"
+
+    def active_params_at(self, width: int) -> int:
+        """Those of ``params_at`` that one token passes."""
+        if self.mixture is None:
+            return self.params_at(width)
+        passed_by = max(0, width - self.mixture.experts_per_token)
+        return self.params_at(width) - passed_by * self.mixture.expert_params
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +107,11 @@ class ModelShape:
         blocks = (layer.block(kind) for layer in self.layers)
         return tuple(block.width if block else 0 for block in blocks)
 
+    @property
+    def has_mixtures(self) -> bool:
+        """Whether any MLP is a mixture of experts."""
+        return any(layer.mlp and layer.mlp.mixture for layer in self.layers)
+
     def params(self, kind: BlockKind) -> int:
         """Parameters of all attentions or of all MLPs."""
         blocks = (layer.block(kind) for layer in self.layers)
@@ -97,7 +128,13 @@ class ModelShape:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON: equal neighbouring layers once, with their number as ``count``."""
-        runs = [{"count": len(list(run)), **asdict(layer)} for layer, run in groupby(self.layers)]
+        runs = [
+            {
+                "count": len(list(run)),
+                **{kind: _block_to_json(layer.block(kind)) for kind in BLOCK_KINDS},
+            }
+            for layer, run in groupby(self.layers)
+        ]
         barred = [asdict(unit) for unit in self.barred]
         return {
             "layers": runs,
@@ -125,8 +162,19 @@ class ModelShape:
         return cls(layers, data["total_params"], barred)
 
 
+def _block_to_json(block: BlockShape | None) -> dict[str, Any] | None:
+    """Without ``mixture`` where it is none, as in the files of earlier runs."""
+    if block is None:
+        return None
+    data = asdict(block)
+    return data if block.mixture else {key: each for key, each in data.items() if key != "mixture"}
+
+
 def _block_from_json(data: Mapping[str, Any] | None) -> BlockShape | None:
     if data is None:
         return None
     names = {"granule": "group_width"}
-    return BlockShape(**{names.get(key, key): value for key, value in data.items()})
+    values = {names.get(key, key): value for key, value in data.items()}
+    if mixture := values.get("mixture"):
+        values["mixture"] = Mixture(**mixture)
+    return BlockShape(**values)

@@ -1,6 +1,6 @@
 """The pruning state of a model: which blocks are gone and how wide the others are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,13 +36,21 @@ class PruningState:
     @property
     def params(self) -> int:
         """Parameters left. Layer norms stay in the count, as in the reference."""
-        kept = (
-            block.params_at(self.widths(kind)[layer])
-            for kind in BLOCK_KINDS
-            for layer in self.left(kind)
-            if (block := self.shape.block(kind, layer))
-        )
+        kept = (block.params_at(width) for block, width in self._blocks_left())
         return self.shape.params_outside_blocks + sum(kept)
+
+    @property
+    def active_params(self) -> int:
+        """Those of ``params`` that one token passes: of each mixture what the router takes."""
+        kept = (block.active_params_at(width) for block, width in self._blocks_left())
+        return self.shape.params_outside_blocks + sum(kept)
+
+    def _blocks_left(self) -> Iterator[tuple[BlockShape, int]]:
+        """Each block that is still there, with its width."""
+        for kind in BLOCK_KINDS:
+            for layer in self.left(kind):
+                if block := self.shape.block(kind, layer):
+                    yield block, self.widths(kind)[layer]
 
     @property
     def ratio_percent(self) -> float:
@@ -70,6 +78,8 @@ class PruningState:
             Candidate(unit, layer, widths[layer] - group_size)
             for layer in self.left(kind)
             if widths[layer] > group_size
+            and (block := self.shape.block(kind, layer))
+            and block.width_unit(kind) == unit.name
         ]
 
     def without(self, candidate: Candidate) -> "PruningState":
@@ -202,8 +212,9 @@ def _read_widths(
         )
         return ()
     for layer, width in sorted(widths.items()):
-        problem = _width_problem(width, shape.block(kind, layer), kind)
-        why_barred = shape.why_barred(f"{kind}_width")
+        block = shape.block(kind, layer)
+        problem = _width_problem(width, block, kind)
+        why_barred = block and shape.why_barred(block.width_unit(kind))
         if not problem and why_barred and width != shape.widths(kind)[layer]:
             problem = f"allowed is {shape.widths(kind)[layer]}: {why_barred}"
         if problem:

@@ -18,6 +18,7 @@ from pipeline.measure.record import (
     speed_up,
     tasks_protocol,
 )
+from pipeline.pruning.state import PruningState
 from pipeline.report.data import MODELS, RunReport, Side, TextLoss, finite, mean_accuracy
 from pipeline.report.wording import NOTHING, TIMES, TO, number, relative_change, signed
 
@@ -64,6 +65,12 @@ def dense_and_pruned(report: RunReport) -> list[Row]:
 def _size(report: RunReport) -> Iterator[Row]:
     before, after = report.shape.total_params, report.state.params
     yield Row("Parameters", f"{before:,}", f"{after:,}", relative_change(before, after))
+    if report.shape.has_mixtures:
+        dense = PruningState.dense(report.shape)
+        before_each, after_each = dense.active_params, report.state.active_params
+        change = relative_change(before_each, after_each)
+        label = "active per token"
+        yield Row(label, f"{before_each:,}", f"{after_each:,}", change, indent=True)
     removed = f"{report.state.ratio_percent:.2f} %"
     yield Row("Removed", "", removed, f"target {report.target_ratio:g} %")
     if origin := report.origin:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pipeline.measure.intervals import Interval
 from pipeline.measure.record import PARTS, Part, Record, speed_up, tasks_protocol
 from pipeline.pruning.shape import BLOCK_KINDS, BLOCK_NAMES, BlockKind
+from pipeline.pruning.state import PruningState
 from pipeline.report.data import SIDES, RunReport, finite, mean_accuracy
 from pipeline.report.dense_and_pruned import accuracy_text, gain_text
 from pipeline.report.wording import (
@@ -42,6 +43,9 @@ def _removed(report: RunReport) -> Headline:
         f"{short_count(state.shape.total_params)} → {short_count(state.params)} parameters "
         f"in {len(state.shape.layers)} layers"
     )
+    if state.shape.has_mixtures:
+        active = PruningState.dense(state.shape).active_params, state.active_params
+        sizes += f", {' → '.join(map(short_count, active))} active per token"
     gone = {kind: _whole(report, kind) - len(state.left(kind)) for kind in BLOCK_KINDS}
     narrower = {
         kind: sum(state.widths(kind)[i] < state.shape.widths(kind)[i] for i in state.left(kind))

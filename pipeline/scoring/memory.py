@@ -31,7 +31,7 @@ class Budget:
         size = seqlen * model.hidden_size * model.model.dtype.itemsize
         on_gpu = model.device.type == "cuda"
         budget = fraction * (free_bytes(model.device) + ours)
-        widest = max((block.width for block in model.blocks), default=0)
+        widest = max((block.working_width for block in model.blocks), default=0)
         working = size * (8 + 4 * widest // model.hidden_size)
         wanted = (GPU_TOKENS if on_gpu else CPU_TOKENS) // seqlen
         rows = max(1, min(wanted, int(WORKING_SHARE * budget // working)))

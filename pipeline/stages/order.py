@@ -45,11 +45,12 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     assert order
     model = dense_model(inputs)
     material = Material(inputs.live, supplied(order.needs, inputs))
-    scores = {block.name: order.scores(block, material).float().cpu() for block in model.blocks}
+    ordered_blocks = [block for block in model.blocks if not block.is_mixture]
+    scores = {block.name: order.scores(block, material).float().cpu() for block in ordered_blocks}
     means = None
     if _makes_up(config, inputs.source):
         statistics = material.of(STATISTICS)
-        means = {block.name: statistics.of(block.name, "mean") for block in model.blocks}
+        means = {block.name: statistics.of(block.name, "mean") for block in ordered_blocks}
     ordered = ChannelOrder.by(order.name, scores, means)
     in_order = {name: each[list(ordered.groups[name])] for name, each in scores.items()}
     replace(out_dir / ORDER_FILE, encode(ordered.to_json()))

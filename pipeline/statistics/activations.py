@@ -1,6 +1,7 @@
 """One pass of the dense model over calibration text, and what it says of every piece."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -23,7 +24,8 @@ class Statistics:
     - ``influence``: 1 - cos(x, x + f), the mean over tokens;
     - ``relative_magnitude``: the norm of f over that of x + f, the mean over tokens.
 
-    A block has of the inputs of its output layer, which are its channels, float32 ``[width]``:
+    A block that is no mixture of experts has of the inputs of its output layer, which are its
+    channels, float32 ``[width]``:
 
     - ``mean`` and ``variance`` over tokens;
     - ``norm``: the L2 norm over all tokens;
@@ -54,13 +56,16 @@ def collect(model: PrunableModel, windows: Windows, rows: int) -> Statistics:
             entered, layer_flow = hidden.clone(), _Flow()
             for block, context in of_layer:
                 flow = _Flow()
-                columns = _Columns(block.output.in_features, model.device)
-                with block.observed(columns.add):
+                columns = None
+                if not block.is_mixture:
+                    columns = _Columns(block.output.in_features, model.device)
+                with block.observed(columns.add) if columns else nullcontext():
                     for part in hidden.split(rows):
                         before = part.clone()
                         part.add_(block.residual(part, context))
                         flow.add(before, part)
-                values |= flow.values(block.name) | columns.values(block.name)
+                values |= flow.values(block.name)
+                values |= columns.values(block.name) if columns else {}
             for before, after in zip(entered.split(rows), hidden.split(rows), strict=True):
                 layer_flow.add(before, after)
             values |= layer_flow.values(f"layer.{layer}")

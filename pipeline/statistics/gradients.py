@@ -25,7 +25,8 @@ class Gradients:
 
     With w a weight and g the gradient of the mean loss of all windows in it, each block has
 
-    - ``groups``: the sum of abs(w g) over the weights of each group of channels, ``[groups]``;
+    - ``groups``: the sum of abs(w g) over the weights of each group of channels, ``[groups]``,
+      which no mixture of experts has;
     - ``whole``: the same over all of the block's parameters, its norms included.
     """
 
@@ -51,7 +52,8 @@ def collect(model: PrunableModel, windows: Windows) -> Gradients:
     for block in model.blocks:
         for parameter in block.parameters():
             products[id(parameter)].mul_(parameter.detach()).abs_()
-        values[f"{block.name}.groups"] = block.group_sums(lambda w: products[id(w)]).cpu()
+        if not block.is_mixture:
+            values[f"{block.name}.groups"] = block.group_sums(lambda w: products[id(w)]).cpu()
         whole = sum(products[id(p)].double().sum() for p in block.parameters())
         values[f"{block.name}.whole"] = torch.as_tensor(whole, dtype=torch.float32).cpu()
     return Gradients(values)
@@ -119,7 +121,7 @@ def _parameters(blocks: Sequence[Block]) -> Iterator[nn.Parameter]:
 def _require_room(model: PrunableModel, seqlen: int) -> None:
     """Raise ``StageError`` where memory cannot hold what is beside the model."""
     weights = sum(parameter.numel() for parameter in _parameters(model.blocks))
-    widest = max(block.width for block in model.blocks)
+    widest = max(block.working_width for block in model.blocks)
     state = seqlen * model.hidden_size * model.model.dtype.itemsize
     working = seqlen * 16 * widest * model.model.dtype.itemsize
     needed = 4 * weights + state * (len(model.blocks) + 4) + working

@@ -15,7 +15,7 @@ import torch
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support_families import EAGER, config_of, stock
+from support_families import EAGER, config_of, kernels, stock
 from support_families import FAMILIES as CONFIGURED
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -43,8 +43,8 @@ MATTERS = 1e-4
 """How far logits move at least when anything goes."""
 SWITCHES = {"phi3_longrope"}
 """Whose rotary embeddings change when a sequence grows: the stock model's cache does not follow."""
-REFUSE_FEWER_HEADS = {"llama_mha", "phi3_longrope"}
-"""Whose configurations refuse to have a group of heads less in every layer."""
+REFUSE_FEWER_HEADS = {"llama_mha", "phi3_longrope", "olmoe"}
+"""Whose configurations, or norms, refuse to have a group of heads less in every layer."""
 IDS = torch.randint(60, (2, 14), generator=torch.Generator().manual_seed(1))
 """Longer than windows, and than what rotary embeddings were scaled for. 60 may be an image's."""
 PROMPT = 9
@@ -73,8 +73,15 @@ def body_of(layer: nn.Module, kind: BlockKind) -> nn.Module:
     return next(m for name, m in layer.named_children() if name in BODIES[kind])
 
 
-def output_of(body: nn.Module) -> nn.Linear:
-    return next(m for name, m in body.named_modules() if name in OUTPUTS)  # type: ignore[misc]
+def output_of(body: nn.Module) -> nn.Linear | None:
+    """None where it is a mixture of experts."""
+    named = dict(body.named_modules())
+    return next((named[name] for name in OUTPUTS if name in named), None)  # type: ignore[misc]
+
+
+def silence(body: nn.Module) -> None:
+    """Let a mixture of experts add nothing."""
+    body.experts.down_proj.data.zero_()
 
 
 def silenced(dense: PreTrainedModel, state: PruningState) -> PreTrainedModel:
@@ -87,6 +94,10 @@ def silenced(dense: PreTrainedModel, state: PruningState) -> PreTrainedModel:
                 continue
             output = output_of(body)
             is_left = index in state.left(kind)
+            if output is None:
+                if not is_left:
+                    silence(body)
+                continue
             mask = torch.zeros(output.in_features, dtype=output.weight.dtype)
             mask[: width * is_left] = 1
             output.register_forward_pre_hook(lambda _, inputs, mask=mask: (inputs[0] * mask,))
@@ -166,7 +177,7 @@ def test_every_candidate_is_scored_as_the_silenced_model_and_goes_as_it_says(nam
     model, whole = live(dense), logits(dense)
     assert torch.equal(logits(model.model), whole)
     found = candidates(model.state)
-    can_go = {"attn", "mlp", "mlp_width", "attn_width"} - {b.unit for b in model.family.barred}
+    can_go = {"attn", "mlp", "mlp_width", "attn_width"} - {b.unit for b in model.shape.barred}
     assert {each.unit.name for each in found} == can_go
     expected = []
     for candidate in found:
@@ -180,6 +191,15 @@ def test_every_candidate_is_scored_as_the_silenced_model_and_goes_as_it_says(nam
     assert_same(name, scored, torch.stack(expected))
 
 
+def active_of(body: nn.Module) -> int:
+    """Parameters that one token passes."""
+    if output_of(body):
+        return sum(each.numel() for each in body.parameters())
+    each, taken = body.experts, body.gate.top_k
+    of_one = each.gate_up_proj[0].numel() + each.down_proj[0].numel()
+    return body.gate.weight.numel() + taken * of_one
+
+
 @every_family
 def test_parameters_are_counted_as_the_modules_have_them(name: str) -> None:
     dense = stock(name)
@@ -189,8 +209,10 @@ def test_parameters_are_counted_as_the_modules_have_them(name: str) -> None:
     for index, layer in enumerate(dense.get_decoder().layers):
         for kind in BLOCK_KINDS:
             body, block = body_of(layer, kind), shape.block(kind, index)
-            assert block.width == output_of(body).in_features
+            output = output_of(body)
+            assert block.width == (output.in_features if output else body.experts.num_experts)
             assert block.params == sum(each.numel() for each in body.parameters())
+            assert block.active_params_at(block.width) == active_of(body)
 
 
 @every_family
@@ -301,7 +323,7 @@ def test_what_is_exported_answers_as_the_live_model_and_can_be_cut_again(
     hf.write_folder(packed, NO_TOKENIZER, tmp_path, torch.float64, 10**9)
     opened, info = getattr(transformers, packed.opens_with).from_pretrained(
         tmp_path, dtype=torch.float64, trust_remote_code=True, output_loading_info=True,
-        attn_implementation="eager" if name in EAGER else None,
+        **kernels(name, torch.float64),
     )  # fmt: skip
     assert not {key: wrong for key, wrong in info.items() if wrong and key.endswith("_keys")}
     is_ordinary = opened.config.model_type == dense.config.model_type

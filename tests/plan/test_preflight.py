@@ -229,8 +229,8 @@ def test_a_file_of_the_model_that_holds_no_object(
     ("architecture", "kind", "what_to_do"),
     [
         ("gpt2", "which is not described here yet", "docs/families.md"),
-        ("mixtral", "a mixture of experts (num_local_experts)", "docs/families.md"),
-        ("qwen3_moe", "a mixture of experts", "with blocks alone"),
+        ("phimoe", "a mixture of experts (num_local_experts)", "docs/families.md"),
+        ("qwen2_moe", "a mixture of experts", "with blocks alone"),
         ("mamba", "whose layers keep a state (state_size)", "docs/families.md"),
         ("t5", "an encoder with a decoder", "a decoder alone"),
         ("bert", "no language model that writes text", "a decoder alone"),

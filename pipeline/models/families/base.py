@@ -11,16 +11,17 @@ docs/families.md walks through one.
 No torch here: planning asks for families.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from pipeline.errors import ConfigError
 from pipeline.pruning.shape import BarredUnit, BlockKind
 
-Segment = Literal["query", "key", "value", "query_heads", "channel"]
-"""What a run of rows or columns belongs to; ``query_heads`` has one entry for each head. All but
-channels are cut by key/value heads."""
+Segment = Literal["query", "key", "value", "query_heads", "channel", "expert", "route"]
+"""What a run of rows or columns belongs to; ``query_heads`` has one entry for each head. All of an
+attention are cut by key/value heads. Of a mixture ``expert`` has an entry for each expert, which is
+its weights, and ``route`` what the router has for it."""
 
 SKIP_NAMES: Mapping[BlockKind, str] = {"attn": "attention", "mlp": "mlp"}
 """How ``skip`` of transformers' per-layer configurations calls a block that is not there."""
@@ -37,20 +38,25 @@ class Projection:
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """A parameter of the body in one dimension, e.g. the weight of a norm over all heads."""
+    """A parameter of the body that no linear layer has, cut along its first dimension.
+
+    E.g. the weight of a norm over all heads, or the experts of a mixture.
+    """
 
     name: str
     segment: Segment
     is_joint: bool = False
     """Whether what it is for depends on all of the segment at once: zeros in the place of heads
     that went would change what a norm divides by."""
+    is_output: bool = False
+    """Whether what the block adds is a product with it, where no projection has ``columns``."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeadCount:
-    """A number of heads that the forward pass of an attention reads.
+    """A number of heads or of experts that the forward pass of a block reads.
 
-    ``name`` is an attribute of the attention, or of its configuration: ``config.NAME``.
+    ``name`` is an attribute of the block's body, or of its configuration: ``config.NAME``.
     """
 
     name: str
@@ -106,6 +112,10 @@ class Heads:
             return width // self.head_dim
         return width // self.group_width * self.head_dim if segment in ("key", "value") else width
 
+    def count(self, segment: Segment, width: int) -> int:
+        """Heads that a segment has in a block of ``width`` query channels."""
+        return self.segment_length(segment, width) // self.head_dim
+
     def uses(self, segment: Segment) -> int:
         """How many query heads use each row of a segment."""
         return self.queries_per_key if segment in ("key", "value") else 1
@@ -122,12 +132,44 @@ class Channels:
         """Rows (or columns) that a segment has in a block of ``width`` channels."""
         return width
 
+    def count(self, _segment: Segment, width: int) -> int:
+        """Channels of a block of ``width`` channels."""
+        return width
+
     def uses(self, _segment: Segment) -> int:
         """A row of an MLP belongs to one channel."""
         return 1
 
 
-ChannelsT = TypeVar("ChannelsT", Heads, Channels)
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """The experts of a mixture."""
+
+    width: int
+    """How many there are."""
+    experts_per_token: int
+    """How many of them the router takes for each token."""
+    working_width: int
+    """Channels that a token takes while it passes: of each of its experts the intermediate ones,
+    and as many as hidden states have."""
+    group_width: int = 1
+
+    def segment_length(self, _segment: Segment, width: int) -> int:
+        """Entries that a segment has in a mixture of ``width`` experts."""
+        return width
+
+    def count(self, _segment: Segment, width: int) -> int:
+        """Experts of a mixture of ``width`` experts."""
+        return width
+
+    def uses(self, _segment: Segment) -> int:
+        """What belongs to an expert belongs to it alone."""
+        return 1
+
+
+AnyChannels = Heads | Channels | Experts
+"""What the width of a block counts."""
+ChannelsT = TypeVar("ChannelsT", Heads, Channels, Experts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +182,17 @@ class BlockDescription(Generic[ChannelsT]):
     """What is added to the hidden states is multiplied by it."""
 
 
+AnyDescription = BlockDescription[Heads] | BlockDescription[Channels] | BlockDescription[Experts]
+
+
 @dataclass(frozen=True, slots=True)
 class LayerDescription:
     """One decoder layer. A block that the layer does not have is None."""
 
     attn: BlockDescription[Heads] | None
-    mlp: BlockDescription[Channels] | None
+    mlp: BlockDescription[Channels] | BlockDescription[Experts] | None
 
-    def block(self, kind: BlockKind) -> BlockDescription[Heads] | BlockDescription[Channels] | None:
+    def block(self, kind: BlockKind) -> AnyDescription | None:
         """The layer's attention or MLP."""
         return self.attn if kind == "attn" else self.mlp
 
@@ -188,15 +233,37 @@ class Family:
     bias_flags: tuple[str, ...] = ()
     """Values of the configuration that, where true, give every linear layer of the blocks a bias;
     none where the family has no bias in the layers that give what a block adds."""
+    heads_fill_hidden: bool = False
+    """Whether transformers' own models have as many query channels as hidden states have, always:
+    others of its norms over all heads it cannot make."""
+    mixture: BlockLayout | None = None
+    """The mixture of experts in the place of an MLP; ``is_mixture`` says in which layers. None:
+    there are no mixtures."""
+    experts: str = "num_experts"
+    """The value of the configuration that says how many experts a mixture has."""
+    expert_width: str = "intermediate_size"
+    """The one that says how many channels an expert has."""
+    losses: tuple[str, ...] = ()
+    """Those that have training losses computed with whatever is asked of the model: turned off."""
 
     def layout(self, kind: BlockKind) -> BlockLayout:
         """Where the modules of an attention or MLP are."""
         return self.attn if kind == "attn" else self.mlp
 
     @property
+    def joint_norms(self) -> dict[str, str]:
+        """The norms over all heads at once, with the projections whose output they norm."""
+        projections = {each.rows: each.name for each in self.attn.projections}
+        return {
+            vector.name.partition(".")[0]: projections[vector.segment,]
+            for vector in self.attn.vectors
+            if vector.is_joint
+        }
+
+    @property
     def why_no_zeros(self) -> str | None:
         """Why no heads of zeros can stand where heads went, in words; None where they can."""
-        joint = [vector.name.partition(".")[0] for vector in self.attn.vectors if vector.is_joint]
+        joint = self.joint_norms
         if not joint:
             return None
         return (
@@ -221,7 +288,7 @@ class Family:
             for index in range(text.num_hidden_layers)
         )
 
-    def layer(self, config: Any, _index: int) -> LayerDescription:
+    def layer(self, config: Any, index: int) -> LayerDescription:
         """One layer; ``config`` is the language model's configuration as it is for this layer."""
         skipped = getattr(config, "skip", None) or ()
         multiplier = getattr(config, self.residual_multiplier) if self.residual_multiplier else 1.0
@@ -229,8 +296,35 @@ class Family:
         if SKIP_NAMES["attn"] not in skipped:
             attn = BlockDescription(self.attn, heads_of(config), multiplier)
         if SKIP_NAMES["mlp"] not in skipped:
-            mlp = BlockDescription(self.mlp, Channels(config.intermediate_size), multiplier)
+            mlp = self._mlp(config, index, multiplier)
         return LayerDescription(attn, mlp)
+
+    def _mlp(
+        self, config: Any, index: int, multiplier: float
+    ) -> BlockDescription[Channels] | BlockDescription[Experts]:
+        if self.mixture and self.is_mixture(config, index):
+            return BlockDescription(self.mixture, self._experts_of(config), multiplier)
+        return BlockDescription(self.mlp, Channels(config.intermediate_size), multiplier)
+
+    def is_mixture(self, config: Any, index: int) -> bool:  # noqa: ARG002
+        """Whether the MLP of a layer is a mixture; ``config`` as in ``layer``."""
+        return self.mixture is not None
+
+    def place_mlps(self, config: Any, layers: Collection[int]) -> None:  # noqa: ARG002
+        """Let the language model's ``config`` say that the MLPs of these layers are no mixtures."""
+        assert not layers or self.mixture is None
+
+    def _experts_of(self, config: Any) -> Experts:
+        count, chosen = getattr(config, self.experts), config.num_experts_per_tok
+        if not 1 <= chosen <= count:
+            raise ConfigError(
+                [
+                    f"model.path: num_experts_per_tok is {chosen}; allowed is a number from 1 to "
+                    f"{count}, which is how many experts a layer has"
+                ]
+            )
+        channels = getattr(config, self.expert_width)
+        return Experts(count, chosen, chosen * (channels + config.hidden_size))
 
     def hidden_size(self, config: Any) -> int:
         """Width of the hidden states."""

@@ -12,6 +12,10 @@ from dataclasses import replace
 from pipeline.models.families import llama
 from pipeline.models.families.base import Vector
 
+NORMS_OF_ALL_HEADS = (
+    Vector("q_norm.weight", "query", is_joint=True),
+    Vector("k_norm.weight", "key", is_joint=True),
+)
 AFTERWARDS = replace(
     llama.WITHOUT_FLAGS,
     model_types=("exaone4",),
@@ -25,10 +29,7 @@ FAMILIES = (
         model_types=("olmo2", "olmo3"),
         attn=replace(
             AFTERWARDS.attn,
-            vectors=(
-                Vector("q_norm.weight", "query", is_joint=True),
-                Vector("k_norm.weight", "key", is_joint=True),
-            ),
+            vectors=NORMS_OF_ALL_HEADS,
         ),
     ),
 )

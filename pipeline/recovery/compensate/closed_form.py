@@ -81,8 +81,9 @@ def adjustable(block: Block) -> dict[str, nn.Parameter]:
 
     The output layer; its norm where the family has one behind it, as that undoes any factor.
     """
-    module = block.output if isinstance(block.norm_after, nn.Identity) else block.norm_after
-    own = {id(parameter) for parameter in module.parameters()}
+    has_norm = not isinstance(block.norm_after, nn.Identity)
+    changed = block.norm_after.parameters() if has_norm else block.output_parameters
+    own = {id(parameter) for parameter in changed}
     named = block.named_parameters(prefix=block.name)
     return {name: parameter for name, parameter in named if id(parameter) in own}
 

@@ -58,19 +58,24 @@ def usable(examples: Examples) -> Tensor:
 
 
 def fitted_widths(state: PruningState, how: CompensateConfig) -> dict[str, int]:
-    """The blocks whose output layers get a regression, and how many inputs these have."""
+    """The blocks whose output layers get a regression, and how many inputs these have.
+
+    Mixtures of experts have no such layer, and stay as they are.
+    """
     if how.mode == "scalar":
         return {}
     everywhere = (how.streams, how.blocks) == ("sequential", "all")
     dense, widths, precedes_removed = state.shape, {}, False
     for layer in reversed(range(len(dense.layers))):
         for kind in reversed(BLOCK_KINDS):
+            block = dense.block(kind, layer)
             if layer in state.left(kind):
                 width = state.widths(kind)[layer]
-                if everywhere or precedes_removed or width < dense.widths(kind)[layer]:
+                is_due = everywhere or precedes_removed or width < dense.widths(kind)[layer]
+                if is_due and block and not block.mixture:
                     widths[f"{kind}.{layer}"] = width
                 precedes_removed = False
-            elif dense.block(kind, layer):
+            elif block:
                 precedes_removed = True
     return widths
 
@@ -195,6 +200,6 @@ class _Streams:
 def _place(dense: PrunableModel, ids: Tensor) -> torch.device:
     """Where the hidden states of both models fit."""
     states = 2 * ids.numel() * dense.hidden_size * dense.model.dtype.itemsize
-    widest = max(block.width for block in dense.blocks)
+    widest = max(block.width for block in dense.blocks if not block.is_mixture)
     working = 8 * SQUARES * widest**2 + 16 * TOKENS_AT_ONCE[ids.device.type] * widest
     return ids.device if states + working < free_bytes(ids.device) else torch.device("cpu")
