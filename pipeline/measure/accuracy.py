@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 INSTALL = 'install it with: pip install "lm-eval[hf]==0.4.13"'
+CHARACTERS = 4
+"""Of a token, about."""
 NO_FILES: Mapping[str, Path] = MappingProxyType({})
 
 
@@ -219,20 +221,36 @@ class TaskSet:
         self._asked: dict[str, Likelihoods] = {}
         self._asked_by: tuple[object, ...] = ()
 
+    @property
+    def tokens(self) -> float:
+        """That a model reads, about: they are counted in characters here."""
+        requests = (r for items in self._items.values() for item in items for r in item.requests)
+        return sum(len(text) for request in requests for text in request.args) / CHARACTERS
+
     def evaluate(
-        self, model: PrunableModel, tokenizer: "PreTrainedTokenizerBase"
+        self,
+        model: PrunableModel,
+        tokenizer: "PreTrainedTokenizerBase",
+        on_progress: Callable[[float], None] = lambda _: None,
     ) -> tuple[TaskScore, ...]:
         """The model's scores as it is, in the order of the names.
 
-        Zero-shot and without a chat template. Nothing is kept over calls but the questions, as this
+        Zero-shot and without a chat template. ``on_progress`` is called with the share that was
+        done since the last call. Nothing is kept over calls but the questions, as this
         tokenizer reads them, and the global random generators are left alone. Raises ``StageError``
         where one sequence does not fit into memory, a choice not into the model's context, or the
         tokenizer has no token that a sequence could start with.
         """
         with _quiet(), _own_random_state():
             asked = self._asked_of(model, tokenizer)
+            total = sum(each.tokens for each in asked.values())
             return tuple(
-                _score(name, task, self._items[name], asked[name].of(model))
+                _score(
+                    name,
+                    task,
+                    self._items[name],
+                    asked[name].of(model, lambda tokens: on_progress(tokens / total)),
+                )
                 for name, task in self._tasks.items()
             )
 

@@ -102,9 +102,17 @@ class RunListener:
             self._learnt += 1
             self.tracker.log(learning_metrics(len(self.steps) + self._learnt, technique, point))
 
-    def on_scored(self, share: float) -> None:
-        """Part of a step's scoring is done."""
-        self.display.scored(share)
+    def on_ahead(self, ahead: Mapping[str, float]) -> None:
+        """Pass on what the stage has to do."""
+        self.display.ahead(ahead)
+
+    def on_doing(self, what: str) -> None:
+        """Pass on what it does now."""
+        self.display.doing(what)
+
+    def on_progress(self, kind: str, tokens: float) -> None:
+        """Pass on what it has done."""
+        self.display.progress(kind, tokens)
 
     def on_computed(self, source: tuple[str, int], step: Step) -> None:
         """A step was computed here, not found."""

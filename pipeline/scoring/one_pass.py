@@ -305,7 +305,9 @@ class _TileProgress:
 
 
 @torch.no_grad()
-def perplexity(model: PrunableModel, windows: Windows) -> float | None:
+def perplexity(
+    model: PrunableModel, windows: Windows, on_progress: Progress = lambda _: None
+) -> float | None:
     """Perplexity of the live model as it is, one window at a time."""
     losses = []
     for ids in windows.ids.to(model.device).split(1):
@@ -315,4 +317,5 @@ def perplexity(model: PrunableModel, windows: Windows) -> float | None:
             for block, context in zip(model.blocks, decoder.contexts, strict=True):
                 hidden = block(hidden, context)
             losses.append(window_losses(model, hidden, ids, windows.eos_id))
+        on_progress(1 / len(windows.ids))
     return perplexity_of_losses(torch.cat(losses))

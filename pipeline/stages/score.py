@@ -4,7 +4,9 @@ These are the first steps of the trajectories that start from the dense model; t
 first dimension is the first step of the run, too, and computed once for both.
 """
 
+from collections import Counter
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,10 +15,13 @@ from pipeline.pruning.state import PruningState
 from pipeline.pruning.steps import PERPLEXITY
 from pipeline.settings.core import Config
 from pipeline.settings.section import Section
-from pipeline.stages.base import Inputs, Planning, Recipe, Stage
+from pipeline.stages.base import Inputs, Listener, Planning, Recipe, Stage
 from pipeline.stages.evaluate import prunes
 from pipeline.stages.prune import search_recipe
 from pipeline.stages.shared.phases import MATERIAL, criterion_of, in_common_order, phases_of
+
+DENSE = "the dense model"
+"""A kind of work, for whoever watches."""
 
 
 class ScoreConfig(Section):
@@ -47,14 +52,26 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     dense = PruningState.dense(inputs.source.shape)
     variant = inputs.live.cut(dense)
     sensitivity = {}
-    for phase in in_common_order(phases_of(config, inputs.source)):
-        dense_ppl = perplexity(inputs.live.at(variant), search.windows(phase))
+    phases, listener = in_common_order(phases_of(config, inputs.source)), inputs.listener
+    ahead = Counter({DENSE: sum(search.windows(phase).ids.numel() for phase in phases)})
+    for phase in phases:
+        ahead.update(search.work(phase, dense, phase.candidates(dense)))
+    listener.on_ahead(ahead)
+    for phase in phases:
+        model, windows = inputs.live.at(variant), search.windows(phase)
+        listener.on_doing(f"{DENSE} on the text for {phase.dimension.replace('_', ' ')}")
+        told = partial(_told, listener, windows.ids.numel())
+        dense_ppl = perplexity(model, windows, told)
         with closing(search.walk(phase, dense)) as steps:
             first = next(steps, None)
         candidates = first.decision.scored_json()["candidates"] if first else []
         sensitivity[phase.dimension] = {"dense_ppl": dense_ppl, "candidates": candidates}
     replace(out_dir / "sensitivity.json", encode(sensitivity))
     return {"dense_ppl": {d: sensitivity[d]["dense_ppl"] for d in sensitivity}}
+
+
+def _told(listener: Listener, tokens: int, share: float) -> None:
+    listener.on_progress(DENSE, share * tokens)
 
 
 def check(folder: Path, result: Json) -> None:

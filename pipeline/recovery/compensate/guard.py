@@ -18,6 +18,11 @@ ENOUGH = 10
 SHARES = (0.5, 0.25, 0.0)
 """Of what the regressions changed, to be tried where the whole of it makes a text worse."""
 
+FIT, HELD_OUT = "fitting blocks", "held-out text"
+"""Kinds of work, for whoever watches."""
+FITTING = 3
+"""Passes of a token that fitting takes, about: both models, and what is fitted."""
+
 Perplexities = Mapping[str, float]
 """By held-out text."""
 
@@ -32,9 +37,16 @@ def compensate(recovering: Recovering) -> Mapping[str, Json]:
         measured = {name: ppl for name, ppl in (held_out or {}).items() if math.isfinite(ppl)}
         recovering.progress(Progress(int(tokens * share), tokens, held_out=measured or None))
 
+    def fitted(block: int) -> None:
+        recovering.watching.on_progress(FIT, FITTING * tokens / len(pruned.blocks))
+        show(block / len(pruned.blocks))
+
+    measured = sum(examples.ids.numel() for examples in recovering.held_out.values())
+    recovering.watching.on_ahead({HELD_OUT: 2 * measured, FIT: FITTING * tokens})
     before = _measured(recovering, pruned)
     show(0, before)
-    changed = _changed(recovering, pruned, lambda done: show(done / len(pruned.blocks)))
+    recovering.watching.on_doing(FIT)
+    changed = _changed(recovering, pruned, fitted)
     share, after = _guarded(recovering, pruned, changed, before)
     show(1, after)
     weights = pruned.weights()
@@ -110,10 +122,11 @@ def _guarded(
 
 def _measured(recovering: Recovering, model: PrunableModel) -> Perplexities:
     """Of held-out windows, which are full where they are text."""
-    found = {
-        name: perplexity(model, Windows(examples.ids, None))
-        for name, examples in recovering.held_out.items()
-    }
+    recovering.watching.on_doing(HELD_OUT)
+    found = {}
+    for name, examples in recovering.held_out.items():
+        found[name] = perplexity(model, Windows(examples.ids, None))
+        recovering.watching.on_progress(HELD_OUT, examples.ids.numel())
     return {name: math.inf if each is None else each for name, each in found.items()}
 
 
