@@ -20,6 +20,7 @@ from pipeline.runs.outcome import report_of
 from pipeline.runs.parts import work_of_jobs
 from pipeline.runs.runner import StageRunner
 from pipeline.store.leases import awaited_lease
+from pipeline.store.run_folder import TRACKING
 from pipeline.store.summary import Summary, Work
 from pipeline.tracking.metrics import evaluation_metrics, export_metrics
 from pipeline.tracking.tracker import LocalTracker, Tracker, Trackers
@@ -178,7 +179,7 @@ def _tracking(run: Run, stages: Collection[str], display: Display) -> Iterator[T
     def tell(holder: str) -> None:
         display.note(f"waiting: {holder} tracks {folder}")
 
-    with awaited_lease(folder / "tracking", tell):
+    with awaited_lease(folder / TRACKING, tell):
         tracker = open_tracker(run, stages, display.note)
         failed = True
         try:
