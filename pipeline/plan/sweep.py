@@ -17,7 +17,6 @@ from pipeline.errors import ConfigError, LeaseLostError, PipelineError, StageErr
 from pipeline.files import Json, encode, mended
 from pipeline.methods import methods
 from pipeline.plan.plan import Plan, plan, planning_of
-from pipeline.plan.preflight import Preflight
 from pipeline.plan.run import Run, settled
 from pipeline.pruning.phases import Phase
 from pipeline.settings.core import Config
@@ -91,6 +90,8 @@ def reopened(paths: Sequence[Path]) -> list[Run]:
 
     Raises ``ConfigError`` with every problem.
     """
+    from pipeline.plan.preflight import Preflight  # not before: it takes a second
+
     preflight = Preflight()
     opened = [partial(Run.open, path, preflight.check) for path in paths]
     return _all(opened, [(path.name,) for path in paths])
@@ -112,6 +113,8 @@ class Sweep:
         cls, configs: Sequence[Config], overrides: Sequence[tuple[str, ...]], command: str
     ) -> "Sweep":
         """Check and plan all combinations. Raises ``ConfigError`` with every problem."""
+        from pipeline.plan.preflight import Preflight
+
         preflight = Preflight()
         sources = _all([partial(preflight.check, config) for config in configs], overrides)
         name = configs[0].sweep.name or _name(overrides, sources[0].name)
