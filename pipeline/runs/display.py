@@ -1,5 +1,6 @@
 """What a person sees while a run goes on, and the table at its end."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -46,8 +47,8 @@ class Display(Protocol):
         """Something that a person must know."""
 
 
-TOLD_EVERY = 0.1
-"""Share of a stage after which the log of a job tells again how long it takes."""
+TOLD_EVERY, TOLD_EVERY_S = 0.1, 20.0
+"""Share of a stage, and seconds, after which the log of a job tells again how long it takes."""
 
 
 class Quiet:
@@ -78,13 +79,13 @@ class JobLog:
     def __init__(self, check: Callable[[], None]) -> None:
         self.check = check
         self.noted: str | None = None
-        self.left, self.next_share = TimeLeft(), 0.0
+        self.left, self.next_share, self.told = TimeLeft(), 0.0, 0.0
 
     def stage_started(self, name: str) -> None:  # noqa: D102
         self.check()
         self._print(f"{name} started")
         self.left.begin()
-        self.next_share = TOLD_EVERY
+        self.next_share, self.told = TOLD_EVERY, time.monotonic()
 
     def stage_ended(self, name: str, status: str, seconds: float) -> None:  # noqa: D102
         self._print(f"{name} {status}" + (f" in {seconds:.0f} s" if status != "reused" else ""))
@@ -104,8 +105,9 @@ class JobLog:
     def progress(self, kind: str, amount: float) -> None:  # noqa: D102
         self.left.progress(kind, amount)
         share = self.left.share
-        if share is not None and self.next_share <= share < 1:
-            self.next_share = share + TOLD_EVERY
+        is_due = time.monotonic() - self.told >= TOLD_EVERY_S
+        if is_due and share is not None and self.next_share <= share < 1:
+            self.next_share, self.told = share + TOLD_EVERY, time.monotonic()
             self._print(f"{kind}: {share:.0%} of the stage, {in_words(self.left)}")
         self.check()
 
