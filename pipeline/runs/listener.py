@@ -27,6 +27,8 @@ class RunListener:
         self.stage: PlannedStage | None = None
         """The stage that runs now."""
         self.dense: Record | None = None
+        self.dense_ppl: float | None = None
+        """On the calibration text of the run's first dimension."""
         self.recalled: dict[int, Record] = {}
         """What an earlier launch measured, for steps that this one does not measure."""
         self.steps: list[StepRecord] = []
@@ -40,6 +42,7 @@ class RunListener:
         """Time that measuring took, by stage and kind of measurement."""
         self.warnings: list[str] = []
         self._learnt = 0
+        self._logged_dense = False
 
     @property
     def steps_computed(self) -> int:
@@ -76,12 +79,24 @@ class RunListener:
         """The dense model was measured: the baseline of every curve."""
         if self.dense is None:
             self.dense = record
-            self.tracker.log(dense_metrics(self.total_params, record))
+            if self.stage:  # else the stage that tells of its perplexity is still to come
+                self._log_dense()
+
+    def on_dense_ppl(self, ppl: float) -> None:
+        """The dense model's perplexity is known."""
+        self.dense_ppl = ppl
+
+    def _log_dense(self) -> None:
+        """The first row, where there is anything to say of the dense model."""
+        if not self._logged_dense and (self.dense or self.dense_ppl):
+            self._logged_dense = True
+            self.tracker.log(dense_metrics(self.total_params, self.dense, self.dense_ppl))
 
     def on_step(self, step: StepRecord, record: Record | None) -> None:
         """A step is on disk: show and track it, unless another stage told of it before."""
         if step.step < len(self.steps):
             return
+        self._log_dense()
         self.steps.append(step)
         record = record or self.recalled.get(step.step)
         if record:

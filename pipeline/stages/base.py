@@ -128,6 +128,9 @@ class Listener(Protocol):
     def on_dense(self, record: Record) -> None:
         """The dense model was measured."""
 
+    def on_dense_ppl(self, ppl: float) -> None:
+        """The dense model's perplexity on the calibration text of the run's first dimension."""
+
     def on_step(self, step: StepRecord, record: Record | None) -> None:
         """A step of the run is on disk, measured or not. May come again, from another stage."""
 

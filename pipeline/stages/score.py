@@ -20,6 +20,7 @@ from pipeline.stages.evaluate import prunes
 from pipeline.stages.prune import search_recipe
 from pipeline.stages.shared.phases import MATERIAL, criterion_of, in_common_order, phases_of
 
+FILE = "sensitivity.json"
 DENSE = "the dense model"
 """A kind of work, for whoever watches."""
 
@@ -66,7 +67,7 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
             first = next(steps, None)
         candidates = first.decision.scored_json()["candidates"] if first else []
         sensitivity[phase.dimension] = {"dense_ppl": dense_ppl, "candidates": candidates}
-    replace(out_dir / "sensitivity.json", encode(sensitivity))
+    replace(out_dir / FILE, encode(sensitivity))
     return {"dense_ppl": {d: sensitivity[d]["dense_ppl"] for d in sensitivity}}
 
 
@@ -74,15 +75,23 @@ def _told(listener: Listener, tokens: int, share: float) -> None:
     listener.on_progress(DENSE, share * tokens)
 
 
+def replay(config: Config, inputs: Inputs) -> None:
+    """Tell where the curve of perplexity begins."""
+    first = phases_of(config, inputs.source)[0].dimension
+    ppl = read_json(inputs.results[STAGE.name] / FILE)[first]["dense_ppl"]
+    if ppl is not None:
+        inputs.listener.on_dense_ppl(ppl)
+
+
 def check(folder: Path, result: Json) -> None:
     """Dense perplexities are those of the file."""
-    sensitivity = read_json(folder / "sensitivity.json")
+    sensitivity = read_json(folder / FILE)
     if result["dense_ppl"] != {d: entry["dense_ppl"] for d, entry in sensitivity.items()}:
         raise ValueError(result)
 
 
 STAGE = Stage(
     "score", 10, recipe, run, needs=MATERIAL, section=ScoreConfig,
-    publishes=("sensitivity.json",), facts=lambda result: {"dense_ppl": result["dense_ppl"]},
-    check=check,
+    publishes=(FILE,), facts=lambda result: {"dense_ppl": result["dense_ppl"]},
+    check=check, replay=replay,
 )  # fmt: skip
