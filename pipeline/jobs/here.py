@@ -35,4 +35,5 @@ def _failure(run: Path, stage: str, key: str, begun: float) -> str | None:
     if summary is None or entry is None or entry.key != key or summary.status != "failed":
         return None
     is_of_last = (run / FILE).stat().st_mtime >= begun
-    return summary.error if is_of_last and entry.status != "reused" else None
+    is_failure = entry.status != "reused" and summary.error != KeyboardInterrupt.__name__
+    return summary.error if is_of_last and is_failure else None

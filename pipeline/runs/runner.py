@@ -165,7 +165,7 @@ class StageRunner:
         last = listener.steps[-1] if listener.steps else None
         return Summary(
             run=self.folder.path.name,
-            status=_ended(error),
+            status="done" if error is None else "failed",
             error=None if error is None else str(error) or type(error).__name__,
             target_ratio=self.config.prune.target_ratio,
             steps=len(listener.steps),
@@ -205,12 +205,6 @@ class StageRunner:
         took = sum(entry.seconds for entry in entries)
         probing = sum(sum(entry.measuring_seconds.values()) for entry in entries)
         return round(probing / took, 4) if took else None
-
-
-def _ended(error: BaseException | None) -> str:
-    if error is None:
-        return "done"
-    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
 
 
 def live_model_of(run: Run) -> LiveModel:

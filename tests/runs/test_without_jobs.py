@@ -47,10 +47,12 @@ def test_it_is_running_interrupted_failed_or_done(run: Path) -> None:
     assert summary
     failed = summary.stages["prune"].model_copy(update={"status": "failed"})
     stages = {**summary.stages, "prune": failed}
-    update = {"status": "failed", "error": "too hot", "stages": stages}
-    summary.model_copy(update=update).write(run)
-    (status,) = [status for status in of_run(run) if status.stage == "prune"]
-    assert (status.state, status.reason) == ("failed", "too hot")
+    for error, state in (("too hot", "failed"), ("KeyboardInterrupt", "interrupted")):
+        update = {"status": "failed", "error": error, "stages": stages}
+        summary.model_copy(update=update).write(run)
+        (status,) = [status for status in of_run(run) if status.stage == "prune"]
+        assert status.state == state
+        assert (status.reason == error) == (state == "failed")
 
 
 def test_its_logs_are_its_steps(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
