@@ -25,6 +25,7 @@ from torch import Tensor
 from pipeline.errors import StageError
 from pipeline.models.blocks import Block, Context
 from pipeline.models.prunable import PrunableModel
+from pipeline.pruning.passes import LOSS_IN_BLOCKS
 from pipeline.pruning.units import Candidate
 from pipeline.scoring.kernels import fast_kernels
 from pipeline.scoring.memory import Budget
@@ -43,8 +44,6 @@ def next_token_loss(model: PrunableModel, hidden: Tensor, windows: Windows, _at:
     return window_losses(model, hidden, windows.ids, windows.eos_id)
 
 
-LOSS_IN_BLOCKS = 4
-"""What a loss costs, in blocks, for the progress bar."""
 STRIDES = (2, 4, 8, 16, 32)
 """Blocks between the states that are kept for the next step: as few as memory allows."""
 

@@ -67,9 +67,11 @@ def test_what_is_ahead_is_counted_in_passes_of_the_dense_model() -> None:
     block = BlockShape(width=16, group_width=4, params=100, fixed_params=0)
     shape = ModelShape.repeated(4, block, block, total_params=1000)
     state, phase = PruningState.dense(shape), Phase("blocks", BLOCKS, 30)
-    assert passes(state, phase.candidates(state)) == pytest.approx((8 + 36) / 8)
+    assert passes(state, phase.candidates(state)) == pytest.approx((8 + 36 + 8 * 4) / 12)
+    from_above = passes(state, phase.candidates(state), from_layer=3)
+    assert from_above == pytest.approx((2 + 7 * 2 + 1 + 8 * 4) / 12)
     steps = 0
     while state.ratio_percent < phase.end_percent:
         state, steps = state.without(likely(state, phase.candidates(state))), steps + 1
     assert 2 <= steps <= 3
-    assert passes(state, phase.candidates(state)) < (8 + 36) / 8
+    assert passes(state, phase.candidates(state)) < (8 + 36 + 8 * 4) / 12

@@ -33,17 +33,18 @@ def descend(
     ahead = Ahead(config, inputs, search, phases, measurements.work() if probe.every else NOTHING)
     if is_due(probe, 0):
         dense = inputs.live.cut(state)
-        ahead.tell(0, state, 0, measurements.missing([dense]))
+        ahead.tell(0, state, 0, first=measurements.missing([dense]))
         inputs.listener.on_dense(measurements.of(dense, "probing the dense model"))
     for place, phase in enumerate(phases):
         with closing(search.walk(phase, state, steps_before)) as steps:
+            last = None
             while state.ratio_percent < phase.end_percent:
-                ahead.tell(place, state, steps_before)
+                ahead.tell(place, state, steps_before, last)
                 step = next(steps, None)
                 if step is None:
                     break
                 is_own = state.ratio_percent < own[phase.dimension]
-                state = state.without(step.chosen)
+                last, state = step.chosen, state.without(step.chosen)
                 steps_before = step.step + 1
                 is_last = state.ratio_percent >= config.prune.target_ratio and is_own
                 due = is_due(probe, steps_before) or (probe.every > 0 and is_last)

@@ -67,10 +67,17 @@ class Search:
         return identity.of_trajectory(config, weights, calibration, self._order, phase, start)
 
     def work(
-        self, phase: Phase, state: PruningState, candidates: Sequence[Candidate]
+        self,
+        phase: Phase,
+        state: PruningState,
+        candidates: Sequence[Candidate],
+        from_layer: float = 0,
     ) -> dict[str, float]:
-        """What scoring candidates of a step takes, by kind of work, as listeners are told it."""
-        return {_kind(phase): self._tokens(phase) * passes(state, candidates)}
+        """What scoring candidates of a step takes, by kind of work, as listeners are told it.
+
+        ``from_layer`` is where the last step of the phase took something; 0 for the first.
+        """
+        return {_kind(phase): self._tokens(phase) * passes(state, candidates, from_layer)}
 
     def scorer(self, phase: Phase, on_progress: Callable[[float], None]) -> Scorer:
         """Scores the steps of one walk; ``on_progress`` as ``Material`` has it."""
@@ -130,7 +137,8 @@ class _Walk:
         before = {scored.candidate for scored in last.scored} if last else ()
         new = self.choice.unscored(candidates, before)
         kind = _kind(self.phase)
-        tokens = self.search.work(self.phase, state, new)[kind]
+        from_layer = last.chosen.layer if last else 0
+        tokens = self.search.work(self.phase, state, new, from_layer)[kind]
         listener.on_doing(kind)
         self.part = Part(lambda share: listener.on_progress(kind, share * tokens))
         step = self.choice.step(self._scorer, index, state, candidates, last)
