@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from pipeline.data.rows import SEED, json_lines, text_of
 from pipeline.errors import ConfigError, StageError
 from pipeline.given import read_json, read_text
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 ROW_SEPARATOR = "\n\n"
@@ -170,8 +168,10 @@ def draw_places(
 
 def cut_windows(
     tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], seqlen: int, most: int | None
-) -> Tensor:
+) -> "Tensor":
     """Join rows, tokenise once, cut into full windows ``[windows, seqlen]``; drop the rest."""
+    import torch
+
     ids: list[int] = tokenizer(ROW_SEPARATOR.join(rows), verbose=False)["input_ids"]
     count = min(len(ids) // seqlen, most or len(ids))
     if count == 0:
@@ -199,11 +199,13 @@ def rows_until(
     return bisect_left(range(len(rows)), True, key=is_enough)
 
 
-def read_tokens(path: Path, vocab_size: int) -> dict[str, Tensor]:
+def read_tokens(path: Path, vocab_size: int) -> "dict[str, Tensor]":
     """Windows of token ids from JSON ``{"block": [[int]], "width": [[int]]}``.
 
     Raises ``ConfigError`` that names everything that is wrong with the file.
     """
+    import torch
+
     try:
         data = read_json(path)
     except ConfigError as error:

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import ConfigError, StageError
 from pipeline.files import is_file
 from pipeline.given import file_problem
-from pipeline.measure.likelihood import Answer, Likelihoods
 from pipeline.measure.record import TaskScore
 from pipeline.measure.rows import rows_of_lm_eval, rows_of_user
-from pipeline.models.prunable import PrunableModel
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from lm_eval.api.instance import Instance
     from lm_eval.api.task import Task
     from transformers import PreTrainedTokenizerBase
+
+    from pipeline.measure.likelihood import Answer, Likelihoods
+    from pipeline.models.prunable import PrunableModel
 
 INSTALL = 'install it with: pip install "lm-eval[hf]==0.4.13"'
 CHARACTERS = 4
@@ -229,7 +230,7 @@ class TaskSet:
 
     def evaluate(
         self,
-        model: PrunableModel,
+        model: "PrunableModel",
         tokenizer: "PreTrainedTokenizerBase",
         on_progress: Callable[[float], None] = lambda _: None,
     ) -> tuple[TaskScore, ...]:
@@ -255,9 +256,11 @@ class TaskSet:
             )
 
     def _asked_of(
-        self, model: PrunableModel, tokenizer: "PreTrainedTokenizerBase"
-    ) -> dict[str, Likelihoods]:
+        self, model: "PrunableModel", tokenizer: "PreTrainedTokenizerBase"
+    ) -> "dict[str, Likelihoods]":
         """Every task's requests, for all states of a model."""
+        from pipeline.measure.likelihood import Likelihoods
+
         asked_by = (tokenizer, model.device, model.context_length)
         if self._asked_by != asked_by:
             with _padding_token(tokenizer):
@@ -377,7 +380,9 @@ def _padding_token(tokenizer: "PreTrainedTokenizerBase") -> Iterator[None]:
         tokenizer.pad_token = own
 
 
-def _score(name: str, task: "Task", items: Sequence[_Item], answers: Iterable[Answer]) -> TaskScore:
+def _score(
+    name: str, task: "Task", items: Sequence[_Item], answers: "Iterable[Answer]"
+) -> TaskScore:
     answered = iter(answers)
     metrics = [
         task.process_results(item.doc, [next(answered) for _ in item.requests]) for item in items

@@ -23,10 +23,9 @@ from pipeline.measure.floors import floor_of
 from pipeline.measure.intervals import Interval
 from pipeline.measure.memory import weight_bytes
 from pipeline.measure.record import EAGER, GRAPHS, TURNS, Latency, SpeedUp, Timing, Way
+from pipeline.measure.workloads import LatencySettings
 from pipeline.models.prunable import PrunableModel
 
-TIMING = 2
-"""Raised by hand when the same settings would be timed in another way."""
 AGREEING = 0.005
 """Graphs are timed no more than twice where the medians differ by less."""
 GPU_BOUND_TOKENS = 1024
@@ -34,35 +33,6 @@ GPU_BOUND_TOKENS = 1024
 CLEAR_REFS = Path("/proc/self/clear_refs")
 RESET_PEAK_RSS = "5"  # proc_pid_clear_refs(5): makes the peak the present size again
 STATUS = Path("/proc/self/status")
-
-
-@dataclass(frozen=True, slots=True)
-class LatencySettings:
-    """What is timed."""
-
-    workload: str
-    """What the configuration calls it."""
-    batch: int
-    """Sequences that are prefilled and decoded together."""
-    prompt_tokens: int
-    """Tokens of each prompt."""
-    output_tokens: int
-    """Tokens decoded for each prompt."""
-    repeats: int
-    """Generations that are timed, at most."""
-    warmup: int
-    """Generations before those, which are not; graphs are warm from being captured."""
-
-    def identity(self) -> dict[str, int]:
-        """What decides what the figures mean; not how the workload is called."""
-        return {
-            "timing": TIMING,
-            "batch": self.batch,
-            "prompt_tokens": self.prompt_tokens,
-            "output_tokens": self.output_tokens,
-            "repeats": self.repeats,
-            "warmup": self.warmup,
-        }
 
 
 class OutOfRoomError(StageError):

@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from pipeline.data.datasets import HUB_DATASETS, ROW_SEPARATOR, dataset_rows
 from pipeline.data.rows import read_rows
 from pipeline.errors import ConfigError
 from pipeline.files import Json
 from pipeline.given import file_problem, read_text
-from pipeline.scoring.perplexity import Windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from pipeline.scoring.perplexity import Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +142,7 @@ def text_windows(
     rows: Sequence[str],
     seqlen: int,
     most_tokens: int | None = None,
-) -> Windows:
+) -> "Windows":
     """Full windows of the rows' tokens, ``[windows, seqlen]``; every target counts.
 
     As the field takes perplexity on WikiText-2 (GPTQ, arXiv 2210.17323, and everyone since): rows
@@ -152,6 +151,10 @@ def text_windows(
     all). Raises ``ConfigError`` where that does not fill one window.
     """
     ids: list[int] = tokenizer(ROW_SEPARATOR.join(rows), verbose=False)["input_ids"]
+    import torch
+
+    from pipeline.scoring.perplexity import Windows
+
     windows = len(ids[:most_tokens]) // seqlen
     if windows == 0:
         at_most = "" if most_tokens is None else f", of which at most {most_tokens} are used"

@@ -120,7 +120,6 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     from pipeline.stages.shared.calibration import prepare, rows_read, write
 
     settings = config.of(CalibrationConfig)
-    inputs.listener.on_doing("drawing text, cutting it into windows")
     windows, eos_id = prepare(settings, inputs.source)
     facts = write(out_dir, windows, eos_id)
     if settings.dataset != "mixed":

@@ -112,9 +112,9 @@ def is_due(probe: ProbeConfig, steps: int) -> bool:
 
 def probe_protocol(config: Config) -> "MeasurementProtocol":
     """What is measured after a step."""
-    from pipeline.measure.latency import LatencySettings
     from pipeline.measure.protocol import MeasurementProtocol
     from pipeline.measure.text import Text
+    from pipeline.measure.workloads import LatencySettings
 
     probe = config.of(ProbeConfig)
     workloads = [

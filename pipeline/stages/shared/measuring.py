@@ -12,11 +12,12 @@ import torch
 
 from pipeline.files import key_of, mended, publish_sealed
 from pipeline.measure.accuracy import TaskSet
-from pipeline.measure.latency import LatencySettings, OutOfRoomError, measure_latency
+from pipeline.measure.latency import OutOfRoomError, measure_latency
 from pipeline.measure.memory import measure_memory
 from pipeline.measure.protocol import DataSources, MeasurementProtocol
 from pipeline.measure.record import Record, TaskScore, TextScore, read_record
 from pipeline.measure.text import Text, text_windows
+from pipeline.measure.workloads import LatencySettings
 from pipeline.models.loading import DTYPES
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.variants import Variant
