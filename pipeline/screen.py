@@ -32,6 +32,14 @@ def screen(
     )  # fmt: skip
 
 
+def duration(seconds: float) -> str:
+    """A time as people say it: 40 s, 12 min, 3.5 h."""
+    minutes = seconds / 60
+    if seconds < 90:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"  # noqa: PLR2004
+
+
 def as_line(text: str) -> str:
     """Text in one line: what would break it, or colour it, is written as in Python."""
     line = CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -1,4 +1,4 @@
-"""multipruner logs: what a run's jobs printed."""
+"""multipruner logs: what a run's jobs printed, or its steps where it has none."""
 
 import sys
 import time
@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from pipeline.commands.base import RUN, Command, run_folder
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DamagedError
 from pipeline.jobs.status import LIVE, StageStatus, of_run
 
 POLL_S = 0.5
@@ -25,9 +25,13 @@ def _run(parsed: Namespace) -> None:
 
 def show(run: Path, stage: str | None, follow: bool) -> None:
     """Print the logs of a run, or of one of its stages; with ``follow`` until the jobs end."""
-    names = [status.stage for status in of_run(run)]
+    known = of_run(run)
+    names = [status.stage for status in known]
     if stage is not None and stage not in names:
         raise ConfigError([f"stage: this run has no {stage}; allowed is one of {', '.join(names)}"])
+    if all(status.attempt is None for status in known):
+        _show_process(run, follow)
+        return
     printed: dict[str, int] = {}
     while True:
         states = [s for s in of_run(run) if stage in (None, s.stage)]
@@ -41,6 +45,37 @@ def show(run: Path, stage: str | None, follow: bool) -> None:
             time.sleep(POLL_S)
             for status in states:
                 _print_more(status, printed, titled=stage is None)
+
+
+def _show_process(run: Path, follow: bool) -> None:
+    """What is kept of a run without jobs: what it printed is where it was typed."""
+    print(
+        f"{run} has no jobs: its stages run in the process that was started for it, and what they"
+    )
+    print("print is in that terminal. Its steps so far:")
+    printed = 0
+    while True:
+        states = of_run(run)
+        lines = _steps(run)
+        for line in lines[printed:]:
+            print(line, flush=True)
+        printed = max(printed, len(lines))
+        if not follow or not any(status.state in LIVE for status in states):
+            break
+        time.sleep(ASK_EVERY_S)
+    for status in states:
+        print(f"{status.stage}: {status.state}" + (f": {status.reason}" if status.reason else ""))
+
+
+def _steps(run: Path) -> list[str]:
+    """A line for each step of a run that is on disk."""
+    from pipeline.pruning.records import read_steps
+    from pipeline.runs.display import step_line
+
+    try:
+        return [step_line(step) for step in read_steps(run / "steps.jsonl")]
+    except (FileNotFoundError, DamagedError):
+        return []
 
 
 def _print_more(status: StageStatus, printed: dict[str, int], titled: bool) -> None:
@@ -69,4 +104,4 @@ def _print_errors(states: list[StageStatus]) -> None:
             print(f"{status.stage}: {status.state}{why}")
 
 
-COMMAND = Command("logs", "what a run's jobs printed", _arguments, _run)
+COMMAND = Command("logs", "what a run's jobs printed, or its steps", _arguments, _run)

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from pipeline.data.rows import SEED, json_lines, text_of
 from pipeline.data.windows import cut
 from pipeline.errors import ConfigError, StageError
 from pipeline.given import read_json, read_text
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 ROW_SEPARATOR = "\n\n"
@@ -187,7 +185,7 @@ def cut_windows(
     seqlen: int,
     most: int | None,
     begin: Sequence[int] = (),
-) -> Tensor:
+) -> "Tensor":
     """Join rows, tokenise once, cut into full windows ``[windows, seqlen]``; drop the rest.
 
     Each window begins with the ids ``begin``.
@@ -222,11 +220,13 @@ def rows_until(
     return bisect_left(range(len(rows)), True, key=is_enough)
 
 
-def read_tokens(path: Path, vocab_size: int) -> dict[str, Tensor]:
+def read_tokens(path: Path, vocab_size: int) -> "dict[str, Tensor]":
     """Windows of token ids from JSON ``{"block": [[int]], "width": [[int]]}``.
 
     Raises ``ConfigError`` that names everything that is wrong with the file.
     """
+    import torch
+
     try:
         data = read_json(path)
     except ConfigError as error:

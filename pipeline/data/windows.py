@@ -1,18 +1,21 @@
 """How token ids become windows."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def cut(
     ids: Sequence[int], seqlen: int, most: int | None = None, begin: Sequence[int] = ()
-) -> Tensor:
+) -> "Tensor":
     """Full windows ``[windows, seqlen]`` of ids, ``most`` at most; what is left is dropped.
 
     Each begins with the ids ``begin``. None fits, and there is no window, where those fill it.
     """
+    import torch
+
     room = seqlen - len(begin)
     count = len(ids) // room if room > 0 else 0
     count = count if most is None else min(count, most)

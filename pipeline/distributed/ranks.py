@@ -28,11 +28,12 @@ from torch import Tensor
 from pipeline.distributed.rendezvous import Ranks
 from pipeline.errors import StageError
 from pipeline.models.loading import LiveModel
+from pipeline.pruning.passes import LOSS_IN_BLOCKS
 from pipeline.pruning.shape import BLOCK_KINDS, BlockKind
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.units import Candidate
 from pipeline.scoring.losses import LocalLosses, Losses, lowered
-from pipeline.scoring.one_pass import LOSS_IN_BLOCKS, Progress
+from pipeline.scoring.one_pass import Progress
 from pipeline.scoring.perplexity import Windows
 
 T = TypeVar("T")

@@ -88,9 +88,7 @@ class Executor(ABC, Generic[C, R]):
 
     def problems(self, config: "Config") -> list[str]:
         """What it would refuse, or leave waiting for ever: KEY: what is wrong; what is allowed."""
-        import torch
-
-        if config.model.device == "cuda" and not torch.cuda.is_available():
+        if config.model.device == "cuda" and not has_cuda():
             return ["model.device: cuda is asked for and there is no CUDA device; use auto or cpu"]
         return []
 
@@ -162,6 +160,13 @@ class Executor(ABC, Generic[C, R]):
     def requeue(self, job: CurrentJob) -> bool:  # noqa: ARG002
         """Have this running job start again later; whether that worked. May not return if so."""
         return False
+
+
+def has_cuda() -> bool:
+    """Whether there is a CUDA device."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def in_order(items: Sequence[WorkItem]) -> list[WorkItem]:

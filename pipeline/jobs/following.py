@@ -14,7 +14,13 @@ from pipeline.jobs.status import LIVE, StageStatus, of_runs
 from pipeline.stages import is_main
 
 EVERY_S = 2.0
-COLOURS = {"done": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
+COLOURS = {
+    "done": "green",
+    "failed": "red",
+    "interrupted": "yellow",
+    "cancelled": "yellow",
+    "running": "cyan",
+}
 
 
 def table_of(runs: Sequence[Path]) -> tuple[Table, bool]:
@@ -34,8 +40,12 @@ def _cells(run: Path, status: StageStatus) -> list[str | Text]:
     state = Text(status.state, style=COLOURS.get(status.state, ""))
     shown = [status.job_id, status.node, status.restarts]
     cells = ["-" if value is None else str(value) for value in shown]
-    progress = f"{steps(run)} steps" if is_main(status.stage) else ""
+    progress = _count(steps(run)) if is_main(status.stage) else ""
     return [run.name, status.stage, state, *cells, progress, status.reason or ""]
+
+
+def _count(steps: int) -> str:
+    return "1 step" if steps == 1 else f"{steps} steps"
 
 
 def steps(run: Path) -> int:

@@ -11,27 +11,36 @@ from pipeline.errors import DamagedError
 from pipeline.executors import find_executor
 from pipeline.executors.base import JobStatus
 from pipeline.executors.submission import Attempt, attempts
+from pipeline.jobs.here import standing_of
 from pipeline.store.folders import launch_of
 from pipeline.store.leases import beats
 from pipeline.store.results import result_in
 
 State = Literal[
-    "new", "pending", "running", "requeued", "done", "failed", "cancelled", "unknown"
+    "new", "pending", "running", "requeued", "done", "failed", "interrupted", "cancelled", "unknown"
 ]  # fmt: skip
 LIVE: tuple[State, ...] = ("pending", "running", "requeued")
+BY_WEIGHT: tuple[State, ...] = (
+    "failed", "running", "requeued", "pending", "unknown", "interrupted", "cancelled", "new"
+)  # fmt: skip
+"""The first of these that a stage has is its run's."""
 SUBMITTING_S = 120.0
 """How long a submission may be on its way."""
 
 
 @dataclass(frozen=True)
 class StageStatus:
-    """How a stage stands. None is what is not known."""
+    """How a stage stands. None is what is not known.
+
+    Without a job it is pending or running in a process that runs the stages itself, failed there,
+    or interrupted with it.
+    """
 
     stage: str
     key: str
     state: State
     reason: str | None = None
-    """Why it waits, failed or was cancelled."""
+    """Why it waits, failed or was cancelled; the process that runs it, where that is no job."""
     job_id: str | None = None
     job_state: str | None = None
     """The scheduler's own word."""
@@ -111,10 +120,23 @@ def of_run(run: Path) -> list[StageStatus]:
 
 
 def of_runs(runs: Iterable[Path]) -> list[list[StageStatus]]:
-    """How the stages of runs stand. Each executor is asked once."""
-    of_each = [places(run) for run in runs]
+    """How the stages of runs stand, in jobs or without. Each executor is asked once."""
+    folders = list(runs)
+    of_each = [places(run) for run in folders]
     states = of_places(place for of_one in of_each for place in of_one)
-    return [[states[place.key] for place in of_one] for of_one in of_each]
+
+    return [
+        [_without_job(run, place, states[place.key]) for place in of_one]
+        for run, of_one in zip(folders, of_each, strict=True)
+    ]
+
+
+def _without_job(run: Path, place: StagePlace, status: StageStatus) -> StageStatus:
+    """The status; where there is no job, as the process that runs the stage itself tells it."""
+    if status.state != "new":
+        return status
+    standing = standing_of(run, place.name, place.key, place.folder)
+    return replace(status, state=standing[0], reason=standing[1]) if standing else status
 
 
 def of_places(stages: Iterable[StagePlace]) -> dict[str, StageStatus]:
@@ -251,7 +273,7 @@ def _ended(state: State) -> str:
 def run_state(states: Iterable[StageStatus]) -> State:
     """How a run stands, from its stages."""
     all_states = {status.state for status in states}
-    for state in ("failed", "running", "requeued", "pending", "unknown", "cancelled", "new"):
+    for state in BY_WEIGHT:
         if state in all_states:
             return state
     return "done"

@@ -16,11 +16,9 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import ConfigError, StageError
 from pipeline.files import is_file
 from pipeline.given import file_problem
-from pipeline.measure.likelihood import Answer, Likelihoods
 from pipeline.measure.record import TaskScore
 from pipeline.measure.rows import rows_of_lm_eval, rows_of_user
 from pipeline.measure.tasks import TASKS, definition_of, tasks_folder
-from pipeline.models.prunable import PrunableModel
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,7 +26,12 @@ if TYPE_CHECKING:
     from lm_eval.api.task import Task
     from transformers import PreTrainedTokenizerBase
 
+    from pipeline.measure.likelihood import Answer, Likelihoods
+    from pipeline.models.prunable import PrunableModel
+
 INSTALL = 'install it with: pip install "lm-eval[hf]==0.4.13"'
+CHARACTERS = 4
+"""Of a token, about."""
 NO_FILES: Mapping[str, Path] = MappingProxyType({})
 
 
@@ -199,27 +202,45 @@ class TaskSet:
         self._asked: dict[str, Likelihoods] = {}
         self._asked_by: tuple[object, ...] = ()
 
+    @property
+    def tokens(self) -> float:
+        """That a model reads, about: they are counted in characters here."""
+        requests = (r for items in self._items.values() for item in items for r in item.requests)
+        return sum(len(text) for request in requests for text in request.args) / CHARACTERS
+
     def evaluate(
-        self, model: PrunableModel, tokenizer: "PreTrainedTokenizerBase"
+        self,
+        model: "PrunableModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        on_progress: Callable[[float], None] = lambda _: None,
     ) -> tuple[TaskScore, ...]:
         """The model's scores as it is, in the order of the names.
 
-        Zero-shot and without a chat template. Nothing is kept over calls but the questions, as this
+        Zero-shot and without a chat template. ``on_progress`` is called with the share that was
+        done since the last call. Nothing is kept over calls but the questions, as this
         tokenizer reads them, and the global random generators are left alone. Raises ``StageError``
         where one sequence does not fit into memory, a choice not into the model's context, or the
         tokenizer has no token that a sequence could start with.
         """
         with _quiet(), _own_random_state():
             asked = self._asked_of(model, tokenizer)
+            total = sum(each.tokens for each in asked.values())
             return tuple(
-                _score(name, task, self._items[name], asked[name].of(model))
+                _score(
+                    name,
+                    task,
+                    self._items[name],
+                    asked[name].of(model, lambda tokens: on_progress(tokens / total)),
+                )
                 for name, task in self._tasks.items()
             )
 
     def _asked_of(
-        self, model: PrunableModel, tokenizer: "PreTrainedTokenizerBase"
-    ) -> dict[str, Likelihoods]:
+        self, model: "PrunableModel", tokenizer: "PreTrainedTokenizerBase"
+    ) -> "dict[str, Likelihoods]":
         """Every task's requests, for all states of a model."""
+        from pipeline.measure.likelihood import Likelihoods
+
         asked_by = (tokenizer, model.device, model.context_length)
         if self._asked_by != asked_by:
             with _padding_token(tokenizer):
@@ -344,7 +365,9 @@ def _padding_token(tokenizer: "PreTrainedTokenizerBase") -> Iterator[None]:
         tokenizer.pad_token = own
 
 
-def _score(name: str, task: "Task", items: Sequence[_Item], answers: Iterable[Answer]) -> TaskScore:
+def _score(
+    name: str, task: "Task", items: Sequence[_Item], answers: "Iterable[Answer]"
+) -> TaskScore:
     answered = iter(answers)
     metrics = [
         task.process_results(item.doc, [next(answered) for _ in item.requests]) for item in items

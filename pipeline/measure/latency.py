@@ -23,10 +23,9 @@ from pipeline.measure.floors import floor_of
 from pipeline.measure.intervals import Interval
 from pipeline.measure.memory import weight_bytes
 from pipeline.measure.record import EAGER, GRAPHS, TURNS, Latency, SpeedUp, Timing, Way
+from pipeline.measure.workloads import LatencySettings
 from pipeline.models.prunable import PrunableModel
 
-TIMING = 2
-"""Raised by hand when the same settings would be timed in another way."""
 AGREEING = 0.005
 """Graphs are timed no more than twice where the medians differ by less."""
 GPU_BOUND_TOKENS = 1024
@@ -34,35 +33,6 @@ GPU_BOUND_TOKENS = 1024
 CLEAR_REFS = Path("/proc/self/clear_refs")
 RESET_PEAK_RSS = "5"  # proc_pid_clear_refs(5): makes the peak the present size again
 STATUS = Path("/proc/self/status")
-
-
-@dataclass(frozen=True, slots=True)
-class LatencySettings:
-    """What is timed."""
-
-    workload: str
-    """What the configuration calls it."""
-    batch: int
-    """Sequences that are prefilled and decoded together."""
-    prompt_tokens: int
-    """Tokens of each prompt."""
-    output_tokens: int
-    """Tokens decoded for each prompt."""
-    repeats: int
-    """Generations that are timed, at most."""
-    warmup: int
-    """Generations before those, which are not; graphs are warm from being captured."""
-
-    def identity(self) -> dict[str, int]:
-        """What decides what the figures mean; not how the workload is called."""
-        return {
-            "timing": TIMING,
-            "batch": self.batch,
-            "prompt_tokens": self.prompt_tokens,
-            "output_tokens": self.output_tokens,
-            "repeats": self.repeats,
-            "warmup": self.warmup,
-        }
 
 
 class OutOfRoomError(StageError):
@@ -78,7 +48,10 @@ class _Times:
 
 
 def measure_latency(
-    model: PrunableModel, settings: LatencySettings, dense: PrunableModel | None = None
+    model: PrunableModel,
+    settings: LatencySettings,
+    dense: PrunableModel | None = None,
+    on_progress: Callable[[float], None] = lambda _: None,
 ) -> tuple[Latency, int | None]:
     """Time the model as it is, and tell the peak bytes of memory meanwhile.
 
@@ -86,7 +59,8 @@ def measure_latency(
     greedy decoding steps of one token for every sequence. On a GPU prefill and step are replayed as
     CUDA graphs and timed by events; where they cannot be captured, the record says why. On a CPU
     ``dense``, where it is given, is timed in turns with the model, which gives the speed-up an
-    interval that does not depend on what else the machine does. The peak is the weights and the
+    interval that does not depend on what else the machine does; ``on_progress`` is called with the
+    share that was done since the last call. The peak is the weights and the
     most that running them took beside, whatever else the process holds: on a CPU by its resident
     memory, and None where the system does not tell. Global random state is left alone. Raises
     ``StageError`` where the model's context is too short, ``OutOfRoomError`` where memory runs out.
@@ -97,7 +71,7 @@ def measure_latency(
     is_gpu = model.device.type == "cuda"
     peak = _CudaPeak(model.device) if is_gpu else _CpuPeak()
     try:
-        way, why, times, of_dense = _timed(model, settings, ids, dense)
+        way, why, times, of_dense = _timed(model, settings, ids, dense, on_progress)
         beside = peak.read_bytes()
         floor = floor_of(model, settings.batch, settings.prompt_tokens, settings.output_tokens)
     except (MemoryError, RuntimeError) as error:
@@ -131,24 +105,33 @@ Timed = tuple[Way, str | None, _Times, _Times | None]
 
 
 def _timed(
-    model: PrunableModel, settings: LatencySettings, ids: Tensor, dense: PrunableModel | None
+    model: PrunableModel,
+    settings: LatencySettings,
+    ids: Tensor,
+    dense: PrunableModel | None,
+    on_progress: Callable[[float], None],
 ) -> Timed:
     if model.device.type == "cuda":
         return _on_gpu(model, settings, ids)
     beside = [] if dense is None or dense is model else [dense]
-    *of_dense, times = _one_by_one([*beside, model], settings, ids)
+    *of_dense, times = _one_by_one([*beside, model], settings, ids, on_progress)
     way = EAGER if dense is None else TURNS
     return way, None, times, of_dense[0] if of_dense else None
 
 
 def _one_by_one(
-    models: Sequence[PrunableModel], settings: LatencySettings, ids: Tensor
+    models: Sequence[PrunableModel],
+    settings: LatencySettings,
+    ids: Tensor,
+    on_progress: Callable[[float], None] = lambda _: None,
 ) -> list[_Times]:
     """Generations of each model, in turns; every second round in the other order."""
     clock: _Clock = _CpuClock() if ids.device.type == "cpu" else _CudaClock(ids.device)
+    share = 1 / ((settings.warmup + settings.repeats) * len(models))
     for _ in range(settings.warmup):
         for model in models:
             _generate(model, ids, settings.output_tokens, clock)
+            on_progress(share)
     times = [_Times([], []) for _ in models]
     with _no_garbage_collection():
         for turn in range(settings.repeats):
@@ -157,6 +140,7 @@ def _one_by_one(
                 prefill, *steps = _generate(model, ids, settings.output_tokens, clock)
                 own.prefill.append(prefill)
                 own.decode.append(steps)
+                on_progress(share)
     return times
 
 

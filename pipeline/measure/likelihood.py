@@ -1,7 +1,7 @@
 """Log-likelihoods of what lm-eval asks, tokenised and batched once for every state of a model."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -100,14 +100,25 @@ class Likelihoods:
         """Number of requests."""
         return len(self._asked)
 
-    def of(self, model: PrunableModel) -> list[Answer]:
+    @property
+    def tokens(self) -> int:
+        """That the model reads."""
+        return sum(batch.ids.numel() for batch in self._batches)
+
+    def of(
+        self, model: PrunableModel, on_progress: Callable[[float], None] = lambda _: None
+    ) -> list[Answer]:
         """The answers of the model as it is, in the order of the requests.
 
+        ``on_progress`` is called with the tokens that were read since the last call.
         Raises ``StageError`` where one sequence does not fit into memory.
         """
         while True:
             try:
-                scores = [batch.scores(model) for batch in self._batches]
+                scores = []
+                for batch in self._batches:
+                    scores.append(batch.scores(model))
+                    on_progress(batch.ids.numel())
             except torch.OutOfMemoryError as error:
                 if self._batch_size == 1:
                     raise StageError(

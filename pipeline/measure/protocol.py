@@ -13,8 +13,8 @@ from pipeline.measure.accuracy import (
     too_long_choices,
     wrong_rows,
 )
-from pipeline.measure.latency import LatencySettings
 from pipeline.measure.text import Text
+from pipeline.measure.workloads import LatencySettings
 from pipeline.models.digests import Digest, bos_recipe, tokenizer_digest
 from pipeline.models.source import ModelSource
 

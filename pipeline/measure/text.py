@@ -12,10 +12,11 @@ from pipeline.data.windows import cut
 from pipeline.errors import ConfigError
 from pipeline.files import Json
 from pipeline.given import file_problem, read_text
-from pipeline.scoring.perplexity import Windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from pipeline.scoring.perplexity import Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ def text_windows(
     seqlen: int,
     most_tokens: int | None = None,
     begin: Sequence[int] = (),
-) -> Windows:
+) -> "Windows":
     """Full windows of the rows' tokens, ``[windows, seqlen]``; every target counts.
 
     As the field takes perplexity on WikiText-2 (GPTQ, arXiv 2210.17323, and everyone since): rows
@@ -156,6 +157,8 @@ def text_windows(
     each. At most ``most_tokens`` tokens, those counted, are used (None: all). Raises
     ``ConfigError`` where that does not fill one window.
     """
+    from pipeline.scoring.perplexity import Windows
+
     ids = joined_ids(tokenizer, rows, begin)
     most = None if most_tokens is None else most_tokens // seqlen
     windows = cut(ids, seqlen, most, begin)

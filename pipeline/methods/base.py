@@ -58,6 +58,10 @@ class Method(ABC, Generic[S]):
         """Settings that differ from the usual ones, as they are shown after ``label``."""
         return []
 
+    def columns(self, settings: S) -> dict[str, float]:  # noqa: ARG002
+        """Numbers by which runs are told apart in a table of many, where a setting is a list."""
+        return {}
+
     def tags(self, settings: S) -> list[str]:  # noqa: ARG002
         """What people filter runs by."""
         return [self.name]

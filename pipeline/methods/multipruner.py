@@ -122,6 +122,12 @@ class MultiPruner(Method[MultiPrunerConfig]):
             shown.append(f"reordered by {reordered}" if reordered else "not reordered")
         return shown
 
+    def columns(self, settings: MultiPrunerConfig) -> dict[str, float]:
+        """The distribution, in percent of what goes."""
+        total = sum(settings.distribution)
+        shares = zip(DIMENSIONS, settings.distribution, strict=True)
+        return {f"percent_of_{name}": round(100 * share / total, 3) for name, share in shares}
+
     def tags(self, settings: MultiPrunerConfig) -> list[str]:
         """The search."""
         return [settings.search]

@@ -14,11 +14,12 @@ from typing import Any
 from pipeline.errors import DamagedError
 from pipeline.methods import method_of
 from pipeline.plan.run import Run
-from pipeline.pruning.phases import Phase
+from pipeline.pruning.phases import Phase, likely
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.steps import Step
 from pipeline.pruning.trajectory import Trajectory
 from pipeline.pruning.units import Candidate
+from pipeline.screen import duration
 from pipeline.stages import calibrate, order, score
 from pipeline.stages.shared import identity
 from pipeline.stages.shared.phases import in_common_order, phases_of, windows_of
@@ -108,20 +109,13 @@ class Forecast:
         elif seconds is None:
             took = "scoring time unknown: no such step was measured yet"
         else:
-            took = f"about {_duration(seconds)} of scoring, by the steps measured so far"
+            took = f"about {duration(seconds)} of scoring, by the steps measured so far"
         estimated = f" ({guessed:,} of them estimated)" if guessed else ""
         return (
             f"candidate evaluations: {mark}{new:,} new{estimated}, "
             f"{self.evaluations(is_done=True):,} done; "
             f"without sharing {mark}{self.alone:,} in all\n{took}"
         )
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    if seconds < 90:  # noqa: PLR2004
-        return f"{seconds:.0f} s"
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"  # noqa: PLR2004
 
 
 class _Counted:
@@ -154,7 +148,7 @@ class _Counted:
                 new = self.method.choice.unscored(candidates, before)
                 yield self._scoring(trajectory, index, phase, new, step, guessed)
                 guessed = guessed or step is None
-                state = state.without(step.chosen if step else _guess(state, candidates))
+                state = state.without(step.chosen if step else likely(state, candidates))
                 before = candidates
                 index += 1
 
@@ -207,13 +201,3 @@ def _order_of(run: Run) -> str | None:
         return None
     made = run.store.finished(planned)
     return str(made["digest"]) if made else planned.key
-
-
-def _guess(state: PruningState, candidates: Sequence[Candidate]) -> Candidate:
-    """The candidate that stands for the one that will go: of the commonest blocks, the widest."""
-
-    def preference(candidate: Candidate) -> tuple[int, int, int]:
-        left = sum(len(state.left(kind)) for kind in candidate.unit.kinds)
-        return left if candidate.unit.is_whole else 0, candidate.width_after, candidate.layer
-
-    return max(candidates, key=preference)

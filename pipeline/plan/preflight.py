@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,6 @@ from pipeline.executors import executor_named
 from pipeline.files import is_folder
 from pipeline.given import file_problem, folder_problem, read_object, why_unwritable
 from pipeline.methods import method_of
-from pipeline.models.loading import incomplete
 from pipeline.models.source import ModelSource, locate
 from pipeline.plan.plan import plan, planning_of
 from pipeline.plan.prefetching import missing as not_in_cache
@@ -25,7 +24,6 @@ from pipeline.stages import calibrate, recover
 from pipeline.stages.calibrate import CalibrationConfig
 from pipeline.stages.evaluate import EvaluateConfig, data_sources, evaluation_protocol, prunes
 from pipeline.stages.probe import ProbeConfig, probe_protocol
-from pipeline.stages.shared.calibration import prepare, require_tokenizer
 from pipeline.stages.shared.phases import needs_of, needs_windows
 from pipeline.store.folders import RUNS
 from pipeline.store.results import Store
@@ -33,6 +31,8 @@ from pipeline.store.run_folder import RunFolder
 from pipeline.store.summary import Summary
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pipeline.measure.protocol import MeasurementProtocol
 
 
@@ -138,6 +138,20 @@ def _kernel(model: ModelConfig, source: ModelSource) -> list[str]:
         f"model.attn_implementation: {model.attn_implementation} does not know the {what} of "
         f"{source.architecture}'s attention; allowed is eager"
     ]
+
+
+def incomplete(source: ModelSource) -> list[str]:
+    """What keeps its weights from being the model that its configuration says."""
+    from pipeline.models.loading import incomplete
+
+    return incomplete(source)
+
+
+def prepare(settings: CalibrationConfig, source: ModelSource) -> "Mapping[str, Tensor]":
+    """The calibration windows of both kinds, ``[windows, seqlen]``."""
+    from pipeline.stages.shared.calibration import prepare
+
+    return prepare(settings, source)[0]
 
 
 def _finished(config: Config, source: ModelSource) -> dict[str, bool]:
@@ -302,12 +316,14 @@ def _windows(config: Config, source: ModelSource, *, are_cut: bool) -> list[str]
 
     ``are_cut`` says that it gave them before.
     """
+    from pipeline.stages.shared.calibration import require_tokenizer
+
     context = source.context_length
     require_tokenizer(config.of(CalibrationConfig), source)
     key, length = "calibration.seqlen", config.of(CalibrationConfig).seqlen
     is_text = config.of(CalibrationConfig).dataset != "tokens"
     if config.of(CalibrationConfig).is_local and not (are_cut and is_text):
-        windows, _ = prepare(config.of(CalibrationConfig), source)
+        windows = prepare(config.of(CalibrationConfig), source)
         length = max(ids.shape[1] for ids in windows.values())
         if config.of(CalibrationConfig).dataset == "tokens":
             key = "calibration.path"

@@ -15,7 +15,6 @@ from pipeline.errors import ConfigError
 from pipeline.files import encode
 from pipeline.methods import methods
 from pipeline.plan.plan import Plan, plan, planning_of
-from pipeline.plan.preflight import Preflight
 from pipeline.plan.run import Run, settled
 from pipeline.pruning.phases import Phase
 from pipeline.settings.core import Config
@@ -97,6 +96,8 @@ def reopened(paths: Sequence[Path]) -> list[Run]:
 
     Raises ``ConfigError`` with every problem.
     """
+    from pipeline.plan.preflight import Preflight  # not before: it takes a second
+
     preflight = Preflight()
     opened = [partial(Run.open, path, preflight.check) for path in paths]
     return _all(opened, [(path.name,) for path in paths])
@@ -118,6 +119,8 @@ class Sweep:
         cls, configs: Sequence[Config], overrides: Sequence[tuple[str, ...]], command: str
     ) -> "Sweep":
         """Check and plan all combinations. Raises ``ConfigError`` with every problem."""
+        from pipeline.plan.preflight import Preflight
+
         preflight = Preflight()
         sources = _all([partial(preflight.check, config) for config in configs], overrides)
         name = configs[0].sweep.name or _name(overrides, sources[0].name)

@@ -1,9 +1,9 @@
 """What a technique is: it changes the weights that a pruned model has left, not its shape."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import Field
 
@@ -52,6 +52,27 @@ class Progress:
     """Perplexity on each held-out text, where it was just measured."""
 
 
+class Watching(Protocol):
+    """Is told how long it takes, as the listener of a stage is."""
+
+    def on_ahead(self, ahead: Mapping[str, float]) -> None:
+        """What is to be done from now on, in tokens, by kind of work."""
+
+    def on_doing(self, what: str) -> None:
+        """What is done now, for a person."""
+
+    def on_progress(self, kind: str, tokens: float) -> None:
+        """So much of that kind was done since the last call."""
+
+
+class Unwatched:
+    """Nobody is told."""
+
+    def on_ahead(self, ahead: Mapping[str, float]) -> None: ...  # noqa: D102
+    def on_doing(self, what: str) -> None: ...  # noqa: D102
+    def on_progress(self, kind: str, tokens: float) -> None: ...  # noqa: D102
+
+
 @dataclass(frozen=True)
 class Recovering:
     """A pruned model that is being recovered."""
@@ -81,6 +102,8 @@ class Recovering:
     """Shows and records how far it is."""
     leader: "Leader | None" = None
     """The ranks that share the work; None where this process works alone."""
+    watching: Watching = field(default_factory=Unwatched)
+    """Is told how much there is to do, and how far it is."""
 
 
 @dataclass(frozen=True)

@@ -92,13 +92,25 @@ def run(recovering: Recovering) -> Mapping[str, Json]:
 def _stored(recovering: Recovering) -> "Path":
     """The file of the dense model's answers, written once."""
     from pipeline.recovery.training.distillation import dense_twin, store_answers
+    from pipeline.recovery.training.loop import training_ahead
 
     settings: DistillConfig = recovering.settings
     path = recovering.folder / "answers.safetensors"
     if not path.exists():
         recovering.note("the dense model's answers are taken once")
         dense = dense_twin(recovering.live, recovering.live.at(recovering.variant))
-        store_answers(dense, recovering.train, settings.top_tokens, settings.temperature, path)
+        watching, kind = recovering.watching, "the dense model's answers"
+        training = training_ahead(settings, recovering.train, recovering.held_out)
+        watching.on_ahead({kind: recovering.train.ids.numel(), **training})
+        watching.on_doing(kind)
+        store_answers(
+            dense,
+            recovering.train,
+            settings.top_tokens,
+            settings.temperature,
+            path,
+            lambda tokens: watching.on_progress(kind, tokens),
+        )
         recovering.live.drop_twin()
     return path
 

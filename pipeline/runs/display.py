@@ -1,15 +1,19 @@
 """What a person sees while a run goes on, and the table at its end."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
 from pipeline.pruning.records import StepRecord
 from pipeline.recovery.base import Progress as Learning
-from pipeline.stages import is_main
+from pipeline.runs.time_left import TimeLeft
+from pipeline.screen import duration
+
+BAR_WIDTH = 24
 
 
 class Display(Protocol):
@@ -24,8 +28,14 @@ class Display(Protocol):
     def step(self, step: StepRecord, computed: bool) -> None:
         """A step of the run is on disk; ``computed`` now or found there."""
 
-    def scored(self, share: float) -> None:
-        """This share of the present step's scoring was done since the last call."""
+    def ahead(self, ahead: Mapping[str, float]) -> None:
+        """What the stage has to do from now on, by kind of work."""
+
+    def doing(self, what: str) -> None:
+        """What the stage does now."""
+
+    def progress(self, kind: str, amount: float) -> None:
+        """So much of a kind of work was done."""
 
     def learning(self, technique: str, progress: Learning) -> None:
         """A technique of recovery has come so far."""
@@ -37,6 +47,10 @@ class Display(Protocol):
         """Something that a person must know."""
 
 
+TOLD_EVERY, TOLD_EVERY_S = 0.1, 20.0
+"""Share of a stage, and seconds, after which the log of a job tells again how long it takes."""
+
+
 class Quiet:
     """For output that no person watches: warnings only."""
 
@@ -46,7 +60,9 @@ class Quiet:
     def stage_started(self, name: str) -> None: ...  # noqa: D102
     def stage_ended(self, name: str, status: str, seconds: float) -> None: ...  # noqa: D102
     def step(self, step: StepRecord, computed: bool) -> None: ...  # noqa: D102
-    def scored(self, share: float) -> None: ...  # noqa: D102
+    def ahead(self, ahead: Mapping[str, float]) -> None: ...  # noqa: D102
+    def doing(self, what: str) -> None: ...  # noqa: D102
+    def progress(self, kind: str, amount: float) -> None: ...  # noqa: D102
     def learning(self, technique: str, progress: Learning) -> None: ...  # noqa: D102
     def note(self, text: str) -> None: ...  # noqa: D102
 
@@ -63,10 +79,13 @@ class JobLog:
     def __init__(self, check: Callable[[], None]) -> None:
         self.check = check
         self.noted: str | None = None
+        self.left, self.next_share, self.told = TimeLeft(), 0.0, 0.0
 
     def stage_started(self, name: str) -> None:  # noqa: D102
         self.check()
         self._print(f"{name} started")
+        self.left.begin()
+        self.next_share, self.told = TOLD_EVERY, time.monotonic()
 
     def stage_ended(self, name: str, status: str, seconds: float) -> None:  # noqa: D102
         self._print(f"{name} {status}" + (f" in {seconds:.0f} s" if status != "reused" else ""))
@@ -76,7 +95,20 @@ class JobLog:
             self._print(step_line(step))
         self.check()
 
-    def scored(self, share: float) -> None:  # noqa: ARG002, D102
+    def ahead(self, ahead: Mapping[str, float]) -> None:  # noqa: D102
+        self.left.ahead(ahead)
+
+    def doing(self, what: str) -> None:  # noqa: ARG002, D102
+        self.left.doing()
+        self.check()
+
+    def progress(self, kind: str, amount: float) -> None:  # noqa: D102
+        self.left.progress(kind, amount)
+        share = self.left.share
+        is_due = time.monotonic() - self.told >= TOLD_EVERY_S
+        if is_due and share is not None and self.next_share <= share < 1:
+            self.next_share, self.told = share + TOLD_EVERY, time.monotonic()
+            self._print(f"{kind}: {share:.0%} of the stage, {in_words(self.left)}")
         self.check()
 
     def learning(self, technique: str, progress: Learning) -> None:  # noqa: D102
@@ -98,30 +130,28 @@ class JobLog:
 
 
 class Terminal(Quiet):
-    """For a terminal: one line a step, and under it a bar with the time left."""
+    """For a terminal: one line a step, and under it what is done now, and the time left."""
 
     def __init__(self, console: Console, target_ratio: float) -> None:
         super().__init__(console)
         self.target_ratio = target_ratio
-        self.ratio = 0.0
-        self.last_gain = 0.0
         self.noted: str | None = None
+        self.stage = self.so_far = ""
+        self.left = TimeLeft()
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            BarColumn(bar_width=BAR_WIDTH),
+            _Left(self.left),
             console=console,
             transient=True,
         )
         self.task = self.bar.add_task("starting", total=None)
 
     def stage_started(self, name: str) -> None:  # noqa: D102
+        self.left.begin()
+        self.stage, self.so_far = name, ""
+        self.bar.reset(self.task, description=name, total=None)
         self.bar.start()
-        total = self.target_ratio if is_main(name) else None
-        self.bar.reset(self.task, description=name, total=total)
 
     def stage_ended(self, name: str, status: str, seconds: float) -> None:  # noqa: D102
         self.bar.stop()
@@ -129,21 +159,25 @@ class Terminal(Quiet):
         self.console.print(Text.assemble((name, "bold"), f" {status}{took}"))
 
     def step(self, step: StepRecord, computed: bool) -> None:  # noqa: D102
-        self.last_gain, self.ratio = step.ratio_percent - self.ratio, step.ratio_percent
-        self.bar.update(self.task, completed=min(self.ratio, self.target_ratio))
+        self.so_far = f" {step.ratio_percent:.1f} of {self.target_ratio:g} %,"
         self.console.print(step_line(step) + ("" if computed else "  (found)"))
 
-    def scored(self, share: float) -> None:  # noqa: D102
-        self.bar.advance(self.task, share * self.last_gain)
+    def ahead(self, ahead: Mapping[str, float]) -> None:  # noqa: D102
+        self.left.ahead(ahead)
+
+    def doing(self, what: str) -> None:  # noqa: D102
+        self.left.doing()
+        self.bar.update(self.task, description=f"{self.stage}:{self.so_far} {what}")
+
+    def progress(self, kind: str, amount: float) -> None:  # noqa: D102
+        self.left.progress(kind, amount)
+        if (share := self.left.share) is not None:
+            self.bar.update(self.task, total=1.0, completed=share)
 
     def learning(self, technique: str, progress: Learning) -> None:  # noqa: D102
-        told = "" if progress.loss is None else f", loss {progress.loss:.3f}"
-        self.bar.update(
-            self.task,
-            description=f"{technique}{told}",
-            total=progress.total_tokens,
-            completed=progress.tokens,
-        )
+        if progress.loss is not None:
+            self.so_far = f" loss {progress.loss:.3f},"
+            self.doing("learning")
         if progress.held_out:
             self.console.print(learning_line(technique, progress))
 
@@ -151,6 +185,25 @@ class Terminal(Quiet):
         if text != self.noted:
             self.noted = text
             self.console.print(text)
+
+
+class _Left(ProgressColumn):
+    """Share and time left, at the moment at which they are shown."""
+
+    def __init__(self, left: TimeLeft) -> None:
+        super().__init__()
+        self.left = left
+
+    def render(self, task: Task) -> Text:  # noqa: ARG002
+        """As text."""
+        share = self.left.share
+        return Text("" if share is None else f"{share:4.0%}, {in_words(self.left)}")
+
+
+def in_words(left: TimeLeft) -> str:
+    """The time left, for a person."""
+    seconds = left.seconds
+    return "time left not known yet" if seconds is None else f"about {duration(seconds)} left"
 
 
 def learning_line(technique: str, progress: Learning) -> str:

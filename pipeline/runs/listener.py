@@ -27,6 +27,8 @@ class RunListener:
         self.stage: PlannedStage | None = None
         """The stage that runs now."""
         self.dense: Record | None = None
+        self.dense_ppl: float | None = None
+        """On the calibration text of the run's first dimension."""
         self.recalled: dict[int, Record] = {}
         """What an earlier launch measured, for steps that this one does not measure."""
         self.steps: list[StepRecord] = []
@@ -40,6 +42,7 @@ class RunListener:
         """Time that measuring took, by stage and kind of measurement."""
         self.warnings: list[str] = []
         self._learnt = 0
+        self._logged_dense = False
 
     @property
     def steps_computed(self) -> int:
@@ -76,12 +79,24 @@ class RunListener:
         """The dense model was measured: the baseline of every curve."""
         if self.dense is None:
             self.dense = record
-            self.tracker.log(dense_metrics(self.total_params, record))
+            if self.stage:  # else the stage that tells of its perplexity is still to come
+                self._log_dense()
+
+    def on_dense_ppl(self, ppl: float) -> None:
+        """The dense model's perplexity is known."""
+        self.dense_ppl = ppl
+
+    def _log_dense(self) -> None:
+        """The first row, where there is anything to say of the dense model."""
+        if not self._logged_dense and (self.dense or self.dense_ppl):
+            self._logged_dense = True
+            self.tracker.log(dense_metrics(self.total_params, self.dense, self.dense_ppl))
 
     def on_step(self, step: StepRecord, record: Record | None) -> None:
         """A step is on disk: show and track it, unless another stage told of it before."""
         if step.step < len(self.steps):
             return
+        self._log_dense()
         self.steps.append(step)
         record = record or self.recalled.get(step.step)
         if record:
@@ -102,9 +117,17 @@ class RunListener:
             self._learnt += 1
             self.tracker.log(learning_metrics(len(self.steps) + self._learnt, technique, point))
 
-    def on_scored(self, share: float) -> None:
-        """Part of a step's scoring is done."""
-        self.display.scored(share)
+    def on_ahead(self, ahead: Mapping[str, float]) -> None:
+        """Pass on what the stage has to do."""
+        self.display.ahead(ahead)
+
+    def on_doing(self, what: str) -> None:
+        """Pass on what it does now."""
+        self.display.doing(what)
+
+    def on_progress(self, kind: str, tokens: float) -> None:
+        """Pass on what it has done."""
+        self.display.progress(kind, tokens)
 
     def on_computed(self, source: tuple[str, int], step: Step) -> None:
         """A step was computed here, not found."""

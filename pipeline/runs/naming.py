@@ -1,6 +1,6 @@
 """How a run is presented among others: its name, its tags, what it is filtered by."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,24 @@ def tags(config: Config, model: str) -> tuple[str, ...]:
 
 
 def mirrored_config(config: Config, folder: Path) -> dict[str, Any]:
-    """The configuration as it is shown outside this machine, with the run's folder."""
-    settings = config.model_dump(mode="json")
-    return {**settings, "cluster": config.cluster.shown(), "folder": str(folder.absolute())}
+    """The configuration as it is shown outside this machine, with the run's folder.
+
+    Above its sections stands what the columns of a table of runs are usually chosen from.
+    """
+    settings, method = config.model_dump(mode="json"), method_of(config.prune)
+    columns = {
+        "method": config.prune.method,
+        "target_ratio": config.prune.target_ratio,
+        "distribution": method.label(config.prune),
+        **method.columns(config.prune),
+    }
+    cluster = _set(config.cluster.shown())
+    return {**settings, "cluster": cluster, "folder": str(folder.absolute()), **columns}
+
+
+def _set(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is left open, at any depth: of a cluster that is most of its keys."""
+    inner = {
+        key: _set(value) if isinstance(value, Mapping) else value for key, value in values.items()
+    }
+    return {key: value for key, value in inner.items() if value not in (None, {}, [])}

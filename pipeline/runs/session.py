@@ -19,7 +19,10 @@ from pipeline.runs.naming import display_name, job_type, mirrored_config, tags
 from pipeline.runs.outcome import report_of
 from pipeline.runs.parts import work_of_jobs
 from pipeline.runs.runner import StageRunner
+from pipeline.runs.tables import tables_of
+from pipeline.store.folders import SWEEPS, runs_of
 from pipeline.store.leases import awaited_lease
+from pipeline.store.run_folder import TRACKING
 from pipeline.store.summary import Summary, Work
 from pipeline.tracking.metrics import evaluation_metrics, export_metrics
 from pipeline.tracking.tracker import LocalTracker, Tracker, Trackers
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
 PICTURE_FORMAT = "png"
 PICTURE, PAGE = f"report.{PICTURE_FORMAT}", "report.html"
-CANDIDATE_COLUMNS = ("step", "unit", "layer", "width_after", "ppl")
+DECIDED = ("pruning_config.json", "steps.jsonl")
 T = TypeVar("T")
 OnWork = Callable[[Work], None]
 """Is given what this process computed, whether or not it came to its end."""
@@ -179,7 +182,7 @@ def _tracking(run: Run, stages: Collection[str], display: Display) -> Iterator[T
     def tell(holder: str) -> None:
         display.note(f"waiting: {holder} tracks {folder}")
 
-    with awaited_lease(folder / "tracking", tell):
+    with awaited_lease(folder / TRACKING, tell):
         tracker = open_tracker(run, stages, display.note)
         failed = True
         try:
@@ -187,6 +190,9 @@ def _tracking(run: Run, stages: Collection[str], display: Display) -> Iterator[T
             failed = False
         except Interrupted:
             tracker.preempting()
+            raise
+        except Exception as error:
+            _alert(run, tracker, "failed", str(error) or type(error).__name__)
             raise
         finally:
             tracker.finish(failed=failed)
@@ -199,12 +205,35 @@ def _conclude(run: Run, runner: StageRunner, summary: Summary, tracker: Tracker)
     exports_show = [PICTURE_FORMAT] if run.exports else []
     write_report(report, folder, list(dict.fromkeys([*run.config.run.pictures, *exports_show])))
     exported = publish_exports(run, report)
-    _track_outcome(tracker, runner, summary, report)
+    _track_outcome(tracker, summary, report)
     if (folder / PICTURE).exists():
         tracker.picture("report", folder / PICTURE)
+    if (folder / PAGE).exists():
+        tracker.page("page", folder / PAGE)
+    decided = [folder / name for name in DECIDED if (folder / name).exists()]
+    tracker.files(f"{folder.name}-decisions", decided)
     for each in exported:
         tracker.model(each)
+    if ended := _ended_sweep(run):
+        _alert(run, tracker, f"sweep {run.config.sweep.name} is done", ended)
     return report
+
+
+def _alert(run: Run, tracker: Tracker, what: str, text: str) -> None:
+    """Tell the user, where that is wanted."""
+    if run.config.tracking.alerts:
+        tracker.alert(f"{run.folder.path.name}: {what}", text)
+
+
+def _ended_sweep(run: Run) -> str | None:
+    """What became of the sweep, in words, where this run was the last of it to be done."""
+    if run.config.sweep.name is None:
+        return None
+    paths = runs_of(SWEEPS / run.config.sweep.name)
+    summaries = [Summary.read(path) for path in paths]
+    if not all(summary and summary.status == "done" for summary in summaries):
+        return None
+    return f"{len(paths)} runs; see: multipruner compare {run.config.sweep.name}"
 
 
 def open_tracker(run: Run, stages: Collection[str], note: Callable[[str], None]) -> Tracker:
@@ -231,9 +260,7 @@ def open_tracker(run: Run, stages: Collection[str], note: Callable[[str], None])
     return Trackers(trackers)
 
 
-def _track_outcome(
-    tracker: Tracker, runner: StageRunner, summary: Summary, report: RunReport
-) -> None:
+def _track_outcome(tracker: Tracker, summary: Summary, report: RunReport) -> None:
     facts = summary.model_dump(
         include={"ratio_percent", "params", "total_params", "steps", "ppl", "dense_ppl"},
         exclude_none=True,
@@ -244,12 +271,5 @@ def _track_outcome(
     for target, result in summary.exports.items():
         facts |= export_metrics(target, result)
     tracker.summary(facts)
-    tracker.table(
-        "candidates",
-        CANDIDATE_COLUMNS,
-        [
-            (step.step + 1, *s.candidate.to_json().values(), s.score)
-            for step in runner.listener.steps
-            for s in step.decision.scored
-        ],
-    )
+    for name, (columns, rows) in tables_of(report).items():
+        tracker.table(name, columns, rows)

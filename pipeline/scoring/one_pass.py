@@ -25,6 +25,7 @@ from torch import Tensor
 from pipeline.errors import StageError
 from pipeline.models.blocks import Block, Context
 from pipeline.models.prunable import PrunableModel
+from pipeline.pruning.passes import LOSS_IN_BLOCKS
 from pipeline.pruning.units import Candidate
 from pipeline.scoring.kernels import fast_kernels
 from pipeline.scoring.memory import Budget
@@ -43,8 +44,6 @@ def next_token_loss(model: PrunableModel, hidden: Tensor, windows: Windows, _at:
     return window_losses(model, hidden, windows.ids, windows.eos_id)
 
 
-LOSS_IN_BLOCKS = 4
-"""What a loss costs, in blocks, for the progress bar."""
 STRIDES = (2, 4, 8, 16, 32)
 """Blocks between the states that are kept for the next step: as few as memory allows."""
 
@@ -305,7 +304,9 @@ class _TileProgress:
 
 
 @torch.no_grad()
-def perplexity(model: PrunableModel, windows: Windows) -> float | None:
+def perplexity(
+    model: PrunableModel, windows: Windows, on_progress: Progress = lambda _: None
+) -> float | None:
     """Perplexity of the live model as it is, one window at a time."""
     losses = []
     for ids in windows.ids.to(model.device).split(1):
@@ -315,4 +316,5 @@ def perplexity(model: PrunableModel, windows: Windows) -> float | None:
             for block, context in zip(model.blocks, decoder.contexts, strict=True):
                 hidden = block(hidden, context)
             losses.append(window_losses(model, hidden, ids, windows.eos_id))
+        on_progress(1 / len(windows.ids))
     return perplexity_of_losses(torch.cat(losses))

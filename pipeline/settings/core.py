@@ -78,6 +78,8 @@ class TrackingConfig(Section):
     """W&B tags, besides those of the run's own: model, paper, search and calibration text."""
     mode: Literal["online", "offline"] | None = None
     """null is online where there is a key and a network, else offline."""
+    alerts: Execution[bool] = False
+    """Have W&B send a message when the run fails, and when all runs of its sweep are done."""
 
 
 def _is_plan(value: Json) -> bool | str:

@@ -128,6 +128,9 @@ class Listener(Protocol):
     def on_dense(self, record: Record) -> None:
         """The dense model was measured."""
 
+    def on_dense_ppl(self, ppl: float) -> None:
+        """The dense model's perplexity on the calibration text of the run's first dimension."""
+
     def on_step(self, step: StepRecord, record: Record | None) -> None:
         """A step of the run is on disk, measured or not. May come again, from another stage."""
 
@@ -146,8 +149,18 @@ class Listener(Protocol):
         Each has tokens, loss and lr, and held_out (perplexities by text) where it was measured.
         """
 
-    def on_scored(self, share: float) -> None:
-        """This share of the present step's scoring was done since the last call."""
+    def on_ahead(self, ahead: Mapping[str, float]) -> None:
+        """What the stage has to do from now on, by kind of work; told again where it changes.
+
+        In tokens that go through the model, about: so kinds that were not timed yet can be
+        compared with those that were.
+        """
+
+    def on_doing(self, what: str) -> None:
+        """What it does now, for a person."""
+
+    def on_progress(self, kind: str, tokens: float) -> None:
+        """So much of that kind of work was done since this or ``on_doing`` was called last."""
 
     def on_computed(self, source: tuple[str, int], step: Step) -> None:
         """A step was computed here: its trajectory and index, and what came of it."""

@@ -126,13 +126,16 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     settings = config.of(EvaluateConfig)
     measurements = Measurements(config, inputs, evaluation_protocol(config), data_sources(config))
     shape, pruned = inputs.source.shape, given_state(config, inputs)
-    records = {
-        "dense": measurements.of(inputs.live.cut(PruningState.dense(shape))),
-        "pruned": measurements.of(inputs.live.cut(pruned)),
+    variants = {
+        "dense": inputs.live.cut(PruningState.dense(shape)),
+        "pruned": inputs.live.cut(pruned),
     }
     if is_recovered(inputs):
-        variant = recovered(inputs, inputs.live.cut(pruned))
-        records["recovered"] = measurements.of(variant)
+        variants["recovered"] = recovered(inputs, variants["pruned"])
+    inputs.listener.on_ahead(measurements.missing(variants.values()))
+    records = {
+        name: measurements.of(variant, f"the {name} model") for name, variant in variants.items()
+    }
     evaluation = {name: record.to_json() for name, record in records.items()}
     for name in records.keys() - {"dense"}:
         evaluation[name]["ratio_percent"] = pruned.ratio_percent

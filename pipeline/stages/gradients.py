@@ -1,6 +1,6 @@
 """Stage gradients: of the dense model's loss on the calibration windows for blocks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pipeline.criteria.base import GRADIENTS
@@ -18,11 +18,14 @@ VERSION = 1
 
 
 def _collected(
-    _config: Config, model: "PrunableModel", windows: "Windows"
+    _config: Config,
+    model: "PrunableModel",
+    windows: "Windows",
+    on_progress: Callable[[float], None],
 ) -> "Mapping[str, Tensor]":
     from pipeline.statistics.gradients import collect
 
-    return collect(model, windows).values
+    return collect(model, windows, on_progress).values
 
 
 STAGE = pass_stage("gradients", 3, GRADIENTS, VERSION, _collected)

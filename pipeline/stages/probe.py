@@ -112,9 +112,9 @@ def is_due(probe: ProbeConfig, steps: int) -> bool:
 
 def probe_protocol(config: Config) -> "MeasurementProtocol":
     """What is measured after a step."""
-    from pipeline.measure.latency import LatencySettings
     from pipeline.measure.protocol import MeasurementProtocol
     from pipeline.measure.text import Text
+    from pipeline.measure.workloads import LatencySettings
 
     probe = config.of(ProbeConfig)
     workloads = [
@@ -153,13 +153,20 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     measurements = Measurements(config, inputs, probe_protocol(config), data_sources(config))
     steps = read_steps(inputs.results["prune"] / "steps.jsonl")
     state = PruningState.dense(inputs.source.shape)
-    measured = Probed(measurements.of(inputs.live.cut(state)), {})
-    inputs.listener.on_dense(measured.dense)
+    dense = inputs.live.cut(state)
+    due = {}
     for step in steps:
         state = state.without(step.chosen)
         is_last = step.step == len(steps) - 1
         if is_last or is_due(probe, step.step + 1):
-            measured.records[step.step] = measurements.of(inputs.live.cut(state))
+            due[step.step] = inputs.live.cut(state)
+    inputs.listener.on_ahead(measurements.missing([dense, *due.values()]))
+    measured = Probed(measurements.of(dense, "the dense model"), {})
+    inputs.listener.on_dense(measured.dense)
+    for step in steps:
+        if step.step in due:
+            record = measurements.of(due[step.step], f"after step {step.step}")
+            measured.records[step.step] = record
         inputs.listener.on_step(step, measured.records.get(step.step))
     replace(out_dir / FILE, encode({"settings": probe.model_dump(), **measured.to_json()}))
     return {"records": len(measured.records) + 1}

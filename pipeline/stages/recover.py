@@ -157,6 +157,7 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     technique = techniques()[inputs.stage.recipe["technique"]]
     settings = config.of(RecoverConfig)
     own = settings.of(technique)
+    inputs.listener.on_doing("reading text")
     text = _read(config, inputs, technique, own)
     cut = inputs.live.cut(given_state(config, inputs))
     variant = recovered(inputs, cut)
@@ -179,6 +180,7 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
         warn=inputs.listener.on_warning,
         progress=lambda progress: inputs.listener.on_learning(technique.name, progress),
         leader=inputs.leader,
+        watching=inputs.listener,
     )
     tokens = int(text.train.learnt.sum())
     inputs.listener.on_note(f"{technique.name}: {tokens:,} tokens to learn from")

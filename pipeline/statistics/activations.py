@@ -1,6 +1,6 @@
 """One pass of the dense model over calibration text, and what it says of every piece."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
@@ -40,8 +40,15 @@ class Statistics:
 
 
 @torch.no_grad()
-def collect(model: PrunableModel, windows: Windows, rows: int) -> Statistics:
+def collect(
+    model: PrunableModel,
+    windows: Windows,
+    rows: int,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> Statistics:
     """Statistics of a dense model; ``rows`` windows go through a block at a time.
+
+    ``on_progress`` is called with the share that was done since the last call.
 
     All windows pass a block before the next one: its weights are needed once. The hidden states of
     all windows are in memory meanwhile.
@@ -66,6 +73,7 @@ def collect(model: PrunableModel, windows: Windows, rows: int) -> Statistics:
                         flow.add(before, part)
                 values |= flow.values(block.name)
                 values |= columns.values(block.name) if columns else {}
+                on_progress(1 / len(blocks))
             for before, after in zip(entered.split(rows), hidden.split(rows), strict=True):
                 layer_flow.add(before, after)
             values |= layer_flow.values(f"layer.{layer}")

@@ -1,6 +1,6 @@
 """Gradients of the dense model's loss on calibration text, as products with the weights."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -37,17 +37,20 @@ class Gradients:
         return self.values[f"{block}.{name}"]
 
 
-def collect(model: PrunableModel, windows: Windows) -> Gradients:
+def collect(
+    model: PrunableModel, windows: Windows, on_progress: Callable[[float], None] = lambda _: None
+) -> Gradients:
     """Gradients of a dense model whose weights are all on its device.
 
     One window at a time: its hidden states are kept before every block, and going back each block
-    runs once more. Beside the model there are the gradients of all blocks in float32. Raises
-    ``StageError`` where memory cannot hold them.
+    runs once more; ``on_progress`` is called with each window's share. Beside the model there are
+    the gradients of all blocks in float32. Raises ``StageError`` where memory cannot hold them.
     """
     _require_room(model, windows.ids.shape[1])
     products = {id(p): torch.zeros_like(p, dtype=torch.float32) for p in _parameters(model.blocks)}
     for ids in windows.ids.to(model.device).split(1):
         _add_window(model, ids, windows.eos_id, len(windows.ids), products)
+        on_progress(1 / len(windows.ids))
     values: dict[str, Tensor] = {}
     for block in model.blocks:
         for parameter in block.parameters():

@@ -111,6 +111,16 @@ def last_holder(folder: Path) -> Process | None:
     return None if latest is None else _read_holder(folder / "leases" / f"{latest:06d}.json")
 
 
+def last_beat(folder: Path) -> float | None:
+    """When whoever took the lease last was seen alive, as a file's time; None: nobody took it."""
+    latest = _latest(folder / "leases")
+    if latest is None:
+        return None
+    with suppress(FileNotFoundError):
+        return (folder / "leases" / f"{latest:06d}.json").stat().st_mtime
+    return None
+
+
 def _is_held(path: Path) -> bool:
     if path.with_suffix(".released").exists():
         return False

@@ -33,7 +33,9 @@ from pipeline.tracking.wandb_session import new_run_id
 
 OWNER, CONFIG = "run.json", "config.yaml"
 ELSEWHERE = "choose another run.name or run.dir"
-FOLDERS = ("tracking", "tracking/leases", "wandb", "export", "measured")
+TRACKING = "tracking"
+"""The folder with the lease of the process that tracks the run, or does all of it."""
+FOLDERS = (TRACKING, f"{TRACKING}/leases", "wandb", "export", "measured")
 SUFFIXES = (".json", ".jsonl", ".yaml", ".html", ".png", ".svg", ".pdf")
 """What a run's folder may have."""
 CANCELLED = "cancelled.json"

@@ -26,30 +26,56 @@ STEP = "prune/step"
 """The axis of every chart: removals so far. The dense model is 0."""
 RATIO = "prune/ratio_percent"
 """The other axis people ask for."""
+PPL = "prune/ppl"
+"""Perplexity on the calibration text, of the dense model and after every removal."""
+NO_CURVES = ("prune/layer", "prune/width_after")
+"""Numbers that are names."""
+DETAILS = (STEP, RATIO, "prune/importance", "prune/params", "probe/seconds")
+DETAIL_ENDINGS = ("_p95_ms", "_min_ms", "_floor_share", "_up_low", "_up_high", "/is_eager")
+"""What gets no panel until it is asked for."""
 RECOVER = "recover"
 """Learning curves: ``recover/TECHNIQUE/NAME`` over ``recover/TECHNIQUE/tokens``."""
 
 
-def dense_metrics(total_params: int, record: Record | None) -> dict[str, Value]:
-    """The row of the dense model, before the first removal."""
-    return {STEP: 0, RATIO: 0.0, "prune/params": total_params, **probe_metrics(record)}
+def dense_metrics(
+    total_params: int, record: Record | None, ppl: float | None = None
+) -> dict[str, Value]:
+    """The row of the dense model, before the first removal; ``ppl`` is on the calibration text."""
+    row = _finite({STEP: 0, RATIO: 0.0, PPL: ppl, "prune/params": total_params})
+    return row | probe_metrics(record)
 
 
 def step_metrics(step: StepRecord, record: Record | None) -> dict[str, Value]:
-    """The row of one removal; ``prune/importance`` is the perplexity after it.
+    """The row of one removal; ``prune/ppl`` is the perplexity on the calibration text after it.
 
-    Under another criterion ``prune/criterion`` and ``prune/score`` stand in its place.
+    ``prune/importance`` is the same under the name that it has in ``steps.jsonl``. Under another
+    criterion ``prune/criterion`` and ``prune/score`` stand in the place of both.
     """
     return _finite(
         {
             STEP: step.step + 1,
             RATIO: step.ratio_percent,
+            PPL: step.decision.perplexity,
             **{f"prune/{name}": value for name, value in step.decision.score_json().items()},
             "prune/params": step.params,
             "prune/dimension": step.dimension,
             **{f"prune/{name}": value for name, value in step.chosen.to_json().items()},
         }
     ) | probe_metrics(record)
+
+
+def series_of(metrics: Metrics) -> dict[str, Value]:
+    """Of a row what makes a curve: no words, and no numbers of layers or channels."""
+    return {
+        name: value
+        for name, value in metrics.items()
+        if not isinstance(value, str) and name not in NO_CURVES
+    }
+
+
+def is_detail(name: str) -> bool:
+    """Whether a curve is of little use in a panel of its own."""
+    return name in DETAILS or name.endswith(DETAIL_ENDINGS)
 
 
 def probe_metrics(record: Record | None) -> dict[str, Value]:

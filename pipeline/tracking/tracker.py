@@ -42,8 +42,17 @@ class Tracker(Protocol):
     def picture(self, name: str, path: Path) -> None:
         """A picture file, once, after the last step."""
 
+    def page(self, name: str, path: Path) -> None:
+        """A page of HTML in one file, once, after the last step."""
+
+    def files(self, name: str, paths: Sequence[Path]) -> None:
+        """Files that belong together: what was decided. Once, after the last step."""
+
     def model(self, exported: Exported) -> None:
         """A folder with a model that was exported, once, after the last step."""
+
+    def alert(self, title: str, text: str) -> None:
+        """Something that a person wants to be told wherever they are."""
 
     def preempting(self) -> None:
         """The run will be interrupted by the cluster and come back. ``finish`` follows at once."""
@@ -85,8 +94,17 @@ class LocalTracker:
     def picture(self, name: str, path: Path) -> None:
         """The file is there already."""
 
+    def page(self, name: str, path: Path) -> None:
+        """The file is there already."""
+
+    def files(self, name: str, paths: Sequence[Path]) -> None:
+        """They are there already."""
+
     def model(self, exported: Exported) -> None:
         """The folder is there already."""
+
+    def alert(self, title: str, text: str) -> None:
+        """``summary.json`` has it."""
 
     def preempting(self) -> None:
         """Every line is on disk."""
@@ -127,10 +145,25 @@ class Trackers:
         for tracker in self._trackers:
             tracker.picture(name, path)
 
+    def page(self, name: str, path: Path) -> None:
+        """To all."""
+        for tracker in self._trackers:
+            tracker.page(name, path)
+
+    def files(self, name: str, paths: Sequence[Path]) -> None:
+        """To all."""
+        for tracker in self._trackers:
+            tracker.files(name, paths)
+
     def model(self, exported: Exported) -> None:
         """To all."""
         for tracker in self._trackers:
             tracker.model(exported)
+
+    def alert(self, title: str, text: str) -> None:
+        """To all."""
+        for tracker in self._trackers:
+            tracker.alert(title, text)
 
     def preempting(self) -> None:
         """To all."""

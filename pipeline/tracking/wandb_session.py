@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.recovery import techniques
-from pipeline.tracking.metrics import RATIO, RECOVER, STEP, Metrics, Value
+from pipeline.tracking.metrics import (
+    RATIO,
+    RECOVER,
+    STEP,
+    Metrics,
+    Value,
+    is_detail,
+    series_of,
+)
 from pipeline.tracking.tracker import Exported
 from pipeline.tracking.wandb_reach import one_line, why_offline, why_unreachable
 from pipeline.tracking.wandb_sent import SentSteps
@@ -73,6 +81,8 @@ class Session:
         self._core: subprocess.Popen[bytes] | None = None
         self._run: wandb.Run | None = None
         self._rows: dict[int, Metrics] = {}
+        self._defined: set[str] = set()
+        """Names of which W&B knows how to show them."""
         self._summary: dict[str, Value] = {}
         self._step_handed_over = -1
         self._preempting = False
@@ -118,8 +128,8 @@ class Session:
         self.open()
 
     def log(self, metrics: Metrics) -> None:
-        """Send a row, unless W&B has its step."""
-        self._rows[int(metrics[STEP])] = metrics
+        """Send what makes curves of a row, unless W&B has its step."""
+        self._rows[int(metrics[STEP])] = series_of(metrics)
         self._send(int(metrics[STEP]))
 
     def summary(self, values: Metrics) -> None:
@@ -145,12 +155,39 @@ class Session:
         """Send a picture."""
         import wandb
 
+        self._show(name, path, lambda: wandb.Image(str(path)))
+
+    def page(self, name: str, path: Path) -> None:
+        """Send a page."""
+        import wandb
+
+        self._show(name, path, lambda: wandb.Html(str(path), inject=False))
+
+    def _show(self, name: str, path: Path, made: "Callable[[], object]") -> None:
         digest = _digest(path.read_bytes())
         if self._is_shown(name, digest):
             return
         self._check_server()
-        self._opened.log({name: wandb.Image(str(path))})
+        self._opened.log({name: made()})
         self._note_shown(name, digest)
+
+    def files(self, name: str, paths: Sequence[Path]) -> None:
+        """Send an artifact of files."""
+        import wandb
+
+        digest = _digest(b"".join(path.read_bytes() for path in paths))
+        if self._is_shown(name, digest):
+            return
+        self._check_server()
+        artifact = wandb.Artifact(name, type="decisions")
+        for path in paths:
+            artifact.add_file(str(path), policy="immutable")
+        self._opened.log_artifact(artifact)
+        self._note_shown(name, digest)
+
+    def alert(self, title: str, text: str) -> None:
+        """Have W&B tell the user."""
+        self._opened.alert(title, text)
 
     def model(self, exported: Exported) -> None:
         """Note an artifact: its files where they are, or uploaded."""
@@ -286,10 +323,13 @@ class Session:
 
     def _define_axes(self, run: "wandb.Run") -> None:
         # W&B's own step counts rows and restarts with the process; it is never passed.
-        run.define_metric(STEP)
-        run.define_metric(RATIO, step_metric=STEP)
-        run.define_metric("prune/*", step_metric=STEP)
-        run.define_metric("probe/*", step_metric=STEP)
+        # Curves are over the share that is gone: so runs of several methods and ratios lie on one
+        # another.
+        self._defined.clear()
+        run.define_metric(STEP, hidden=True)
+        run.define_metric(RATIO, step_metric=STEP, hidden=True)
+        run.define_metric("prune/*", step_metric=RATIO)
+        run.define_metric("probe/*", step_metric=RATIO)
         for technique in techniques():
             prefix = f"{RECOVER}/{technique}"
             run.define_metric(f"{prefix}/*", step_metric=f"{prefix}/tokens")
@@ -304,8 +344,16 @@ class Session:
 
     def _send(self, step: int) -> None:
         if step > self._step_handed_over:
+            self._hide_details(self._rows[step])
             self._opened.log(dict(self._rows[step]))
             self._step_handed_over = step
+
+    def _hide_details(self, row: Metrics) -> None:
+        """Have W&B make no panels of its own of what is of little use in one."""
+        for name in row.keys() - self._defined - {STEP, RATIO}:
+            if is_detail(name):
+                self._opened.define_metric(name, step_metric=RATIO, hidden=True)
+        self._defined |= row.keys()
 
     def _is_shown(self, name: str, digest: str) -> bool:
         """Whether an earlier process of the run has sent this table or picture."""

@@ -68,6 +68,19 @@ class WandbTracker:
         """Send a picture."""
         self._submit(lambda: self._session.picture(name, path))
 
+    def page(self, name: str, path: Path) -> None:
+        """Send a page."""
+        self._submit(lambda: self._session.page(name, path))
+
+    def files(self, name: str, paths: Sequence[Path]) -> None:
+        """Send an artifact."""
+        kept = tuple(paths)
+        self._submit(lambda: self._session.files(name, kept))
+
+    def alert(self, title: str, text: str) -> None:
+        """Have W&B send it to where the user reads such things."""
+        self._submit(lambda: self._session.alert(title, text))
+
     def model(self, exported: Exported) -> None:
         """Note an artifact."""
         self._submit(lambda: self._session.model(exported))

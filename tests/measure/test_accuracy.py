@@ -111,7 +111,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
         requests.extend(instance.args for instance in instances)
         return loglikelihood(self, instances, **settings)
 
-    def first_is_best(asked: Likelihoods, _: PrunableModel) -> list[Answer]:
+    def first_is_best(asked: Likelihoods, *_: object) -> list[Answer]:
         return [(-float(i), False) for i in range(len(asked))]
 
     monkeypatch.setattr(HFLM, "loglikelihood", noting)

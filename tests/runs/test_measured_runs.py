@@ -134,10 +134,10 @@ def test_every_workload_is_measured_once_and_found_under_any_name(place: Path, r
 def test_a_workload_without_room_is_left_out_with_one_warning(
     place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def measure(model: Any, settings: Any, dense: Any) -> Any:
+    def measure(model: Any, settings: Any, dense: Any, on_progress: Any) -> Any:
         if settings.batch > 1:
             raise OutOfRoomError(f"workload {settings.workload}: out of memory")
-        return measure_latency(model, settings, dense)
+        return measure_latency(model, settings, dense, on_progress)
 
     monkeypatch.setattr(measuring, "measure_latency", measure)
     summary = run("probe=latency", *SHORT, "+probe.workloads.many={batch: 64, prompt_tokens: 4}")

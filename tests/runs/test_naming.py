@@ -65,6 +65,16 @@ def test_a_process_is_called_after_its_main_stage(stages: list[str], shown: str)
 def test_where_the_stages_run_is_shown(cluster: str) -> None:
     shown = mirrored_config(configured(f"cluster={cluster}"), Path("outputs/runs/x"))
     assert shown["cluster"]["name"] == cluster
+    assert None not in shown["cluster"].values()
+
+
+def test_a_table_of_runs_has_method_ratio_and_distribution_as_columns() -> None:
+    shown = mirrored_config(configured("prune.distribution=[1,2,1]"), Path("x"))
+    assert (shown["method"], shown["distribution"]) == ("multipruner", "1:2:1")
+    assert shown["target_ratio"] == shown["prune"]["target_ratio"]
+    names = ("blocks", "mlp_channels", "heads")
+    assert [shown[f"percent_of_{name}"] for name in names] == [25, 50, 25]
+    assert "percent_of_blocks" not in mirrored_config(configured("prune=shortgpt"), Path("x"))
 
 
 def test_what_may_hold_a_key_is_not_shown_elsewhere() -> None:

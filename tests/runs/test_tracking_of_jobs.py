@@ -92,4 +92,4 @@ def test_only_stages_that_tell_of_steps_take_the_lease(
     run.claim()
     assert dict(parts(run)) == {"calibrate": False, "score": False, "prune": True}
     rows = (run.folder.path / "metrics.jsonl").read_text("utf-8").splitlines()
-    assert len(rows) == run.folder.steps_written()
+    assert len(rows) == 1 + run.folder.steps_written()  # the dense model's is the first

@@ -14,7 +14,13 @@ from pipeline.measure.record import (
 from pipeline.pruning.records import StepRecord
 from pipeline.pruning.steps import Step
 from pipeline.pruning.units import MLP_WIDTH, Candidate
-from pipeline.tracking.metrics import dense_metrics, evaluation_metrics, step_metrics
+from pipeline.tracking.metrics import (
+    dense_metrics,
+    evaluation_metrics,
+    is_detail,
+    series_of,
+    step_metrics,
+)
 
 ROW = StepRecord(
     step=4,
@@ -79,17 +85,26 @@ def record(**changed: object) -> Record:
 
 
 def test_the_dense_model_is_step_0() -> None:
-    assert dense_metrics(1000, None) == {
-        "prune/step": 0,
-        "prune/ratio_percent": 0.0,
-        "prune/params": 1000,
-    }
+    known = {"prune/step": 0, "prune/ratio_percent": 0.0, "prune/params": 1000}
+    assert dense_metrics(1000, None) == known
+    assert dense_metrics(1000, None, 12.5) == known | {"prune/ppl": 12.5}
+
+
+def test_curves_have_no_words_and_no_numbers_of_layers() -> None:
+    curves = {"prune/step", "prune/ratio_percent", "prune/ppl", "prune/importance", "prune/params"}
+    assert series_of(step_metrics(ROW, None)).keys() == curves
+    assert {name for name in curves if not is_detail(name)} == {"prune/ppl"}
+    timings = step_metrics(ROW, record(latencies=(timed(),))).keys()
+    shown = {name for name in timings if name.startswith("probe/") and not is_detail(name)}
+    figures = ("median_ms", "speed_up", "tokens_per_s")
+    assert shown == {f"probe/{part}_{name}" for part in ("prefill", "decode") for name in figures}
 
 
 def test_a_step_counts_the_removals_so_far() -> None:
     assert step_metrics(ROW, None) == {
         "prune/step": 5,
         "prune/ratio_percent": 3.25,
+        "prune/ppl": 21.5,
         "prune/importance": 21.5,
         "prune/params": 123_456,
         "prune/dimension": "mlp_channels",

@@ -153,7 +153,7 @@ def test_offline_logs_of_disturbed_jobs_hold_every_step_once(
     assert heads[0]["config"]["update"]["folder"] == str(run.absolute())
     assert merged_summary(pieces).keys() >= EVALUATED
     last_rows = [row for row in rows(evaluated) if "prune/step" not in row]
-    assert len(last_rows) == 2  # the table and the picture
+    assert len(last_rows) == 4  # steps, candidates, the picture and the page
     assert [row for piece in pieces[:3] for row in rows(piece) if "prune/step" not in row] == []
 
     with WandbServer() as server:

@@ -107,8 +107,8 @@ def test_without_a_key_everything_is_kept_to_be_sent_later(
     assert {axis.get("glob_name", axis.get("name")): axis.get("step_metric") for axis in axes} == {
         "prune/step": None,
         "prune/ratio_percent": "prune/step",
-        "prune/*": "prune/step",
-        "probe/*": "prune/step",
+        "prune/*": "prune/ratio_percent",
+        "probe/*": "prune/ratio_percent",
         "recover/compensate/*": "recover/compensate/tokens",
         "recover/distill/*": "recover/distill/tokens",
         "recover/lora/*": "recover/lora/tokens",
@@ -119,6 +119,32 @@ def test_without_a_key_everything_is_kept_to_be_sent_later(
     assert (process / "files" / rows(found)[4]["series.path"]).read_bytes() == PIXEL
     assert {"ratio_percent": 9.25} in [update["update"] for update in of_type(found, "summary")]
     assert [end.get("exit_code", 0) for end in of_type(found, "exit")] == [0]
+
+
+def test_pages_files_and_alerts_reach_wandb(tmp_path: Path) -> None:
+    page, decided = tmp_path / "report.html", tmp_path / "steps.jsonl"
+    page.write_text("<p>a run</p>")
+    decided.write_text("{}\n")
+    tracker = WandbTracker(target(tmp_path / "run"), lambda _: None)
+    tracker.log({"prune/step": 1, "prune/ratio_percent": 2.0, "prune/unit": "mlp", "prune/ppl": 9.5,
+                 "prune/importance": 9.5})  # fmt: skip
+    tracker.page("page", page)
+    tracker.files("run-decisions", [decided])
+    tracker.alert("run: failed", "too hot")
+    tracker.finish(failed=True)
+    found = records(offline_folders(tmp_path / "run")[0])
+    first, second = rows(found)
+    assert {name for name in first if name.startswith("prune/")} == {
+        "prune/step", "prune/ratio_percent", "prune/ppl", "prune/importance"
+    }  # fmt: skip
+    assert second["page._type"] == "html-file"
+    hidden = {
+        axis.get("name") for axis in of_type(found, "metric") if axis["options"].get("hidden")
+    }
+    assert hidden == {"prune/step", "prune/ratio_percent", "prune/importance"}
+    assert "run-decisions" in str(found)
+    (alert,) = of_type(found, "alert")
+    assert (alert["title"], alert["text"]) == ("run: failed", "too hot")
 
 
 def test_a_preempted_run_goes_on_in_another_process_and_is_sent_as_one(

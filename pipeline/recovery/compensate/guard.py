@@ -21,6 +21,11 @@ ENOUGH = 10
 SHARES = (0.5, 0.25, 0.0)
 """Of what the regressions changed, to be tried where the whole of it makes a text worse."""
 
+FIT, HELD_OUT = "fitting blocks", "held-out text"
+"""Kinds of work, for whoever watches."""
+FITTING = 3
+"""Passes of a token that fitting takes, about: both models, and what is fitted."""
+
 Perplexities = Mapping[str, float]
 """By held-out text."""
 
@@ -48,9 +53,16 @@ def compensate(recovering: Recovering) -> Mapping[str, Json]:
         measured = {name: ppl for name, ppl in (held_out or {}).items() if math.isfinite(ppl)}
         recovering.progress(Progress(int(tokens * share), tokens, held_out=measured or None))
 
+    def fitted(block: int) -> None:
+        recovering.watching.on_progress(FIT, FITTING * tokens / len(pruned.blocks))
+        show(block / len(pruned.blocks))
+
+    looks = 2 * _held_out_tokens(recovering)
+    recovering.watching.on_ahead({HELD_OUT: looks, FIT: FITTING * tokens})
     before = _measured(recovering, pruned)
     show(0, before)
-    changed = _changed(recovering, pruned, lambda done: show(done / len(pruned.blocks)))
+    recovering.watching.on_doing(FIT)
+    changed = _changed(recovering, pruned, fitted)
     stays = _guarded(recovering, pruned, changed, before)
     after = stays.figures
     show(1, after)
@@ -109,6 +121,8 @@ def _guarded(
     said = f"compensating makes held-out text worse ({_told(before, whole.figures)})"
     tried = [Stays(changed.cut, before, 0.0, [])]
     if recovering.settings.mode != "scalar":
+        looks = len(SHARES) + len(model.blocks)
+        recovering.watching.on_ahead({HELD_OUT: looks * _held_out_tokens(recovering)})
         for share in SHARES:
             mixed = changed.mixed(share)
             model.put(mixed)
@@ -163,11 +177,16 @@ def _harm(figures: Perplexities, before: Perplexities) -> float:
 
 def _measured(recovering: Recovering, model: PrunableModel) -> Perplexities:
     """Of held-out windows, which are full where they are text."""
-    found = {
-        name: perplexity(model, Windows(examples.ids, None))
-        for name, examples in recovering.held_out.items()
-    }
+    recovering.watching.on_doing(HELD_OUT)
+    found = {}
+    for name, examples in recovering.held_out.items():
+        found[name] = perplexity(model, Windows(examples.ids, None))
+        recovering.watching.on_progress(HELD_OUT, examples.ids.numel())
     return {name: math.inf if each is None else each for name, each in found.items()}
+
+
+def _held_out_tokens(recovering: Recovering) -> int:
+    return sum(examples.ids.numel() for examples in recovering.held_out.values())
 
 
 def _mean_log(perplexities: Perplexities) -> float:

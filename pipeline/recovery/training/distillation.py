@@ -135,9 +135,17 @@ def divergence_of_top(logits: Tensor, logs: Tensor, tokens: Tensor, temperature:
 
 @torch.no_grad()
 def store_answers(
-    dense: PrunableModel, train: Examples, top: int, temperature: float, path: Path
+    dense: PrunableModel,
+    train: Examples,
+    top: int,
+    temperature: float,
+    path: Path,
+    on_progress: Callable[[float], None] = lambda _: None,
 ) -> None:
-    """Write the log-probabilities of the ``top`` tokens after every one that is learnt from."""
+    """Write the log-probabilities of the ``top`` tokens after every one that is learnt from.
+
+    ``on_progress`` is called with the tokens that were read since the last call.
+    """
     top = min(top, dense.vocabulary_size - 1)
     logs, tokens = [], []
     for rows in torch.arange(len(train.ids)).split(SEQUENCES):
@@ -147,4 +155,5 @@ def store_answers(
             each = log_softmax(wide(dense.logits(states[at])) / temperature, dim=-1).topk(top)
             logs.append(each.values.cpu())
             tokens.append(each.indices.int().cpu())
+        on_progress(len(rows) * train.ids.shape[1])
     Checkpoint({"logs": torch.cat(logs), "tokens": torch.cat(tokens)}, {}).write(path)

@@ -46,6 +46,10 @@ TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 16384}
 SIXTEEN_BITS = 2
 """Bytes of a number."""
 LEARNING = "learning.jsonl"
+LEARN, TRY, HELD_OUT = "learning", "trying rates", "held-out text"
+"""Kinds of work, for whoever watches."""
+PASSES = 3
+"""Of a token that is learnt from: one forward, and back twice as much."""
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """What AdamW keeps of each parameter."""
 
@@ -117,7 +121,15 @@ class Loop:
 
     def run(self) -> dict[str, Json]:
         """Train to the end, from where an earlier process came."""
-        if not self._resume():
+        is_new = not self._resume()
+        if self.host:
+            left = 1 - self.at.step / self.steps
+            ahead = training_ahead(
+                self.job.settings, self.job.train, self.job.held_out, left, is_new=is_new
+            )
+            self.host.watching.on_ahead(ahead)
+            self.host.watching.on_doing(LEARN)
+        if is_new:
             self._start()
         schedule = self._schedule(self.lr, self.steps)
         measured_at = {
@@ -134,6 +146,7 @@ class Loop:
             if loss is None:
                 problem = f"the loss was no finite number in step {self.at.step + 1}"
                 break
+            self._worked(LEARN, PASSES * int(self.job.train.lengths[rows].sum()))
             self.at.step += 1
             self.at.tokens += int(self.job.train.lengths[rows].sum())
             self.at.seconds = before + time.monotonic() - started
@@ -269,6 +282,7 @@ class Loop:
         for name, examples in self.job.held_out.items():
             targets = int(targets_of(examples).sum())
             losses[name] = self._over_ranks(partial(share, examples)) / targets
+            self._worked(HELD_OUT, int(examples.lengths.sum()))
         score = sum(losses.values()) / max(1, len(losses))
         perplexities = {name: _perplexity(loss) for name, loss in losses.items()}
         return Measured(self.at.step, perplexities, score if math.isfinite(score) else math.inf)
@@ -291,9 +305,11 @@ class Loop:
         scores = {}
         for rate in RATES:
             schedule = self._schedule(rate, steps)
-            losses = [
-                self._step(step, self._rows(step), schedule.at(step)) for step in range(steps)
-            ]
+            losses = []
+            for step in range(steps):
+                rows = self._rows(step)
+                losses.append(self._step(step, rows, schedule.at(step)))
+                self._worked(TRY, PASSES * int(self.job.train.lengths[rows].sum()))
             scores[rate] = math.inf if None in losses else self._measure().score
             self._put(self.state)
             self.optimizer = self._new_optimizer()
@@ -325,6 +341,10 @@ class Loop:
         replace(self.job.folder / LEARNING, "".join(lines))
         total = int(self.job.train.lengths.sum()) * self.job.settings.epochs
         self.host.progress(Progress(at.tokens, total, loss, lr, held_out or None))
+
+    def _worked(self, kind: str, tokens: float) -> None:
+        if self.host:
+            self.host.watching.on_progress(kind, tokens)
 
     def _new_optimizer(self) -> torch.optim.AdamW:
         settings = self.job.settings
@@ -378,6 +398,26 @@ class Loop:
                 key: tensors[f"{key}/{name}"].to(parameter.device) for key in MOMENTS
             }
         return True
+
+
+def training_ahead(
+    settings: TrainingConfig,
+    train: Examples,
+    held_out: Mapping[str, Examples],
+    left: float = 1.0,
+    *,
+    is_new: bool = True,
+) -> dict[str, float]:
+    """What training takes, by kind of work, in tokens; ``left`` is the share that is to be done."""
+    learning = PASSES * settings.epochs * float(train.lengths.sum())
+    measurements = left * settings.measurements + is_new
+    tried = len(RATES) if settings.lr == "auto" and is_new else 0
+    measured = sum(float(examples.lengths.sum()) for examples in held_out.values())
+    return {
+        LEARN: left * learning,
+        TRY: tried * SWEPT_SHARE * learning,
+        HELD_OUT: (measurements + tried) * measured,
+    }
 
 
 def _seed(*numbers: int) -> int:

@@ -10,6 +10,7 @@ from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs
 from pipeline.stages.evaluate import data_sources
 from pipeline.stages.probe import ProbeConfig, is_due, probe_protocol
+from pipeline.stages.shared.ahead import NOTHING, Ahead
 from pipeline.stages.shared.measuring import Measurements
 from pipeline.stages.shared.phases import phases_of
 from pipeline.stages.shared.search import Search
@@ -28,18 +29,29 @@ def descend(
     probe = config.of(ProbeConfig)
     own = {phase.dimension: phase.end_percent for phase in phases_of(config, inputs.source)}
     state = PruningState.dense(inputs.source.shape)
-    if is_due(probe, 0):
-        inputs.listener.on_dense(measurements.of(inputs.live.cut(state)))
     steps_before = 0
-    for phase in phases:
+    ahead = Ahead(config, inputs, search, phases, measurements.work() if probe.every else NOTHING)
+    if is_due(probe, 0):
+        dense = inputs.live.cut(state)
+        ahead.tell(0, state, 0, first=measurements.missing([dense]))
+        inputs.listener.on_dense(measurements.of(dense, "probing the dense model"))
+    for place, phase in enumerate(phases):
         with closing(search.walk(phase, state, steps_before)) as steps:
-            while state.ratio_percent < phase.end_percent and (step := next(steps, None)):
+            last = None
+            while state.ratio_percent < phase.end_percent:
+                ahead.tell(place, state, steps_before, last)
+                step = next(steps, None)
+                if step is None:
+                    break
                 is_own = state.ratio_percent < own[phase.dimension]
-                state = state.without(step.chosen)
+                last, state = step.chosen, state.without(step.chosen)
                 steps_before = step.step + 1
                 is_last = state.ratio_percent >= config.prune.target_ratio and is_own
                 due = is_due(probe, steps_before) or (probe.every > 0 and is_last)
-                record = measurements.of(inputs.live.cut(state)) if due else None
+                record = None
+                if due:
+                    doing = f"probing after step {step.step}"
+                    record = measurements.of(inputs.live.cut(state), doing)
                 if is_own:
                     inputs.listener.on_step(step, record)
                 yield step, state

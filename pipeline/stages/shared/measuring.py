@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -17,19 +17,25 @@ from pipeline.measure.memory import measure_memory
 from pipeline.measure.protocol import DataSources, MeasurementProtocol
 from pipeline.measure.record import Record, TaskScore, TextScore, read_record
 from pipeline.measure.text import Text, text_windows
+from pipeline.measure.workloads import LatencySettings
 from pipeline.models.loading import DTYPES
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.variants import Variant
 from pipeline.pruning.state import PruningState
 from pipeline.scoring.memory import free_bytes
-from pipeline.scoring.one_pass import perplexity
+from pipeline.scoring.one_pass import Progress, perplexity
 from pipeline.scoring.perplexity import Windows
 from pipeline.settings.core import Config
 from pipeline.stages.base import Inputs
 from pipeline.stages.shared import identity
+from pipeline.stages.shared.parts import Part
 
 TWIN_BYTES = 2_000_000_000
 """On a CPU a model with weights up to this size is timed in turns with a dense twin."""
+
+
+PASS_IN_TOKENS = 64
+"""Tokens of a text that are read in the time of one decoding step, until that was timed."""
 
 
 class Measurements:
@@ -47,9 +53,31 @@ class Measurements:
         self._left_out: list[_Part] = []
         self._seconds: dict[str, float] = defaultdict(float)
         """What measuring the present variant took, by kind."""
+        self._doing = ""
 
-    def of(self, variant: Variant) -> Record:
-        """The record of ``variant``; only what nobody measured before is measured."""
+    def work(self, *, is_dense: bool = False) -> dict[str, float]:
+        """What measuring one variant takes, as listeners are told it."""
+        return {
+            part.kind: self._tokens(part, is_dense=is_dense)
+            for part in self._parts
+            if part not in self._left_out
+        }
+
+    def missing(self, variants: Iterable[Variant]) -> dict[str, float]:
+        """What measuring takes of these variants that nobody measured before."""
+        total: dict[str, float] = defaultdict(float)
+        for variant in variants:
+            for part in self._parts:
+                if not self._path(part, variant).exists():
+                    total[part.kind] += self._tokens(part, is_dense=_is_dense(variant))
+        return total
+
+    def of(self, variant: Variant, doing: str) -> Record:
+        """The record of ``variant``; only what nobody measured before is measured.
+
+        ``doing`` says for a person which one that is.
+        """
+        self._doing = doing
         self._seconds.clear()
         records = [self._of_part(part, variant) for part in self._parts]
         parts = [record for record in records if record]
@@ -61,8 +89,7 @@ class Measurements:
         """None where the device has no room for it."""
         if part in self._left_out:
             return None
-        made_of = self._identity(part, variant)
-        path = self.inputs.records / f"{key_of(made_of)}.json"
+        path = self._path(part, variant)
         stored = mended(lambda: read_record(path), self.inputs.listener.on_warning)
         if stored is None:
             try:
@@ -72,15 +99,31 @@ class Measurements:
                 self.inputs.listener.on_warning(f"{error}; it is left out")
                 return None
             self._seconds[part.kind] += record.seconds
+            made_of = self._identity(part, variant)
             publish_sealed(path, {"identity": made_of, "record": record.to_json()}, path.name)
             stored = read_record(path)
             assert stored is not None
         return part.named(stored)
 
     def _measured(self, part: "_Part", variant: Variant) -> Record:
+        listener = self.inputs.listener
+        listener.on_doing(f"{self._doing}: {part.kind}")
         model = self.inputs.live.at(variant)
         dense = self._twin(model, variant) if part.protocol.workloads else None
-        return part.measured(model, variant.state.params, self.inputs.made_by, dense)
+        tokens = self._tokens(part, is_dense=_is_dense(variant))
+        listener.on_doing(f"{self._doing}: {part.kind}")  # the model was loaded meanwhile
+        done = Part(lambda share: listener.on_progress(part.kind, share * tokens))
+        record = part.measured(model, variant.state.params, self.inputs.made_by, dense, done.add)
+        done.end()
+        return record
+
+    def _tokens(self, part: "_Part", *, is_dense: bool) -> float:
+        """As ``_Part.tokens``, of all models that are timed."""
+        is_in_turns = self.config.model.device == "cpu" and self._has_room_for_twin and not is_dense
+        return part.tokens * (2 if is_in_turns and part.protocol.workloads else 1)
+
+    def _path(self, part: "_Part", variant: Variant) -> Path:
+        return self.inputs.records / f"{key_of(self._identity(part, variant))}.json"
 
     def _twin(self, model: PrunableModel, variant: Variant) -> PrunableModel | None:
         """On a CPU the dense model, for times that are taken in turns; None if it is too large."""
@@ -88,7 +131,7 @@ class Measurements:
             return None
         dense = PruningState.dense(variant.state.shape)
         twin = self.inputs.live.twin(self.inputs.live.cut(dense))
-        return model if variant.state == dense else twin
+        return model if _is_dense(variant) else twin
 
     @cached_property
     def _has_room_for_twin(self) -> bool:
@@ -106,6 +149,21 @@ class Measurements:
         return [_Part(part, self._sources, self.inputs) for part in self.protocol.parts()]
 
 
+def _tokens_like(workload: LatencySettings) -> float:
+    """Tokens that take about as long to read as generating does."""
+    generations = workload.warmup + workload.repeats
+    return generations * (workload.prompt_tokens + PASS_IN_TOKENS * workload.output_tokens)
+
+
+def _share(on_progress: Progress, of_whole: float) -> Progress:
+    """Progress of a piece, told as that of the whole."""
+    return lambda share: on_progress(share * of_whole)
+
+
+def _is_dense(variant: Variant) -> bool:
+    return variant.state == PruningState.dense(variant.state.shape)
+
+
 class _Part:
     """A protocol that measures one thing; what it reads is read once for all variants."""
 
@@ -118,14 +176,25 @@ class _Part:
         """What it measures."""
         return "texts" if self.protocol.texts else "tasks" if self.protocol.tasks else "latency"
 
+    @cached_property
+    def tokens(self) -> float:
+        """That go through one model; of latency, as many as about take as long."""
+        of_texts = sum(windows.ids.numel() for _, windows in self._windows)
+        of_tasks = self._tasks.tokens if self._tasks else 0
+        return of_texts + of_tasks + sum(map(_tokens_like, self.protocol.workloads))
+
     def measured(
         self,
         model: PrunableModel,
         params: int,
         made_by: Mapping[str, Any],
         dense: PrunableModel | None,
+        on_progress: Progress,
     ) -> Record:
-        """The record of a model that is in memory; ``dense`` is timed in turns with it."""
+        """The record of a model that is in memory; ``dense`` is timed in turns with it.
+
+        ``on_progress`` is called with the share that was done since the last call.
+        """
         started = time.monotonic()
         texts = tuple(
             TextScore(
@@ -135,15 +204,18 @@ class _Part:
                 tokens=windows.ids.numel(),
                 is_whole=text.is_whole(windows.ids.numel()),
                 seqlen=text.seqlen,
-                ppl=perplexity(model, windows),
+                ppl=perplexity(
+                    model, windows, _share(on_progress, windows.ids.numel() / self.tokens)
+                ),
                 bos=self._source.beginning.of_windows,
             )
             for text, windows in self._windows
         )
-        tasks = self._scores(model)
+        tasks = self._scores(model, on_progress)
         latencies, memory = [], None
         for workload in self.protocol.workloads:
-            latency, peak_bytes = measure_latency(model, workload, dense)
+            progress = _share(on_progress, _tokens_like(workload) / self.tokens)
+            latency, peak_bytes = measure_latency(model, workload, dense, progress)
             latencies.append(latency)
             memory = memory or measure_memory(model, peak_bytes)
         return Record(
@@ -156,10 +228,10 @@ class _Part:
             made_by=made_by,
         )
 
-    def _scores(self, model: PrunableModel) -> tuple[TaskScore, ...]:
+    def _scores(self, model: PrunableModel, on_progress: Progress) -> tuple[TaskScore, ...]:
         if not self._tasks:
             return ()
-        scores = self._tasks.evaluate(model, self._source.tokenizer)
+        scores = self._tasks.evaluate(model, self._source.tokenizer, on_progress)
         bos = self._source.beginning.of_texts
         return tuple(replace(score, bos=bos) for score in scores)
 

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from pipeline.models.prunable import PrunableModel
     from pipeline.scoring.perplexity import Windows
 
-Collect = Callable[[Config, "PrunableModel", "Windows"], "Mapping[str, Tensor]"]
-"""The numbers of a dense model, by their names."""
+Collect = Callable[
+    [Config, "PrunableModel", "Windows", Callable[[float], None]], "Mapping[str, Tensor]"
+]
+"""The numbers of a dense model, by their names; told is each share of the pass that is done."""
 
 
 def pass_stage(name: str, order: int, need: Need[Any], version: int, collect: Collect) -> Stage:
@@ -44,7 +46,13 @@ def pass_stage(name: str, order: int, need: Need[Any], version: int, collect: Co
         from pipeline.stages.shared.material import FILE, dense_model
 
         windows = Calibration.read(inputs.results["calibrate"]).of("block")
-        values = collect(config, dense_model(inputs), windows)
+        tokens, kind = windows.ids.numel(), f"{name} of the dense model"
+        inputs.listener.on_ahead({kind: tokens})
+        model = dense_model(inputs)
+        inputs.listener.on_doing(kind)
+        values = collect(
+            config, model, windows, lambda share: inputs.listener.on_progress(kind, share * tokens)
+        )
         inputs.listener.on_pass()
         replace(out_dir / FILE.format(name), save(dict(values)))
         return {"windows": len(windows.ids), "tokens": windows.ids.numel()}

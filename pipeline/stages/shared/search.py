@@ -1,12 +1,13 @@
 """Trajectories of a run: what identifies them, and the model and scorer that extend them."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from pipeline.criteria.base import CALIBRATION, Material
 from pipeline.methods import method_of
 from pipeline.pruning.choice import Scorer
+from pipeline.pruning.passes import passes
 from pipeline.pruning.phases import Phase
 from pipeline.pruning.records import StepRecord
 from pipeline.pruning.state import PruningState
@@ -21,6 +22,7 @@ from pipeline.stages.base import Inputs
 from pipeline.stages.shared import identity
 from pipeline.stages.shared.calibration import Calibration
 from pipeline.stages.shared.material import supplied
+from pipeline.stages.shared.parts import Part
 from pipeline.stages.shared.phases import criterion_of, needs_windows, windows_of
 
 
@@ -64,14 +66,25 @@ class Search:
             calibration = self._calibration.hashes[windows_of(config, phase)]
         return identity.of_trajectory(config, weights, calibration, self._order, phase, start)
 
-    def scorer(self, phase: Phase) -> Scorer:
-        """Scores the steps of one walk."""
+    def work(
+        self,
+        phase: Phase,
+        state: PruningState,
+        candidates: Sequence[Candidate],
+        from_layer: float = 0,
+    ) -> dict[str, float]:
+        """What scoring candidates of a step takes, by kind of work, as listeners are told it.
+
+        ``from_layer`` is where the last step of the phase took something; 0 for the first.
+        """
+        return {_kind(phase): self._tokens(phase) * passes(state, candidates, from_layer)}
+
+    def scorer(self, phase: Phase, on_progress: Callable[[float], None]) -> Scorer:
+        """Scores the steps of one walk; ``on_progress`` as ``Material`` has it."""
         given = supplied(self.criterion.needs, self.inputs)
         if CALIBRATION in self.criterion.needs:
             given[CALIBRATION] = self.windows(phase)
-        material = Material(
-            self.inputs.live, given, self.inputs.listener.on_scored, self.inputs.leader
-        )
+        material = Material(self.inputs.live, given, on_progress, self.inputs.leader)
         return self.criterion.scorer(self.config, material)
 
     def warn_of_other_versions(self, made_by: Mapping[str, Any]) -> None:
@@ -90,6 +103,11 @@ class Search:
                 f"steps found on disk were made under others: {changes}"
             )
 
+    def _tokens(self, phase: Phase) -> int:
+        """Tokens of the windows that a candidate is scored on; 1 where it needs none."""
+        needs_text = CALIBRATION in self.criterion.needs
+        return self.windows(phase).ids.numel() if needs_text else 1
+
     @cached_property
     def _order(self) -> str | None:
         folder = self.inputs.results.get(order.STAGE.name)
@@ -106,6 +124,7 @@ class _Walk:
     def __init__(self, search: Search, phase: Phase, trajectory: Trajectory) -> None:
         self.search, self.phase, self.trajectory = search, phase, trajectory
         self.choice = method_of(search.config.prune).choice
+        self.part = Part(lambda _: None)
 
     def decide(
         self,
@@ -114,7 +133,17 @@ class _Walk:
         candidates: Sequence[Candidate],
         last: Step | None,
     ) -> Step:
-        return self.choice.step(self._scorer, index, state, candidates, last)
+        listener = self.search.inputs.listener
+        before = {scored.candidate for scored in last.scored} if last else ()
+        new = self.choice.unscored(candidates, before)
+        kind = _kind(self.phase)
+        from_layer = last.chosen.layer if last else 0
+        tokens = self.search.work(self.phase, state, new, from_layer)[kind]
+        listener.on_doing(kind)
+        self.part = Part(lambda share: listener.on_progress(kind, share * tokens))
+        step = self.choice.step(self._scorer, index, state, candidates, last)
+        self.part.end()
+        return step
 
     def on_wait(self, holder: str) -> None:
         dimension = self.phase.dimension
@@ -131,4 +160,11 @@ class _Walk:
 
     @cached_property
     def _scorer(self) -> Scorer:
-        return self.search.scorer(self.phase)
+        return self.search.scorer(self.phase, self._progress)
+
+    def _progress(self, share: float) -> None:
+        self.part.add(share)
+
+
+def _kind(phase: Phase) -> str:
+    return f"scoring {phase.dimension.replace('_', ' ')}"

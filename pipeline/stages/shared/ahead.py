@@ -1,0 +1,82 @@
+"""How much of a descent is ahead: played with likely candidates in place of those that will go."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+from pipeline.methods import method_of
+from pipeline.pruning.passes import LIKELY_HEIGHT
+from pipeline.pruning.phases import Phase, likely
+from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import Candidate
+from pipeline.settings.core import Config
+from pipeline.stages.base import Inputs
+from pipeline.stages.probe import ProbeConfig, is_due
+from pipeline.stages.shared.search import Search
+
+Amounts = Mapping[str, float]
+"""Work by its kind, as listeners are told it."""
+NOTHING: Amounts = MappingProxyType({})
+PLAYED_AGAIN = 0.1
+"""Share of the steps that were played after which the rest is played again."""
+
+
+class Ahead:
+    """Tells the listener before every step what is to be done.
+
+    ``measuring`` is what a probe takes.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        inputs: Inputs,
+        search: Search,
+        phases: Sequence[Phase],
+        measuring: Amounts,
+    ) -> None:
+        self._inputs, self._search, self._phases = inputs, search, phases
+        self._choice, self._probe = method_of(config.prune).choice, config.of(ProbeConfig)
+        self._measuring = measuring
+        self._phase, self._start = -1, 0
+        self._steps: list[Amounts] = []
+        """What was played, from step ``_start``."""
+
+    def tell(
+        self,
+        phase: int,
+        state: PruningState,
+        steps: int,
+        last: Candidate | None = None,
+        first: Amounts = NOTHING,
+    ) -> None:
+        """What is ahead in a state after so many steps, in the phase of this index.
+
+        ``last`` is what the last step of the phase took; ``first`` is to be done before.
+        """
+        is_old = steps - self._start > PLAYED_AGAIN * len(self._steps)
+        if phase != self._phase or is_old:
+            self._steps = list(self._played(phase, state, steps, last))
+            self._phase, self._start = phase, steps
+        total = Counter(first)
+        for amounts in self._steps[steps - self._start :]:
+            total.update(amounts)
+        self._inputs.listener.on_ahead(total)
+
+    def _played(
+        self, phase: int, state: PruningState, steps: int, last: Candidate | None
+    ) -> Iterator[Amounts]:
+        high = LIKELY_HEIGHT * len(state.shape.layers)
+        from_layer: float = last.layer if last else 0
+        for each in self._phases[phase:]:
+            before: Sequence[Candidate] = ()
+            while state.ratio_percent < each.end_percent and (candidates := each.candidates(state)):
+                new = self._choice.unscored(candidates, before)
+                scoring = self._search.work(each, state, new, from_layer)
+                from_layer = high
+                state, steps = state.without(likely(state, candidates)), steps + 1
+                before = candidates
+                is_last = state.ratio_percent >= self._phases[-1].end_percent
+                is_probed = is_due(self._probe, steps) or (self._probe.every > 0 and is_last)
+                yield {**scoring, **(self._measuring if is_probed else NOTHING)}
+            from_layer = 0
