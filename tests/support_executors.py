@@ -35,6 +35,10 @@ CLIENT = bytes(WARM / "client.py")
 TEXT = "It was a dark and stormy night. " * 20
 
 
+HELD_AFTER = 3
+"""Steps after which a job is held."""
+
+
 def wait_for(
     condition: Callable[[], object], seconds: float = PATIENCE_S, poll_s: float = 0.2
 ) -> None:
@@ -79,6 +83,34 @@ def held(pids: list[int]) -> Iterator[list[int]]:
         for pid in pids:
             with suppress(ProcessLookupError):  # whoever ends it may have woken it
                 os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def held_computing(
+    steps: Callable[[], int], processes: Callable[[], list[int]]
+) -> Iterator[list[int]]:
+    """The processes of a job, held once there are a few steps.
+
+    They go on a moment at a time until then: the job may not end while nobody looks.
+    """
+    wait_for(lambda: steps() and processes(), poll_s=0.02)
+    with held(processes()) as pids:
+        end = time.monotonic() + PATIENCE_S
+        while steps() <= HELD_AFTER:
+            assert time.monotonic() < end, "it computes no steps"
+            with going_on(pids):
+                time.sleep(0.02)
+        yield pids
+
+
+@contextmanager
+def going_on(pids: list[int]) -> Iterator[None]:
+    """Held processes go on meanwhile."""
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    yield
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
 
 
 def has_been_signalled(pid: int, number: signal.Signals = signal.SIGTERM) -> bool:
@@ -185,8 +217,7 @@ class Bench:
     @contextmanager
     def held(self) -> Iterator[int]:
         """A job that computes steps and comes to no end meanwhile; its process id."""
-        wait_for(lambda: self.steps() > 3 and self.processes(), poll_s=0.02)
-        with held(self.processes()) as (pid,):
+        with held_computing(self.steps, self.processes) as (pid,):
             yield pid
 
 
@@ -284,7 +315,9 @@ class JobSuite(ExecutorSuite):
         evaluated = (f"evaluate.text={bench.text}", "evaluate.seqlen=32")
         run = bench.launch(*evaluated)
         with bench.held() as pid:
-            assert all(line.endswith("cancelled") for line in told_by_cancel(run.path))
+            told = told_by_cancel(run.path)
+            assert told
+            assert all(line.endswith("cancelled") for line in told)
             wait_for(lambda: has_been_signalled(pid))
         wait_for(lambda: not bench.processes())
         wait_for(lambda: run.state == "cancelled")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_executors import held, job_processes
+from support_executors import held_computing, job_processes
 
 import launch
 from pipeline.executors.slurm import resources
@@ -183,8 +183,7 @@ class Place:
     @contextmanager
     def held(self) -> Iterator[list[int]]:
         """A job that computes steps and comes to no end meanwhile; its processes."""
-        wait_for(lambda: self.steps() > 3 and self.processes(), poll_s=0.02)
-        with held(self.processes()) as pids:
+        with held_computing(self.steps, self.processes) as pids:
             yield pids
 
 
