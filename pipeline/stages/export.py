@@ -119,7 +119,10 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     _require_room(writing, state, config.model.dtype)
     inputs.listener.on_note(f"writing {inputs.source.name} for {target.name}")
     written = target.write(exporting, writing)
-    replace(writing / "pruning_config.json", encode(state.to_pruning_config()))
+    replace(
+        writing / "pruning_config.json",
+        encode(state.to_pruning_config(inputs.live.experts(state.shape))),
+    )
     inputs.listener.on_note(f"opening it elsewhere: {target.name}")
     checked = target.check(exporting, writing)
     writing.rename(done)

@@ -119,7 +119,7 @@ def _state(
         return CellState(start, end, 0.0, colours.GONE, text, f"{name}: gone{at}")
     # A block that lost something is never said to be whole, nor one that is left to be gone.
     percent = min(99, max(1, int(share * 100 + 0.5)))
-    channels = f"{width:,} of {shape.width:,} channels"
+    channels = f"{width:,} of {shape.width:,} {'experts' if shape.mixture else 'channels'}"
     tip = f"{name}: {percent} % left\n{channels}{at}"
     return CellState(start, end, share, colours.kind(kind), f"{percent}%", tip)
 
