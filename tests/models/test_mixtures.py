@@ -24,6 +24,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, MixtralConfig
 
 import launch
 from pipeline.api import open_run
+from pipeline.commands.compare import gather
 from pipeline.methods.multipruner import METHOD
 from pipeline.models.families import FAMILIES
 from pipeline.models.ordering import ChannelOrder
@@ -31,6 +32,9 @@ from pipeline.models.prunable import PrunableModel, shape_from_config
 from pipeline.pruning.shape import BlockShape, ModelShape
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.units import EXPERTS
+from pipeline.report.compare.paper_table import paper_table
+from pipeline.report.compare.table import to_csv
+from pipeline.report.wording import short_count
 from pipeline.scoring.memory import Budget
 from pipeline.scoring.perplexity import Windows
 from pipeline.statistics import gradients
@@ -221,6 +225,11 @@ def test_experts_go_by_their_order_and_the_file_of_what_went_is_read_with_it(
         assert any(pruned["pruned_experts"].values())
     opened = AutoModelForCausalLM.from_pretrained(run / "export/hf", trust_remote_code=True)
     assert sum(each.numel() for each in opened.parameters()) == open_run(run).summary.params
+    runs = gather([str(run)], None)[0].runs
+    active = runs[0].active_params(pruned=True)
+    assert f",{active}," in to_csv(runs).splitlines()[1]
+    cells = {cell.text for rows in paper_table(runs).blocks for row in rows for cell in row}
+    assert {f"{short_count(runs[0].params)}, {short_count(active)} active"} <= cells
     given = (
         f"evaluate.pruning_config={run}/pruning_config.json", "evaluate.text=other.txt",
         "evaluate.seqlen=16",

@@ -113,11 +113,18 @@ def _blocks(
                 run.model_name,
                 label_of[run.folder],
                 number(run.removed_percent, 1),
-                NOTHING if run.params is None else short_count(run.params),
+                _params(run.params, run.active_params(pruned=True)),
                 tuple(column.of(run, True) for column in columns),
             )
             for run in members
         ]
+
+
+def _params(total: int | None, active: int | None) -> str:
+    """In total, and of a mixture of experts those that one token passes."""
+    if total is None:
+        return NOTHING
+    return short_count(total) + ("" if active is None else f", {short_count(active)} active")
 
 
 def _target(run: ComparedRun) -> float:
@@ -126,12 +133,14 @@ def _target(run: ComparedRun) -> float:
 
 def _dense_row(own: Sequence[ComparedRun], columns: Sequence[_Column]) -> _Row:
     """What any of a model's runs measured of the dense one."""
-    total = next((run.total_params for run in own if run.total_params), None)
+    known = next((run for run in own if run.total_params), None)
+    total = known.total_params if known else None
+    active = known.active_params(pruned=False) if known else None
     return _Row(
         own[0].model_name,
         "Dense",
         number(0.0, 1),
-        NOTHING if total is None else short_count(total),
+        _params(total, active),
         tuple(
             next((value for run in own if (value := column.of(run, False))), None)
             for column in columns
