@@ -256,6 +256,16 @@ class PackedModel:
                 if block := layer.block(kind):
                     yield from ((f"{prefix}{index}.{name}", t) for name, t in block.weights)
 
+    def published(self) -> Iterator[tuple[str, Tensor]]:
+        """The same as files of the family have them: experts of an ordinary model one by one."""
+        from transformers.core_model_loading import revert_weight_conversion
+
+        for name, tensor in self.tensors():
+            if self.needs_code or self.family.mixture is None:
+                yield name, tensor
+            else:
+                yield from revert_weight_conversion(self.model.model, {name: tensor}).items()
+
     def _listed(self, dense: list[Any]) -> list[Any]:
         """Each attention's own entry; a layer without one has that of the layer before it."""
         own: list[Any] = []

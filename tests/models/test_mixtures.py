@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from support_families import stock
 from support_inputs import (
     MODEL,
@@ -25,9 +26,11 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, MixtralConfig
 import launch
 from pipeline.api import open_run
 from pipeline.commands.compare import gather
+from pipeline.export.hf import write_folder
 from pipeline.methods.multipruner import METHOD
 from pipeline.models.families import FAMILIES
 from pipeline.models.ordering import ChannelOrder
+from pipeline.models.packing import PackedModel
 from pipeline.models.prunable import PrunableModel, shape_from_config
 from pipeline.pruning.shape import BlockShape, ModelShape
 from pipeline.pruning.state import PruningState
@@ -51,6 +54,7 @@ PUBLISHED = [
 ]
 """Billions of parameters, in total and active, of Mixtral 8x7B, OLMoE 1B-7B and Qwen3-30B-A3B."""
 DENSE = ModelShape.repeated(2, None, BlockShape(5000, 1, 10_000, 0), 30_000)
+NO_TOKENIZER: Any = SimpleNamespace(tokenizer_files=[], folder=Path("/nowhere"), gguf_file=None)
 MIXTURES = ("mixtral", "olmoe", "qwen3_moe")
 SETTINGS = (
     "score.enabled=false", "probe=none", "evaluate=none", "tracking=none",
@@ -132,6 +136,18 @@ def test_the_router_mass_of_experts_is_what_they_count() -> None:
     hidden = model.blocks[1].norm_before(block(whole.hidden, context)).flatten(0, 1)
     _, counts, taken = model.blocks[1].body.gate(hidden)
     assert_close(mass[2], counts[taken == 2].sum(), check_dtype=False)
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_an_ordinary_mixture_is_written_as_others_are_published(name: str, tmp_path: Path) -> None:
+    dense = stock(name, torch.float32)
+    dense.save_pretrained(tmp_path / "theirs")
+    packed = PackedModel.of(PrunableModel(stock(name, torch.float32)), dense.config)
+    (tmp_path / "ours").mkdir()
+    write_folder(packed, NO_TOKENIZER, tmp_path / "ours", torch.float32, 10**9)
+    ours, theirs = (load_file(tmp_path / each / "model.safetensors") for each in ("ours", "theirs"))
+    assert ours.keys() == theirs.keys()
+    assert all(tensor.equal(theirs[key]) for key, tensor in ours.items())
 
 
 @pytest.fixture
