@@ -18,6 +18,7 @@ from pipeline.measure.record import (
     tasks_protocol,
 )
 from pipeline.pruning.records import StepRecord
+from pipeline.pruning.state import PruningState
 
 Value = float | int | str
 Metrics = Mapping[str, Value]
@@ -50,6 +51,11 @@ def step_metrics(step: StepRecord, record: Record | None) -> dict[str, Value]:
             **{f"prune/{name}": value for name, value in step.chosen.to_json().items()},
         }
     ) | probe_metrics(record)
+
+
+def active_metrics(state: PruningState) -> dict[str, Value]:
+    """Of a mixture of experts the parameters that one token passes; nothing of others."""
+    return {"prune/active_params": state.active_params} if state.shape.has_mixtures else {}
 
 
 def probe_metrics(record: Record | None) -> dict[str, Value]:

@@ -228,7 +228,7 @@ def test_experts_go_by_their_order_and_the_file_of_what_went_is_read_with_it(
     for by, reorder, export in (("router", "true", "none"), ("l1", "false", "hf")):
         assert launched(
             "prune.distribution=[0,0,1,9]", f"prune.expert_order={by}", f"run.name={by}",
-            f"prune.weight_reorder={reorder}", f"export={export}",
+            f"prune.weight_reorder={reorder}", f"export={export}", "tracking=local",
         ) == 0  # fmt: skip
         assert "experts" in units_of(place, by)
         run = place / "outputs/runs" / by
@@ -244,6 +244,8 @@ def test_experts_go_by_their_order_and_the_file_of_what_went_is_read_with_it(
     runs = gather([str(run)], None)[0].runs
     active = runs[0].active_params(pruned=True)
     assert f",{active}," in to_csv(runs).splitlines()[1]
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["prune/active_params"] for row in logged if "prune/step" in row][-1] == active
     cells = {cell.text for rows in paper_table(runs).blocks for row in rows for cell in row}
     assert {f"{short_count(runs[0].params)}, {short_count(active)} active"} <= cells
     given = (
