@@ -58,7 +58,7 @@ def write_model(
 ) -> None:
     """Write ``config.json`` with these values, weights, tokenizer and settings of generating."""
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    weights = ((name, tensor.to(dtype)) for name, tensor in packed.tensors())
+    weights = ((name, tensor.to(dtype)) for name, tensor in packed.published())
     write_shards(weights, folder, shard_bytes)
     _write_tokenizer(packed, source, folder)
 

@@ -1,4 +1,7 @@
-"""MultiPruner: blocks, MLP channels and heads, each greedily by perplexity (arXiv 2501.09949)."""
+"""MultiPruner: blocks, MLP channels and heads, each greedily by perplexity (arXiv 2501.09949).
+
+Of mixtures of experts a fourth dimension are the experts.
+"""
 
 import math
 from collections.abc import Sequence
@@ -11,6 +14,7 @@ from pipeline.criteria.perplexity import Perplexity
 from pipeline.methods.base import Method
 from pipeline.methods.widths import WidthsConfig, group_problems
 from pipeline.orders.base import Order
+from pipeline.orders.experts import By, with_experts
 from pipeline.orders.flap import FLAP
 from pipeline.orders.l1 import L1
 from pipeline.orders.taylor import TAYLOR
@@ -20,25 +24,33 @@ from pipeline.settings.section import Execution
 
 if TYPE_CHECKING:
     from pipeline.models.source import ModelSource
+    from pipeline.pruning.shape import ModelShape
 
 ORDERS = {False: None, True: L1, "wanda": WANDA, "flap": FLAP, "taylor": TAYLOR}
 """By ``prune.weight_reorder``."""
-Dimension = Literal["blocks", "mlp_channels", "heads"]
-DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
+Dimension = Literal["blocks", "mlp_channels", "heads", "experts"]
+OF_MIXTURES: tuple[Dimension, ...] = get_args(Dimension)
+DIMENSIONS = OF_MIXTURES[:3]
+"""Those of models without mixtures of experts."""
 
 
 def _is_distribution(value: list[float]) -> list[float]:
-    if len(value) != len(DIMENSIONS) or min(value) < 0 or not 0 < sum(value) < math.inf:
+    counts = (len(DIMENSIONS), len(OF_MIXTURES))
+    if len(value) not in counts or min(value) < 0 or not 0 < sum(value) < math.inf:
         raise ValueError(
             "allowed are three non-negative numbers with a positive sum, "
-            "blocks : MLP channels : heads, e.g. [44,52,4]"
+            "blocks : MLP channels : heads, e.g. [44,52,4], and a fourth for the experts of a "
+            "mixture"
         )
     return value
 
 
 def _is_order(value: list[Dimension]) -> list[Dimension]:
-    if sorted(value) != sorted(DIMENSIONS):
-        raise ValueError(f"allowed is each of {', '.join(DIMENSIONS)} once")
+    if sorted(value) not in (sorted(DIMENSIONS), sorted(OF_MIXTURES)):
+        raise ValueError(
+            f"allowed is each of {', '.join(DIMENSIONS)} once, and experts where "
+            "prune.distribution has a share for them"
+        )
     return value
 
 
@@ -48,9 +60,16 @@ class MultiPrunerConfig(WidthsConfig):
     distribution: Annotated[
         list[Annotated[float, Field(allow_inf_nan=False)]], AfterValidator(_is_distribution)
     ]
-    """Shares of the target ratio: blocks, MLP channels, heads."""
+    """Shares of the target ratio: blocks, MLP channels, heads; of a mixture a fourth one, of its
+    experts."""
     order: Annotated[list[Dimension], AfterValidator(_is_order)] = Field(list(DIMENSIONS))
-    """Which dimension is pruned first, second and last; ``distribution`` keeps its own order."""
+    """Which dimension is pruned first, second and last; ``distribution`` keeps its own order.
+    Experts, where they have a share and are not named, come after the blocks."""
+    expert_group_size: int = Field(1, ge=1)
+    """Experts of a mixture removed at a time. A mixture keeps as many as its router takes."""
+    expert_order: By = "router"
+    """What experts are put in order by, where they have a share: router is what each counts in what
+    mixtures add on the calibration text, l1 the L1 norm of its weights. The last ones go first."""
     weight_reorder: bool | Literal["wanda", "flap", "taylor"] = True
     """Put the most important channels and heads first, so that the tail is the least important.
     true is by the L1 norms of their rows; wanda by weights times activations, flap by weighted
@@ -70,17 +89,31 @@ def thresholds(
 ) -> dict[Dimension, float]:
     """The removed percentage at which each dimension ends: its cumulative share of the target.
 
-    ``distribution`` has the shares of ``DIMENSIONS``; the dimensions come one after the other in
-    ``order``.
+    ``distribution`` has the shares of ``OF_MIXTURES``, or but the last; the dimensions come one
+    after the other in ``order``.
     """
     total = sum(distribution)
-    shares = [distribution[DIMENSIONS.index(dimension)] for dimension in order]
+    shares = [distribution[OF_MIXTURES.index(dimension)] for dimension in order]
     ends = [target_ratio * (sum(shares[: i + 1]) / total) for i in range(len(shares) - 1)]
     return dict(zip(order, [*ends, target_ratio], strict=True))
 
 
+def _in_order(settings: MultiPrunerConfig) -> list[Dimension]:
+    """The dimensions that have a share, one after the other."""
+    if not _has_experts(settings):
+        return [dimension for dimension in settings.order if dimension in DIMENSIONS]
+    if "experts" in settings.order:
+        return settings.order
+    after = settings.order.index("blocks") + 1
+    return [*settings.order[:after], "experts", *settings.order[after:]]
+
+
+def _has_experts(settings: MultiPrunerConfig) -> bool:
+    return len(settings.distribution) == len(OF_MIXTURES)
+
+
 class MultiPruner(Method[MultiPrunerConfig]):
-    """Three dimensions, one after the other, each down to its share of the target."""
+    """Its dimensions, one after the other, each down to its share of the target."""
 
     name = "multipruner"
     section = MultiPrunerConfig
@@ -88,8 +121,12 @@ class MultiPruner(Method[MultiPrunerConfig]):
 
     def phases(self, settings: MultiPrunerConfig, source: "ModelSource") -> tuple[Phase, ...]:  # noqa: ARG002
         """As ``prune.order`` and ``prune.distribution`` say."""
-        sizes = {"mlp_channels": settings.mlp_group_size, "heads": settings.attn_group_size}
-        ends = thresholds(settings.target_ratio, settings.distribution, settings.order)
+        sizes = {
+            "mlp_channels": settings.mlp_group_size,
+            "heads": settings.attn_group_size,
+            "experts": settings.expert_group_size,
+        }
+        ends = thresholds(settings.target_ratio, settings.distribution, _in_order(settings))
         return tuple(
             Phase(
                 dimension,
@@ -107,7 +144,10 @@ class MultiPruner(Method[MultiPrunerConfig]):
 
     def order(self, settings: MultiPrunerConfig) -> Order | None:
         """As configured."""
-        return ORDERS[settings.weight_reorder]
+        channels = ORDERS[settings.weight_reorder]
+        if not _has_experts(settings):
+            return channels
+        return with_experts(channels, settings.expert_order)
 
     def label(self, settings: MultiPrunerConfig) -> str:
         """The distribution."""
@@ -116,6 +156,8 @@ class MultiPruner(Method[MultiPrunerConfig]):
     def unusual(self, settings: MultiPrunerConfig) -> list[str]:
         """Search, order and weights that were not reordered."""
         shown: list[str] = [] if settings.search == "exhaustive" else [settings.search]
+        if _has_experts(settings) and settings.expert_order != "router":
+            shown.append(f"experts by {settings.expert_order}")
         if settings.order != list(DIMENSIONS):
             shown.append(" then ".join(settings.order))
         if (reordered := settings.weight_reorder) is not True:
@@ -136,7 +178,8 @@ class MultiPruner(Method[MultiPrunerConfig]):
         """Group sizes fit the model, and what has a share of the target can be removed from it."""
         shape = source.shape
         problems = group_problems(settings.mlp_group_size, settings.attn_group_size, source)
-        for dimension, share in zip(DIMENSIONS, settings.distribution, strict=True):
+        problems += _expert_problems(settings, shape)
+        for dimension, share in zip(OF_MIXTURES, settings.distribution, strict=False):
             barred = [shape.why_barred(unit.name) for unit in STANDARD[dimension]]
             if share and all(barred):
                 problems.append(
@@ -151,10 +194,12 @@ class MultiPruner(Method[MultiPrunerConfig]):
         source: "ModelSource",  # noqa: ARG002
     ) -> dict[str, Any]:
         """The group sizes."""
-        return {
+        sizes = {
             "mlp_group_size": settings.mlp_group_size,
             "attn_group_size": settings.attn_group_size,
         }
+        experts = {"expert_group_size": settings.expert_group_size}
+        return sizes | (experts if _has_experts(settings) else {})
 
     def target_recipe(
         self,
@@ -166,8 +211,35 @@ class MultiPruner(Method[MultiPrunerConfig]):
         return {
             "target_ratio": settings.target_ratio,
             "distribution": [share / sum(shares) for share in shares],
-            "order": list(settings.order),
+            "order": list(_in_order(settings)),
         }
+
+
+def _expert_problems(settings: MultiPrunerConfig, shape: "ModelShape") -> list[str]:
+    """What is wrong with what is said of experts, for a model."""
+    if not _has_experts(settings):
+        if "experts" not in settings.order:
+            return []
+        return [
+            "prune.order: it names experts, which have no share; leave them out, or give "
+            "prune.distribution a fourth number"
+        ]
+    if not shape.has_mixtures:
+        return [
+            f"prune.distribution: its fourth share, {settings.distribution[-1]:g}, is for the "
+            "experts of a mixture, and this model has none; allowed are three numbers, "
+            "blocks : MLP channels : heads"
+        ]
+    size = settings.expert_group_size
+    spare = max(block.width - block.least for block in shape.mixtures.values())
+    if settings.distribution[-1] and size > spare:
+        block = next(iter(shape.mixtures.values()))
+        return [
+            f"prune.expert_group_size: {size} is wrong; allowed is a number from 1 to {spare}: "
+            f"this model's mixtures have {block.width} experts, of which a token takes "
+            f"{block.least}"
+        ]
+    return []
 
 
 METHOD = MultiPruner()

@@ -194,6 +194,35 @@ class Block(nn.Module):
         finally:
             handle.remove()
 
+    @contextmanager
+    def routed(self, observe: Callable[[Tensor, Tensor], object]) -> Iterator[None]:
+        """Whenever the mixture runs meanwhile, tell which experts each token takes.
+
+        ``observe`` gets the experts and what each of them counts, both ``[tokens, taken]``.
+        """
+
+        def see(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            observe(inputs[1], inputs[2])  # what a hook returns would take the inputs' place
+
+        (output,) = (vector.name for vector in self.layout.vectors if vector.is_output)
+        experts = self.body.get_submodule(output.rpartition(".")[0])
+        handle = experts.register_forward_pre_hook(see)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    @torch.no_grad()
+    def expert_norms(self) -> Tensor:
+        """The L1 norm of all weights of each expert of a mixture, float32 ``[experts]``."""
+        if self.offloaded:
+            self.offloaded.bring()
+        norms = torch.zeros(self.groups, device=next(self.body.parameters()).device)
+        for _, tensor, _, segments in self._cut_parameters():
+            if segments == ("expert",):
+                norms += torch.stack([each.float().abs().sum() for each in tensor])
+        return norms
+
     @torch.no_grad()
     def row_norms(self) -> Tensor:
         """The L1 norms by which MultiPruner orders groups, float32 ``[groups]``.

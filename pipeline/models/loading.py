@@ -14,13 +14,14 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.models.checks import WEIGHTS, one_line, other_head
 from pipeline.models.gguf_reading import quick_gguf
 from pipeline.models.modelling import opener
-from pipeline.models.ordering import ChannelOrder
+from pipeline.models.ordering import ChannelOrder, expert_order
 from pipeline.models.prunable import PrunableModel
 from pipeline.models.quiet import quiet_transformers
 from pipeline.models.source import ModelSource, fetch
 from pipeline.models.tensors import read_tensors, stored
 from pipeline.models.variants import REORDERED, Lineage, Variant, dense_lineage
-from pipeline.pruning.state import PruningState
+from pipeline.pruning.shape import ModelShape
+from pipeline.pruning.state import ExpertOrder, PruningState
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -244,6 +245,16 @@ class LiveModel:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LiveModel, (self.load, self.lineage, self.values)
+
+    @property
+    def order(self) -> ChannelOrder | None:
+        """The order that is stored with its run, in which its channels and experts stand."""
+        reorder = self.load.reorder if isinstance(self.load, DenseLoader) else None
+        return reorder if isinstance(reorder, ChannelOrder) else None
+
+    def experts(self, shape: ModelShape) -> ExpertOrder:
+        """By the layer of a mixture the place that each of its experts has in its files."""
+        return expert_order(self.order, shape)
 
     def cut(self, state: PruningState) -> Variant:
         """This model's weights cut down to ``state``."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DamagedError
 from pipeline.files import key_of, read_object, understood
+from pipeline.pruning.shape import ModelShape
+from pipeline.pruning.state import ExpertOrder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +22,8 @@ FILE = "channel_order.json"
 class ChannelOrder:
     """For each block its groups of channels, the most important first.
 
-    A group is the least that can go: one MLP channel, or a key/value head with its query heads.
+    A group is the least that can go: one MLP channel, a key/value head with its query heads, or an
+    expert of a mixture.
     """
 
     name: str
@@ -79,3 +82,12 @@ class ChannelOrder:
         if understood(path, lambda: order.digest) != data.get("digest"):
             raise DamagedError(path, "its content is not what was written there")
         return order
+
+
+def expert_order(order: ChannelOrder | None, shape: ModelShape) -> ExpertOrder:
+    """By the layer of a mixture the place that each of its experts has in the dense model."""
+    groups = order.groups if order else {}
+    return {
+        layer: groups.get(f"mlp.{layer}", range(block.width))
+        for layer, block in shape.mixtures.items()
+    }

@@ -29,6 +29,12 @@ from pipeline.models.prunable import PrunableModel
 from pipeline.models.tensors import stored
 from pipeline.pruning.shape import BLOCK_KINDS, BlockKind
 
+NO_EMPTY_EXPERTS = (
+    "its mixtures have different numbers of experts, and experts of zeros in the place of those "
+    "that went would be taken by the router; leave export.pad out: export=hf writes layers of any "
+    "width"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class PackedBlock:
@@ -150,6 +156,8 @@ class PackedModel:
                 if block is None:
                     continue
                 width = width_of[block.block.is_mixture]
+                if block.block.is_mixture and layer.block(kind) and block.width < width:
+                    raise StageError(f"export.pad: {NO_EMPTY_EXPERTS}")
                 if reason and layer.block(kind) and block.width < width:
                     raise StageError(f"export.pad: {reason}")
                 layers[index] = layer.with_block(kind, replace(block, width=width))
@@ -248,6 +256,16 @@ class PackedModel:
                 if block := layer.block(kind):
                     yield from ((f"{prefix}{index}.{name}", t) for name, t in block.weights)
 
+    def published(self) -> Iterator[tuple[str, Tensor]]:
+        """The same as files of the family have them: experts of an ordinary model one by one."""
+        from transformers.core_model_loading import revert_weight_conversion
+
+        for name, tensor in self.tensors():
+            if self.needs_code or self.family.mixture is None:
+                yield name, tensor
+            else:
+                yield from revert_weight_conversion(self.model.model, {name: tensor}).items()
+
     def _listed(self, dense: list[Any]) -> list[Any]:
         """Each attention's own entry; a layer without one has that of the layer before it."""
         own: list[Any] = []
@@ -305,6 +323,8 @@ def _zeros(kind: BlockKind, model: PrunableModel, dense: PretrainedConfig) -> Pa
     text.num_attention_heads, text.num_key_value_heads = groups * heads.queries_per_key, groups
     if "mlp_width" not in kept:
         text.intermediate_size = 1
+    if family.mixture:
+        setattr(text, family.experts, text.num_experts_per_tok)
     family.place_mlps(text, (0,) if family.mixture is None or "mlp_width" not in kept else ())
     for name, of_layers in family.listed(dense).items():
         setattr(text, name, of_layers[:1])

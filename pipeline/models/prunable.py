@@ -15,16 +15,16 @@ from pipeline.models.families.base import Family
 from pipeline.models.modelling import opener
 from pipeline.models.offload import Place, move_all_but, offloaded, put_in_order
 from pipeline.models.ordering import ChannelOrder
-from pipeline.pruning.shape import BLOCK_KINDS, EXPERTS_NAME, BarredUnit, LayerShape, ModelShape
+from pipeline.pruning.shape import BLOCK_KINDS, BarredUnit, LayerShape, ModelShape
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.units import MLP_WIDTH
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-WHOLE_MIXTURES = (
-    "its MLPs are mixtures of experts, which go whole: neither experts nor channels inside them "
-    "are cut"
+NOT_INSIDE = (
+    "its MLPs are mixtures of experts, which lose experts and not the channels inside them; "
+    "experts have the fourth share of prune.distribution"
 )
 
 
@@ -106,11 +106,11 @@ class PrunableModel:
     def reorder(self, order: ChannelOrder | None = None) -> None:
         """Put the most important channels and heads of every block first; None: by L1 norms.
 
-        Experts of mixtures stay where they are.
+        Experts of mixtures are put in order where ``order`` says so, else they stay.
         An order with means gives the blocks biases that make up for what is cut.
         """
         for block in self.blocks:
-            if block.is_mixture:
+            if block.is_mixture and (order is None or block.name not in order.groups):
                 continue
             block.reorder(order.groups[block.name] if order else None)
             if order and order.means:
@@ -291,9 +291,9 @@ def _shape_of(model: "PreTrainedModel", family: Family, blocks: list[Block]) -> 
     shapes = {(block.kind, block.layer): block.shape() for block in blocks}
     layers = range(len(family.describe(model.config)))
     mixtures = [block.is_mixture for block in blocks if block.kind == "mlp"]
-    stays = (EXPERTS_NAME,) * any(mixtures) + (MLP_WIDTH.name,) * (all(mixtures) and any(mixtures))
+    inside = [BarredUnit(MLP_WIDTH.name, NOT_INSIDE)] if mixtures and all(mixtures) else []
     return ModelShape(
         tuple(LayerShape(shapes.get(("attn", i)), shapes.get(("mlp", i))) for i in layers),
         total_params=sum(p.numel() for p in model.parameters()),
-        barred=(*family.barred, *(BarredUnit(unit, WHOLE_MIXTURES) for unit in stays)),
+        barred=(*family.barred, *inside),
     )

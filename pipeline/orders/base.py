@@ -27,3 +27,5 @@ class Order:
     """What the scores ask for, besides the weights."""
     is_stored: bool = True
     """Whether it is stored with the run; else it is made of the weights whenever they are read."""
+    of_experts: bool = False
+    """Whether it puts the experts of mixtures in order, too; else these stay where they are."""

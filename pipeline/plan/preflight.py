@@ -14,6 +14,7 @@ from pipeline.executors import executor_named
 from pipeline.files import is_folder
 from pipeline.given import file_problem, folder_problem, read_object, why_unwritable
 from pipeline.methods import method_of
+from pipeline.models.ordering import expert_order
 from pipeline.models.source import ModelSource, locate
 from pipeline.plan.plan import plan, planning_of
 from pipeline.plan.prefetching import missing as not_in_cache
@@ -22,7 +23,13 @@ from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config, ModelConfig
 from pipeline.stages import calibrate, recover
 from pipeline.stages.calibrate import CalibrationConfig
-from pipeline.stages.evaluate import EvaluateConfig, data_sources, evaluation_protocol, prunes
+from pipeline.stages.evaluate import (
+    EvaluateConfig,
+    data_sources,
+    evaluation_protocol,
+    given_order,
+    prunes,
+)
 from pipeline.stages.probe import ProbeConfig, probe_protocol
 from pipeline.stages.shared.phases import needs_of, needs_windows
 from pipeline.store.folders import RUNS
@@ -292,8 +299,9 @@ def _pruning_config(config: Config, source: ModelSource) -> list[str]:
     if file_problem(path):
         return []  # told already
     shape = source.shape
+    experts = expert_order(given_order(config), shape)
     try:
-        PruningState.from_pruning_config(shape, read_object(path))
+        PruningState.from_pruning_config(shape, read_object(path), experts)
     except ConfigError as error:
         named = [p if p.startswith(path) else f"{path}: {p}" for p in error.problems]
         return [f"evaluate.pruning_config: {problem}" for problem in named]

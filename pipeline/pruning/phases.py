@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.pruning.state import PruningState
-from pipeline.pruning.units import BLOCKS, HEADS, MLP_CHANNELS, Candidate, Unit
+from pipeline.pruning.units import BLOCKS, HEADS, MIXTURES, MLP_CHANNELS, Candidate, Unit
 
-STANDARD = {"blocks": BLOCKS, "mlp_channels": MLP_CHANNELS, "heads": HEADS}
+STANDARD = {"blocks": BLOCKS, "mlp_channels": MLP_CHANNELS, "heads": HEADS, "experts": MIXTURES}
 """Dimensions of several methods, whose name alone says in keys which units may go."""
 
 
@@ -22,8 +22,8 @@ class Phase:
     end_percent: float
     """It goes on while less than this is removed, in percent of all parameters."""
     group_size: int | Mapping[str, int] | None = None
-    """Channels removed at a time, by the unit's name where units have their own; None where blocks
-    go as a whole."""
+    """Channels or experts removed at a time, by the unit's name where units have their own; None
+    where blocks go as a whole."""
     windows: str = "block"
     """The calibration windows that it is scored on: block, or width, of which there are fewer."""
     keep_first: int = 0
@@ -54,7 +54,10 @@ class Phase:
         for unit in self.units:
             size = self._size_of(unit) or 1
             for first in replace(self, units=(unit,), is_uniform=False).candidates(state):
-                left = 0 if unit.is_whole else (first.width_after - 1) % size + 1
+                left = 0
+                if not unit.is_whole:
+                    (least,) = (state.shape.least(kind, first.layer) for kind in unit.kinds)
+                    left = least + (first.width_after - least) % size
                 state = state.without(Candidate(unit, first.layer, left))
         return state
 

@@ -43,6 +43,11 @@ class BlockShape:
         """Parameters of the block cut to ``width`` channels."""
         return self.fixed_params + (self.params - self.fixed_params) * width // self.width
 
+    @property
+    def least(self) -> int:
+        """The least width that it has while it is there, in steps of one."""
+        return self.mixture.experts_per_token if self.mixture else 1
+
     def width_unit(self, kind: BlockKind) -> str:
         """The unit of which one makes it narrower."""
         return EXPERTS_NAME if self.mixture else f"{kind}_width"
@@ -102,6 +107,11 @@ class ModelShape:
         """The attention or MLP of a layer; None where the layer has none."""
         return self.layers[layer].block(kind)
 
+    def least(self, kind: BlockKind, layer: int) -> int:
+        """The least width of a block that is there: what a token takes of experts, else 1."""
+        block = self.block(kind, layer)
+        return block.least if block else 1
+
     def widths(self, kind: BlockKind) -> tuple[int, ...]:
         """Full width of each layer's block; 0 where the layer has none."""
         blocks = (layer.block(kind) for layer in self.layers)
@@ -110,7 +120,16 @@ class ModelShape:
     @property
     def has_mixtures(self) -> bool:
         """Whether any MLP is a mixture of experts."""
-        return any(layer.mlp and layer.mlp.mixture for layer in self.layers)
+        return bool(self.mixtures)
+
+    @property
+    def mixtures(self) -> dict[int, BlockShape]:
+        """The mixtures of experts by their layers."""
+        return {
+            layer: shape.mlp
+            for layer, shape in enumerate(self.layers)
+            if shape.mlp and shape.mlp.mixture
+        }
 
     def params(self, kind: BlockKind) -> int:
         """Parameters of all attentions or of all MLPs."""

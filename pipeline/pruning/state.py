@@ -8,6 +8,10 @@ from pipeline.errors import ConfigError
 from pipeline.pruning.shape import BLOCK_KINDS, BLOCK_NAMES, BlockKind, BlockShape, ModelShape
 from pipeline.pruning.units import Candidate, Cut, Unit
 
+ExpertOrder = Mapping[int, Sequence[int]]
+"""By the layer of a mixture the place that each of its experts has in the dense model."""
+GONE_EXPERTS = "pruned_experts"
+
 
 @dataclass(frozen=True, slots=True)
 class PruningState:
@@ -60,8 +64,8 @@ class PruningState:
     def candidates(self, units: Sequence[Unit], group_size: int | None) -> list[Candidate]:
         """Everything of these units that could go next, in the order that decides ties.
 
-        ``group_size`` is in channels and has no meaning for what goes as a whole. What the model
-        cannot lose is left out.
+        ``group_size`` is in channels, or in experts, and has no meaning for what goes as a whole.
+        What the model cannot lose is left out.
         """
         return [candidate for unit in units for candidate in self._candidates_of(unit, group_size)]
 
@@ -77,9 +81,9 @@ class PruningState:
         return [
             Candidate(unit, layer, widths[layer] - group_size)
             for layer in self.left(kind)
-            if widths[layer] > group_size
-            and (block := self.shape.block(kind, layer))
+            if (block := self.shape.block(kind, layer))
             and block.width_unit(kind) == unit.name
+            and widths[layer] - group_size >= block.least
         ]
 
     def without(self, candidate: Candidate) -> "PruningState":
@@ -126,24 +130,37 @@ class PruningState:
             "mlp_widths": list(self.mlp_widths),
         }
 
-    def to_pruning_config(self) -> dict[str, Any]:
-        """The reference's ``pruning_config.json``; widths in channels, every layer listed."""
-        return {
+    def to_pruning_config(self, experts: ExpertOrder | None = None) -> dict[str, Any]:
+        """The reference's ``pruning_config.json``; widths in channels, every layer listed.
+
+        Of a model with mixtures also ``pruned_experts``: for each mixture the experts that went, by
+        their places in the dense model, ascending; its width is the number of those that are left.
+        """
+        config: dict[str, Any] = {
             "pruned_attn_idx": list(self.removed_attn),
             "pruned_mlp_idx": list(self.removed_mlp),
             "pruned_attn_width": {str(i): w for i, w in enumerate(self.attn_widths)},
             "pruned_mlp_width": {str(i): w for i, w in enumerate(self.mlp_widths)},
         }
+        if self.shape.has_mixtures:
+            config[GONE_EXPERTS] = {
+                str(layer): _gone(experts, layer, block.width, self.mlp_widths[layer])
+                for layer, block in self.shape.mixtures.items()
+            }
+        return config
 
     @classmethod
-    def from_pruning_config(cls, shape: ModelShape, config: Any) -> "PruningState":
+    def from_pruning_config(
+        cls, shape: ModelShape, config: Any, experts: ExpertOrder | None = None
+    ) -> "PruningState":
         """Read the reference's ``pruning_config.json``.
 
-        Raises ``ConfigError`` that names everything in it that does not fit ``shape``.
+        With ``experts`` those that went must be the last ones in that order. Raises ``ConfigError``
+        that names everything in it that does not fit ``shape``.
         """
         if not isinstance(config, Mapping):
             raise ConfigError(["pruning_config.json: is not an object"])
-        known = set(cls.dense(shape).to_pruning_config())
+        known = {*cls.dense(shape).to_pruning_config()}
         problems = [f"{key}: no such key" for key in config if key not in known]
         removed = {
             kind: _read_indices(f"pruned_{kind}_idx", config, shape, kind, problems)
@@ -153,6 +170,8 @@ class PruningState:
             kind: _read_widths(f"pruned_{kind}_width", config, shape, kind, problems)
             for kind in BLOCK_KINDS
         }
+        if shape.has_mixtures and not problems:
+            problems += _wrong_experts(config.get(GONE_EXPERTS), shape, widths["mlp"], experts)
         if problems:
             raise ConfigError(problems)
         return cls(
@@ -162,6 +181,43 @@ class PruningState:
             widths["attn"],
             widths["mlp"],
         )
+
+
+def _gone(experts: ExpertOrder | None, layer: int, count: int, left: int) -> list[int]:
+    """The experts that a mixture of ``count`` lost, by their places in the dense model."""
+    places = experts[layer] if experts else range(count)
+    return sorted(places[left:])
+
+
+def _wrong_experts(
+    value: Any, shape: ModelShape, widths: Sequence[int], experts: ExpertOrder | None
+) -> list[str]:
+    """What is wrong with ``pruned_experts``."""
+    mixtures = {str(layer): block for layer, block in shape.mixtures.items()}
+    if not isinstance(value, Mapping) or value.keys() != mixtures.keys():
+        return [
+            f"{GONE_EXPERTS}: must be an object with a list of experts for each layer that has a "
+            f"mixture: {', '.join(mixtures)}"
+        ]
+    problems = []
+    for name, block in mixtures.items():
+        gone, layer = value[name], int(name)
+        wanted = _gone(experts, layer, block.width, widths[layer])
+        if not isinstance(gone, list) or not all(type(i) is int for i in gone):
+            problems.append(
+                f"{GONE_EXPERTS}: layer {name} has {gone!r}; allowed is a list of experts"
+            )
+        elif len(set(gone) & set(range(block.width))) != len(gone) or len(gone) != len(wanted):
+            problems.append(
+                f"{GONE_EXPERTS}: layer {name} has {gone}; allowed are {len(wanted)} experts from "
+                f"0 to {block.width - 1}, each once: pruned_mlp_width leaves {widths[layer]}"
+            )
+        elif experts and sorted(gone) != wanted:
+            problems.append(
+                f"{GONE_EXPERTS}: layer {name} has {gone}, and by the order of experts that goes "
+                f"with it {wanted} went; put the channel_order.json of that run beside it"
+            )
+    return problems
 
 
 def _read_indices(
@@ -228,6 +284,9 @@ def _width_problem(width: Any, block: BlockShape | None, kind: BlockKind) -> str
         wrong = type(width) is not int or width != 0
         return f"allowed is 0: the layer has no {BLOCK_NAMES[kind]}" if wrong else None
     group = block.group_width
+    if block.mixture:
+        is_allowed = type(width) is int and block.least <= width <= block.width
+        return None if is_allowed else f"allowed are {block.least} to {block.width} experts"
     if type(width) is not int or not 0 < width <= block.width or width % group:
         return f"allowed is a multiple of {group} from {group} to {block.width}"
     return None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.pruning.shape import BlockKind
+from pipeline.pruning.shape import EXPERTS_NAME, BlockKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +17,15 @@ class Unit:
     kinds: tuple[BlockKind, ...]
     """The blocks of the layer that it touches, in the order in which they run."""
     is_whole: bool
-    """Whether those blocks go as a whole; else one group of channels goes off their tail."""
+    """Whether those blocks go as a whole; else one group of channels, or of experts, goes off their
+    tail."""
     label: str
     """What a person reads before the number of the layer."""
+
+    @property
+    def counts(self) -> str:
+        """What the width counts that it makes less, in words."""
+        return "experts" if self.name == EXPERTS_NAME else "channels"
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -33,13 +39,16 @@ ATTN_WIDTH = Unit("attn_width", ("attn",), is_whole=False, label="heads of layer
 MLP_WIDTH = Unit("mlp_width", ("mlp",), is_whole=False, label="MLP of layer")
 LAYER = Unit("layer", ("attn", "mlp"), is_whole=True, label="layer")
 
-UNITS = {unit.name: unit for unit in (ATTN, MLP, ATTN_WIDTH, MLP_WIDTH, LAYER)}
+EXPERTS = Unit(EXPERTS_NAME, ("mlp",), is_whole=False, label="experts of layer")
+
+UNITS = {unit.name: unit for unit in (ATTN, MLP, ATTN_WIDTH, MLP_WIDTH, LAYER, EXPERTS)}
 """Every unit by its name in files."""
 
 BLOCKS = (ATTN, MLP)
 MLP_CHANNELS = (MLP_WIDTH,)
 HEADS = (ATTN_WIDTH,)
 LAYERS = (LAYER,)
+MIXTURES = (EXPERTS,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,7 @@ class Cut:
     kind: BlockKind
     layer: int
     width_after: int
-    """Channels that are left; 0 where the block is gone."""
+    """Channels, or experts, that are left; 0 where the block is gone."""
 
     @property
     def block(self) -> str:
@@ -64,7 +73,8 @@ class Candidate:
     unit: Unit
     layer: int
     width_after: int
-    """Channels that are left of each block that it touches; 0 where they go as a whole."""
+    """Channels, or experts, that are left of each block that it touches; 0 where they go as a
+    whole."""
 
     @property
     def cuts(self) -> tuple[Cut, ...]:

@@ -86,7 +86,7 @@ def removal(candidate: Candidate, shape: ModelShape) -> str:
         return f"{block_of(candidate)} of layer {candidate.layer}"
     parts = [
         f"{BLOCK_NAMES[cut.kind]} of layer {cut.layer} to {cut.width_after:,} of "
-        f"{shape.widths(cut.kind)[cut.layer]:,} channels"
+        f"{shape.widths(cut.kind)[cut.layer]:,} {candidate.unit.counts}"
         for cut in candidate.cuts
     ]
     return ", ".join(parts)

@@ -216,7 +216,7 @@ def learning_line(technique: str, progress: Learning) -> str:
 def step_line(step: StepRecord) -> str:
     """A step in one line."""
     chosen, decision = step.chosen, step.decision
-    left = "removed" if chosen.unit.is_whole else f"to {chosen.width_after} channels"
+    left = "removed" if chosen.unit.is_whole else f"to {chosen.width_after} {chosen.unit.counts}"
     return (
         f"step {step.step:3d}  {f'{chosen.unit.label} {chosen.layer}':<18} {left:<17} "
         f"{decision.criterion} {decision.score:9.3f}  ratio {step.ratio_percent:6.2f} %"

@@ -5,6 +5,8 @@ from typing import Any
 
 from pipeline.measure.record import Record
 from pipeline.pruning.records import StepRecord
+from pipeline.pruning.shape import ModelShape
+from pipeline.pruning.state import PruningState
 from pipeline.pruning.steps import Step
 from pipeline.recovery.base import Progress
 from pipeline.runs.display import Display
@@ -12,7 +14,12 @@ from pipeline.stages.base import PlannedStage
 from pipeline.stages.probe import Probed
 from pipeline.store.run_folder import RunFolder
 from pipeline.store.summary import summed
-from pipeline.tracking.metrics import dense_metrics, learning_metrics, step_metrics
+from pipeline.tracking.metrics import (
+    active_metrics,
+    dense_metrics,
+    learning_metrics,
+    step_metrics,
+)
 from pipeline.tracking.tracker import Tracker
 
 
@@ -20,10 +27,11 @@ class RunListener:
     """Collects the steps of a run and what was computed here; keeps ``steps.jsonl`` up to date."""
 
     def __init__(
-        self, folder: RunFolder, total_params: int, display: Display, tracker: Tracker
+        self, folder: RunFolder, shape: ModelShape, display: Display, tracker: Tracker
     ) -> None:
         self.folder, self.display, self.tracker = folder, display, tracker
-        self.total_params = total_params
+        self.state = PruningState.dense(shape)
+        """After the steps of the run that it was told of."""
         self.stage: PlannedStage | None = None
         """The stage that runs now."""
         self.dense: Record | None = None
@@ -90,7 +98,9 @@ class RunListener:
         """The first row, where there is anything to say of the dense model."""
         if not self._logged_dense and (self.dense or self.dense_ppl):
             self._logged_dense = True
-            self.tracker.log(dense_metrics(self.total_params, self.dense, self.dense_ppl))
+            dense = PruningState.dense(self.state.shape)
+            row = dense_metrics(dense.shape.total_params, self.dense, self.dense_ppl)
+            self.tracker.log(row | active_metrics(dense))
 
     def on_step(self, step: StepRecord, record: Record | None) -> None:
         """A step is on disk: show and track it, unless another stage told of it before."""
@@ -104,7 +114,8 @@ class RunListener:
         is_computed = step.source in self.computed
         if is_computed:
             self.folder.write_steps(self.steps, self.records)
-        self.tracker.log(step_metrics(step, record))
+        self.state = self.state.without(step.chosen)
+        self.tracker.log(step_metrics(step, record) | active_metrics(self.state))
         self.display.step(step, is_computed)
 
     def on_learning(self, technique: str, progress: Progress) -> None:

@@ -49,7 +49,7 @@ class StageRunner:
         self.store, self.folder, self.display = run.store, run.folder, display
         self.source = run.source
         self.shape = run.source.shape
-        self.listener = RunListener(run.folder, self.shape.total_params, display, tracker)
+        self.listener = RunListener(run.folder, self.shape, display, tracker)
         self.live: LiveModel | None = None
         self.stages: dict[str, StageSummary] = {}
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from pipeline.errors import LeaseLostError
 from pipeline.files import mended
 from pipeline.plan.run import Run
+from pipeline.pruning.state import PruningState
 from pipeline.report.data import MODELS, RunReport
 from pipeline.report.output import write_report
 from pipeline.report.table import dense_and_pruned_table
@@ -265,6 +266,10 @@ def _track_outcome(tracker: Tracker, summary: Summary, report: RunReport) -> Non
         include={"ratio_percent", "params", "total_params", "steps", "ppl", "dense_ppl"},
         exclude_none=True,
     )
+    if report.shape.has_mixtures:
+        dense = PruningState.dense(report.shape)
+        facts["active_params"] = report.state.active_params
+        facts["total_active_params"] = dense.active_params
     for evaluated in report.evaluations[:1]:
         for side in MODELS:
             facts |= evaluation_metrics(side, evaluated.of(side))

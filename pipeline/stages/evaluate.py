@@ -149,7 +149,10 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
         "lm_eval": lm_eval_version(),
     }
     replace(out_dir / "evaluation.json", encode(evaluation))
-    replace(out_dir / "pruning_config.json", encode(pruned.to_pruning_config()))
+    replace(
+        out_dir / "pruning_config.json",
+        encode(pruned.to_pruning_config(inputs.live.experts(shape))),
+    )
     return {name: quality(record) for name, record in records.items()}
 
 
@@ -167,7 +170,8 @@ def given_state(config: Config, inputs: Inputs) -> PruningState:
     """Where pruning ended, or what the given ``pruning_config.json`` says."""
     given = config.of(EvaluateConfig).pruning_config
     path = Path(given) if given else inputs.results["prune"] / "pruning_config.json"
-    return PruningState.from_pruning_config(inputs.source.shape, read_json(path))
+    shape = inputs.source.shape
+    return PruningState.from_pruning_config(shape, read_json(path), inputs.live.experts(shape))
 
 
 def given_recipe(planning: Planning) -> Recipe:

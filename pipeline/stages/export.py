@@ -120,7 +120,10 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     inputs.listener.on_note(f"writing {inputs.source.name} for {target.name}")
     inputs.listener.on_doing("writing")
     written = target.write(exporting, writing)
-    replace(writing / "pruning_config.json", encode(state.to_pruning_config()))
+    replace(
+        writing / "pruning_config.json",
+        encode(state.to_pruning_config(inputs.live.experts(state.shape))),
+    )
     inputs.listener.on_note(f"opening it elsewhere: {target.name}")
     inputs.listener.on_doing("opening it elsewhere")
     checked = target.check(exporting, writing)

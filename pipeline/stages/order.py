@@ -45,7 +45,7 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     assert order
     model = dense_model(inputs)
     material = Material(inputs.live, supplied(order.needs, inputs))
-    ordered_blocks = [block for block in model.blocks if not block.is_mixture]
+    ordered_blocks = [each for each in model.blocks if order.of_experts or not each.is_mixture]
     scores = {block.name: order.scores(block, material).float().cpu() for block in ordered_blocks}
     means = None
     if _makes_up(config, inputs.source):

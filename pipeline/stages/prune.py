@@ -54,7 +54,10 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
             f"{len(records)} steps are kept; a target up to {reached:.2f} reuses them"
         )
     replace(out_dir / "steps.jsonl", to_jsonl(records))
-    replace(out_dir / "pruning_config.json", encode(state.to_pruning_config()))
+    replace(
+        out_dir / "pruning_config.json",
+        encode(state.to_pruning_config(inputs.live.experts(state.shape))),
+    )
     return {
         "steps": len(records),
         "ratio_percent": state.ratio_percent,

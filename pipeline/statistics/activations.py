@@ -1,7 +1,6 @@
 """One pass of the dense model over calibration text, and what it says of every piece."""
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -30,6 +29,10 @@ class Statistics:
     - ``mean`` and ``variance`` over tokens;
     - ``norm``: the L2 norm over all tokens;
     - ``window_norm``: the L2 norm over the tokens of a window, the mean over windows.
+
+    A mixture has of its experts, float32 ``[experts]``:
+
+    - ``router_mass``: what each counts in what the mixture adds, the sum over all tokens.
     """
 
     values: Mapping[str, Tensor]
@@ -63,16 +66,19 @@ def collect(
             entered, layer_flow = hidden.clone(), _Flow()
             for block, context in of_layer:
                 flow = _Flow()
-                columns = None
-                if not block.is_mixture:
-                    columns = _Columns(block.output.in_features, model.device)
-                with block.observed(columns.add) if columns else nullcontext():
+                inside: _Columns | _Routes
+                if block.is_mixture:
+                    inside = _Routes(block.width, model.device)
+                    observed = block.routed(inside.add)
+                else:
+                    inside = _Columns(block.output.in_features, model.device)
+                    observed = block.observed(inside.add)
+                with observed:
                     for part in hidden.split(rows):
                         before = part.clone()
                         part.add_(block.residual(part, context))
                         flow.add(before, part)
-                values |= flow.values(block.name)
-                values |= columns.values(block.name) if columns else {}
+                values |= flow.values(block.name) | inside.values(block.name)
                 on_progress(1 / len(blocks))
             for before, after in zip(entered.split(rows), hidden.split(rows), strict=True):
                 layer_flow.add(before, after)
@@ -102,6 +108,21 @@ class _Flow:
             f"{piece}.{name}": torch.tensor(total / self.tokens, dtype=torch.float64)
             for name, total in means.items()
         }
+
+
+class _Routes:
+    """What a mixture's experts count, float64 ``[experts]``."""
+
+    def __init__(self, experts: int, device: torch.device) -> None:
+        self.mass = torch.zeros(experts, dtype=torch.float64, device=device)
+
+    def add(self, taken: Tensor, counts: Tensor) -> None:
+        """The experts of each token and what each counts, both ``[tokens, taken]``."""
+        self.mass.index_add_(0, taken.flatten(), counts.flatten().double())
+
+    def values(self, piece: str) -> dict[str, Tensor]:
+        """As ``Statistics`` has them."""
+        return {f"{piece}.router_mass": self.mass.float().cpu()}
 
 
 class _Columns:

@@ -18,6 +18,7 @@ from pipeline.measure.record import (
     tasks_protocol,
 )
 from pipeline.pruning.records import StepRecord
+from pipeline.pruning.state import PruningState
 
 Value = float | int | str
 Metrics = Mapping[str, Value]
@@ -76,6 +77,11 @@ def series_of(metrics: Metrics) -> dict[str, Value]:
 def is_detail(name: str) -> bool:
     """Whether a curve is of little use in a panel of its own."""
     return name in DETAILS or name.endswith(DETAIL_ENDINGS)
+
+
+def active_metrics(state: PruningState) -> dict[str, Value]:
+    """Of a mixture of experts the parameters that one token passes; nothing of others."""
+    return {"prune/active_params": state.active_params} if state.shape.has_mixtures else {}
 
 
 def probe_metrics(record: Record | None) -> dict[str, Value]:

@@ -214,7 +214,7 @@ def test_a_paper_file_keeps_the_calibration_that_was_chosen() -> None:
         ("prune.distribution=44:52:4", "prune.distribution", "'44:52:4'", r"\[44,52,4\]"),
         ("prune.distribution=[]", "prune.distribution", r"\[\]", "three"),
         ("prune.distribution=[44,56]", "prune.distribution", r"\[44, 56\]", "three"),
-        ("prune.distribution=[1,2,3,4]", "prune.distribution", r"\[1, 2, 3, 4\]", "three"),
+        ("prune.distribution=[1,2,3,4,5]", "prune.distribution", r"\[1, 2, 3, 4, 5\]", "three"),
         ("prune.distribution=[-1,1,1]", "prune.distribution", r"\[-1, 1, 1\]", "non-negative"),
         ("prune.distribution=[0,0,0]", "prune.distribution", r"\[0, 0, 0\]", "positive sum"),
         ("prune.distribution=[1,a,1]", r"prune.distribution\[1\]", "'a'", "a number"),

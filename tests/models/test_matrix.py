@@ -31,14 +31,14 @@ from pipeline.models.packing import PackedModel
 from pipeline.models.prunable import PrunableModel, shape_from_config
 from pipeline.pruning.shape import BLOCK_KINDS, BlockKind, ModelShape
 from pipeline.pruning.state import PruningState
-from pipeline.pruning.units import BLOCKS, HEADS, MLP_CHANNELS, Candidate
+from pipeline.pruning.units import BLOCKS, HEADS, MIXTURES, MLP_CHANNELS, Candidate
 from pipeline.scoring.one_pass import OnePass
 from pipeline.scoring.perplexity import Windows
 
 BODIES = {"attn": ("self_attn",), "mlp": ("mlp",)}
 OUTPUTS = ("o_proj", "down_proj", "c_proj", "fc2")
 """What families call their blocks in a layer, and the layers inside that give what they add."""
-CHANNELS = 7
+CHANNELS, EXPERTS = 7, 2
 MATTERS = 1e-4
 """How far logits move at least when anything goes."""
 SWITCHES = {"phi3_longrope"}
@@ -62,7 +62,7 @@ def tolerance(name: str) -> float:
 def candidates(state: PruningState) -> list[Candidate]:
     """Every candidate of every dimension."""
     group = next(layer.attn.group_width for layer in state.shape.layers if layer.attn)
-    sizes = ((BLOCKS, None), (MLP_CHANNELS, CHANNELS), (HEADS, group))
+    sizes = ((BLOCKS, None), (MLP_CHANNELS, CHANNELS), (HEADS, group), (MIXTURES, EXPERTS))
     return [each for units, size in sizes for each in state.candidates(units, size)]
 
 
@@ -79,9 +79,21 @@ def output_of(body: nn.Module) -> nn.Linear | None:
     return next((named[name] for name in OUTPUTS if name in named), None)  # type: ignore[misc]
 
 
-def silence(body: nn.Module) -> None:
-    """Let a mixture of experts add nothing."""
-    body.experts.down_proj.data.zero_()
+def silence(mixture: nn.Module, experts: int) -> None:
+    """Let the experts of a mixture from ``experts`` on never be taken, and add nothing."""
+    mixture.experts.down_proj.data[experts:] = 0
+    router, linear = mixture.gate.forward, nn.functional.linear
+
+    def masked(hidden: Tensor, weight: Tensor) -> Tensor:
+        return linear(hidden, weight).index_fill(-1, torch.arange(experts, len(weight)), -torch.inf)
+
+    def forward(hidden: Tensor) -> tuple[Tensor, ...]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(nn.functional, "linear", masked)
+            return router(hidden)
+
+    if experts:
+        mixture.gate.forward = forward
 
 
 def silenced(dense: PreTrainedModel, state: PruningState) -> PreTrainedModel:
@@ -95,8 +107,7 @@ def silenced(dense: PreTrainedModel, state: PruningState) -> PreTrainedModel:
             output = output_of(body)
             is_left = index in state.left(kind)
             if output is None:
-                if not is_left:
-                    silence(body)
+                silence(body, width * is_left)
                 continue
             mask = torch.zeros(output.in_features, dtype=output.weight.dtype)
             mask[: width * is_left] = 1
@@ -178,7 +189,9 @@ def test_every_candidate_is_scored_as_the_silenced_model_and_goes_as_it_says(nam
     assert torch.equal(logits(model.model), whole)
     found = candidates(model.state)
     can_go = {"attn", "mlp", "mlp_width", "attn_width"} - {b.unit for b in model.shape.barred}
-    assert {each.unit.name for each in found} == can_go
+    assert {each.unit.name for each in found} == can_go | (
+        {"experts"} if model.shape.has_mixtures else set()
+    )
     expected = []
     for candidate in found:
         state = model.state.without(candidate)
@@ -292,8 +305,17 @@ def test_random_states(name: str, seed: int) -> None:
 
 
 EXPORTED: dict[str, set[tuple[str, int]]] = {
-    "alike": {(unit, layer) for unit in ("attn_width", "mlp_width") for layer in range(3)},
-    "moved up": {("attn", 0), ("mlp", 0), ("mlp", 1), ("attn_width", 1), ("mlp_width", 2)},
+    "alike": {
+        (unit, layer) for unit in ("attn_width", "mlp_width", "experts") for layer in range(3)
+    },
+    "moved up": {
+        ("attn", 0),
+        ("mlp", 0),
+        ("mlp", 1),
+        ("attn_width", 1),
+        ("mlp_width", 2),
+        ("experts", 2),
+    },
     "without the first": {("attn", 0), ("attn", 1), ("attn_width", 2)},
     "with zeros": {("attn", 0), ("mlp", 1), ("attn_width", 1), ("mlp_width", 2)},
 }

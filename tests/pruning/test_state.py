@@ -209,7 +209,7 @@ def test_any_walk_of_removals_counts_down_to_what_can_never_go(
     shape, dice = drawn
     start = state = PruningState.dense(shape)
     groups = [layer.attn.group_width for layer in shape.layers if layer.attn]
-    sizes = {"blocks": 0, "mlp_channels": 4, "heads": max(groups, default=0)}
+    sizes = {"blocks": 0, "mlp_channels": 4, "heads": max(groups, default=0), "experts": 1}
     while moves := [c for d, units in STANDARD.items() for c in state.candidates(units, sizes[d])]:
         chosen = dice.choice(moves)
         following = state.without(chosen)

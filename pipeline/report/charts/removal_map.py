@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipeline.pruning.shape import BLOCK_KINDS, BLOCK_NAMES, BlockKind, BlockShape
+from pipeline.pruning.shape import BLOCK_KINDS, BLOCK_NAMES, BlockKind, BlockShape, ModelShape
 from pipeline.pruning.state import PruningState
 from pipeline.report import colours
 from pipeline.report.charts.base import Area, Cell, CellState, Key, LayerMap, Marker, Source
@@ -26,7 +26,9 @@ def of_run(report: RunReport) -> Iterator[LayerMap]:
             Cell(row, layer, tuple(_states(report, kind, layer, shape)))
             for layer, row, kind, shape in _blocks(report.state)
         ),
-        keys=_keys("kept (%: channels left)", "block removed, with its step", hatched=True),
+        keys=_keys(
+            report.shape, "kept (%: channels left)", "block removed, with its step", hatched=True
+        ),
     )
 
 
@@ -49,7 +51,7 @@ def of_comparison(comparison: Comparison) -> Iterator[LayerMap]:
                 ),
                 compact=True,
                 own_keys=(Key("", marker=Marker(colours.group(place), "square")),),
-                keys=_keys("kept", "block removed", hatched=False),
+                keys=_keys(run.pruning.shape, "kept", "block removed", hatched=False),
             )
 
 
@@ -68,10 +70,18 @@ def _rows(state: PruningState) -> dict[str, float]:
     return {BLOCK_NAMES["attn"]: share, BLOCK_NAMES["mlp"]: 1 - share}
 
 
-def _keys(kept: str, gone: str, *, hatched: bool) -> tuple[Key, ...]:
+def _cut_name(shape: ModelShape, kind: BlockKind) -> str:
+    """What narrower blocks of a kind lost, in words."""
+    if kind == "attn" or not shape.has_mixtures:
+        return CUT_NAMES[kind]
+    mlps = [layer.mlp for layer in shape.layers if layer.mlp]
+    return "experts" if all(mlp.mixture for mlp in mlps) else f"{CUT_NAMES[kind]} or experts"
+
+
+def _keys(shape: ModelShape, kept: str, gone: str, *, hatched: bool) -> tuple[Key, ...]:
     solid = colours.tint(colours.GONE) if hatched else colours.GONE
     cuts = [
-        Key(f"{CUT_NAMES[kind]} removed", area=Area(colours.tint(colour), colour, hatched))
+        Key(f"{_cut_name(shape, kind)} removed", area=Area(colours.tint(colour), colour, hatched))
         for kind, colour in ((kind, colours.kind(kind)) for kind in reversed(BLOCK_KINDS))
     ]
     grey = Area(colours.KEPT, colours.KEPT)
@@ -119,7 +129,7 @@ def _state(
         return CellState(start, end, 0.0, colours.GONE, text, f"{name}: gone{at}")
     # A block that lost something is never said to be whole, nor one that is left to be gone.
     percent = min(99, max(1, int(share * 100 + 0.5)))
-    channels = f"{width:,} of {shape.width:,} channels"
+    channels = f"{width:,} of {shape.width:,} {'experts' if shape.mixture else 'channels'}"
     tip = f"{name}: {percent} % left\n{channels}{at}"
     return CellState(start, end, share, colours.kind(kind), f"{percent}%", tip)
 

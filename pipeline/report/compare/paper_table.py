@@ -136,7 +136,7 @@ def _row(label: str, members: Sequence[ComparedRun], columns: Sequence[_Column])
         members[0].model_name,
         label,
         number(mean(removed) if removed else None, 1),
-        short_count(mean(params)) if params else NOTHING,
+        _params(params, [run.active_params(pruned=True) for run in members]),
         tuple(_mean([column.of(run, True) for run in members]) for column in columns),
     )
 
@@ -152,18 +152,28 @@ def _mean(values: Sequence[Value | None]) -> Value | None:
     return Value(mean(numbers), stdev(numbers), known[0].protocol)
 
 
+def _params(totals: Sequence[int], active: Sequence[int | None]) -> str:
+    """Means in total, and of a mixture of experts of those that one token passes."""
+    if not totals:
+        return NOTHING
+    known = [each for each in active if each is not None]
+    return short_count(mean(totals)) + (f", {short_count(mean(known))} active" if known else "")
+
+
 def _target(run: ComparedRun) -> float:
     return run.target_percent or run.removed_percent or 0.0
 
 
 def _dense_row(own: Sequence[ComparedRun], columns: Sequence[_Column]) -> _Row:
     """What any of a model's runs measured of the dense one."""
-    total = next((run.total_params for run in own if run.total_params), None)
+    known = next((run for run in own if run.total_params), None)
+    total = [known.total_params] if known and known.total_params else []
+    active = [known.active_params(pruned=False)] if known else []
     return _Row(
         own[0].model_name,
         "Dense",
         number(0.0, 1),
-        NOTHING if total is None else short_count(total),
+        _params(total, active),
         tuple(
             next((value for run in own if (value := column.of(run, False))), None)
             for column in columns

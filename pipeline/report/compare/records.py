@@ -142,6 +142,13 @@ class ComparedRun:
         """Whether it reached its end; others are listed, and never drawn as points."""
         return self.state == DONE
 
+    def active_params(self, *, pruned: bool) -> int | None:
+        """Parameters that one token passes; None where it is no mixture of experts."""
+        if self.pruning is None or not self.pruning.shape.has_mixtures:
+            return None
+        state = self.pruning if pruned else PruningState.dense(self.pruning.shape)
+        return state.active_params
+
     @property
     def target_percent(self) -> float | None:
         """What was to be removed."""

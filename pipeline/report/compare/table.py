@@ -359,6 +359,7 @@ def _csv_record(group: Group, run: ComparedRun, keys: Sequence[str]) -> dict[str
         "removed_percent": run.removed_percent,
         "params": run.params,
         "dense_params": run.total_params,
+        **_csv_active(run),
         **_csv_origin(run),
     }
     for prefix, pruned in (("", True), ("dense_", False)):
@@ -380,6 +381,12 @@ def _csv_record(group: Group, run: ComparedRun, keys: Sequence[str]) -> dict[str
     record |= {key: _plain(run.settings.get(key)) for key in keys}
     record["folder"] = run.folder
     return record
+
+
+def _csv_active(run: ComparedRun) -> dict[str, object]:
+    """Parameters that one token passes, of a mixture of experts."""
+    pruned, dense = (run.active_params(pruned=pruned) for pruned in (True, False))
+    return {} if pruned is None else {"active_params": pruned, "dense_active_params": dense}
 
 
 def _csv_origin(run: ComparedRun) -> dict[str, object]:
