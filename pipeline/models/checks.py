@@ -203,7 +203,7 @@ def _header_problems(path: Path) -> list[str]:
     try:
         with safe_open(path, "pt") as file:
             formats = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # what cannot be mapped
         return [f"{path} is not a whole safetensors file: {one_line(error)}"]
     wrong = {name: kind for name, kind in formats.items() if kind not in WEIGHT_FORMATS}
     if not wrong:

@@ -235,16 +235,17 @@ def _by_budget(entries: Sequence[Entry], quality: Quantity) -> Iterator[Answer]:
     known = [entry for entry in entries if entry.dense]
     if not known:
         return
-    before: Entry | None = None
+    bests: list[Entry | None] = []
     for budget in budgets:
         within = [entry for entry in known if _loss(entry, quality) <= budget]
-        best = max(within, key=lambda entry: entry.removed_percent, default=None)
-        if best is before and best is not None:
-            continue
-        before = best
-        yield Answer(_budget_text(budget, quality), _within(best, quality))
+        bests.append(max(within, key=lambda entry: entry.removed_percent, default=None))
+    for place, (budget, best) in enumerate(zip(budgets, bests, strict=True)):
+        # of those that none keeps the largest, of those that the same run keeps the least
+        others = bests[:place] if best else bests[place + 1 :]
+        if best not in others:
+            yield Answer(_budget_text(budget, quality), _within(best, quality))
     gentlest = min(known, key=lambda entry: _loss(entry, quality))
-    if before is None:
+    if bests[-1] is None:
         yield Answer("Least lost", f"{_run(gentlest)} loses least: {_change(gentlest, quality)}.")
 
 
