@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.criteria.base import CALIBRATION
 from pipeline.errors import DamagedError
 from pipeline.methods import method_of
 from pipeline.plan.run import Run
+from pipeline.pruning.passes import LIKELY_HEIGHT
+from pipeline.pruning.passes import passes as forward_passes
 from pipeline.pruning.phases import Phase, likely
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.steps import Step
@@ -22,7 +25,7 @@ from pipeline.pruning.units import Candidate
 from pipeline.screen import duration
 from pipeline.stages import calibrate, order, score
 from pipeline.stages.shared import identity
-from pipeline.stages.shared.phases import in_common_order, phases_of, windows_of
+from pipeline.stages.shared.phases import criterion_of, in_common_order, phases_of, windows_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,9 @@ class Scoring:
     is_done: bool
     is_estimate: bool
     """Whether steps before it had to be guessed."""
+    passes: float = 0.0
+    """Forward passes of the dense model over its calibration text that it takes as long as, about;
+    none where candidates are scored without the model."""
 
 
 @dataclass
@@ -84,6 +90,11 @@ class Forecast:
             return None
         return sum(scoring.candidates * self.seconds[scoring.dimension] for scoring in to_come)
 
+    @property
+    def passes_to_come(self) -> list[float]:
+        """Forward passes that steps take as long as that are not done."""
+        return [scoring.passes for scoring in self.scorings.values() if not scoring.is_done]
+
     def to_json(self) -> dict[str, Any]:
         """For scripts."""
         seconds = self.seconds_to_come
@@ -94,6 +105,7 @@ class Forecast:
             "new_estimated": self.evaluations(is_done=False, is_estimate=True),
             "without_sharing": self.alone,
             "scoring_seconds": None if seconds is None else round(seconds, 1),
+            "forward_passes": round(sum(self.passes_to_come), 1),
         }
 
     def in_words(self) -> str:
@@ -104,10 +116,17 @@ class Forecast:
         )
         mark = "about " if guessed else ""
         seconds = self.seconds_to_come
+        passes = self.passes_to_come
         if not new:
             took = "nothing to score"
+        elif not sum(passes):
+            took = "no candidate is run through the model"
         elif seconds is None:
-            took = "scoring time unknown: no such step was measured yet"
+            took = (
+                "scoring time unknown: no such step was measured yet; as long as about "
+                f"{sum(passes):,.0f} forward passes over the calibration text, {max(passes):,.0f} "
+                "of them in the longest step"
+            )
         else:
             took = f"about {duration(seconds)} of scoring, by the steps measured so far"
         estimated = f" ({guessed:,} of them estimated)" if guessed else ""
@@ -138,6 +157,7 @@ class _Counted:
             for phase in in_common_order(self.phases):
                 yield from self._first(phase)
         state, guessed = self.dense, False
+        high = LIKELY_HEIGHT * len(self.dense.shape.layers)
         for phase in self.phases:
             trajectory, index = self._trajectory(phase, state), 0
             before: Sequence[Candidate] = ()
@@ -146,7 +166,9 @@ class _Counted:
             ):
                 step = None if guessed else self._read(trajectory, index, phase, candidates)
                 new = self.method.choice.unscored(candidates, before)
-                yield self._scoring(trajectory, index, phase, new, step, guessed)
+                known_to = high if index else 0
+                took = self._passes(state, new, known_to)
+                yield self._scoring(trajectory, index, phase, new, step, guessed, took)
                 guessed = guessed or step is None
                 state = state.without(step.chosen if step else likely(state, candidates))
                 before = candidates
@@ -156,7 +178,8 @@ class _Counted:
         if candidates := phase.candidates(self.dense):
             trajectory = self._trajectory(phase, self.dense)
             step = self._read(trajectory, 0, phase, candidates)
-            yield self._scoring(trajectory, 0, phase, candidates, step, guessed=False)
+            took = self._passes(self.dense, candidates)
+            yield self._scoring(trajectory, 0, phase, candidates, step, guessed=False, took=took)
 
     def _trajectory(self, phase: Phase, start: PruningState) -> Trajectory:
         """The trajectory; before calibration, one without steps that has the same name for all."""
@@ -176,9 +199,16 @@ class _Counted:
         candidates: Sequence[Candidate],
         step: Step | None,
         guessed: bool,
+        took: float,
     ) -> Scoring:
         key = (trajectory.key, index)
-        return Scoring(key, phase.dimension, len(candidates), step is not None, guessed)
+        return Scoring(key, phase.dimension, len(candidates), step is not None, guessed, took)
+
+    def _passes(
+        self, state: PruningState, candidates: Sequence[Candidate], from_layer: float = 0
+    ) -> float:
+        needs_model = CALIBRATION in criterion_of(self.config).needs
+        return forward_passes(state, candidates, from_layer) if needs_model else 0.0
 
     def _read(
         self, trajectory: Trajectory, index: int, phase: Phase, candidates: Sequence[Candidate]

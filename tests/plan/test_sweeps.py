@@ -244,6 +244,7 @@ def test_a_plan_tells_evaluations_with_and_without_sharing(
     assert plan["done"] == 0
     assert plan["new"] == plan["candidate_evaluations"] < plan["without_sharing"]
     assert plan["scoring_seconds"] is None
+    assert 0 < plan["forward_passes"] < plan["new"]
     assert not (place.folder / "outputs").exists()
     kinds = [(entry["stage"], entry["plan"]) for entry in plan["stages"]]
     assert kinds.count(("blocks", "new")) == kinds.count(("calibrate", "new")) == 1
