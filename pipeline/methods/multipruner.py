@@ -167,7 +167,7 @@ class MultiPruner(Method[MultiPrunerConfig]):
     def columns(self, settings: MultiPrunerConfig) -> dict[str, float]:
         """The distribution, in percent of what goes."""
         total = sum(settings.distribution)
-        shares = zip(DIMENSIONS, settings.distribution, strict=True)
+        shares = zip(OF_MIXTURES, settings.distribution, strict=False)
         return {f"percent_of_{name}": round(100 * share / total, 3) for name, share in shares}
 
     def tags(self, settings: MultiPrunerConfig) -> list[str]:

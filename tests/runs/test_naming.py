@@ -74,6 +74,8 @@ def test_a_table_of_runs_has_method_ratio_and_distribution_as_columns() -> None:
     assert shown["target_ratio"] == shown["prune"]["target_ratio"]
     names = ("blocks", "mlp_channels", "heads")
     assert [shown[f"percent_of_{name}"] for name in names] == [25, 50, 25]
+    of_mixture = mirrored_config(configured("prune.distribution=[1,0,1,2]"), Path("x"))
+    assert [of_mixture[f"percent_of_{name}"] for name in (*names, "experts")] == [25, 0, 25, 50]
     assert "percent_of_blocks" not in mirrored_config(configured("prune=shortgpt"), Path("x"))
 
 
