@@ -51,7 +51,8 @@ class Material:
     supplied: Mapping[Need[Any], Any]
     """What it asked for."""
     on_progress: Callable[[float], None] = lambda _: None
-    """To be called with the share of a step's work that was done since the last call."""
+    """To be called with the share of a step's work that was done since the last call. They come to
+    more or less than 1 where the amount is not known before."""
     leader: "Leader | None" = None
     """The ranks that share the work; None where this process works alone."""
 

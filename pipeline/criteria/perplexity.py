@@ -121,12 +121,10 @@ class PerplexityScorer(Scorer):
         from pipeline.scoring.perplexity import scored
         from pipeline.scoring.race import race
 
-        progress = _UpToOne(self.on_progress)
-
         def ask(losses: "Losses", asked: Sequence[Candidate], which: Sequence[int]) -> "Tensor":
             share = len(asked) * len(which) / (len(candidates) * len(self.windows.ids))
             return losses(
-                state, asked, self.windows.part(which), lambda done: progress.add(done * share)
+                state, asked, self.windows.part(which), lambda done: self.on_progress(done * share)
             )
 
         every = range(len(self.windows.ids))
@@ -141,16 +139,3 @@ class PerplexityScorer(Scorer):
             exhaustive = scored(candidates, ask(self.exact, candidates, every))
             step = replace(step, audited=Step.choose(exhaustive).chosen)
         return step
-
-
-class _UpToOne:
-    """Progress of work whose amount is not known before."""
-
-    def __init__(self, on_progress: "Callable[[float], None]") -> None:
-        self.on_progress = on_progress
-        self.left = 1.0
-
-    def add(self, share: float) -> None:
-        share = min(share, self.left)
-        self.left -= share
-        self.on_progress(share)

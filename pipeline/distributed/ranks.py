@@ -28,8 +28,7 @@ from torch import Tensor
 from pipeline.distributed.rendezvous import Ranks
 from pipeline.errors import StageError
 from pipeline.models.loading import LiveModel
-from pipeline.pruning.passes import LOSS_IN_BLOCKS
-from pipeline.pruning.shape import BLOCK_KINDS, BlockKind
+from pipeline.pruning.passes import costs
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.units import Candidate
 from pipeline.scoring.losses import LocalLosses, Losses, lowered
@@ -62,24 +61,6 @@ class Share:
     rows: Sequence[int]
     """Places among the candidates."""
     windows: range
-
-
-def costs(state: PruningState, candidates: Sequence[Candidate]) -> tuple[int, list[int]]:
-    """What a walk without candidates costs, in blocks, and what each candidate adds to it.
-
-    A candidate adds its own block, those above it, and the loss.
-    """
-    blocks: list[tuple[int, BlockKind]] = [
-        (layer, kind)
-        for layer in range(len(state.shape.layers))
-        for kind in BLOCK_KINDS
-        if layer in state.left(kind)
-    ]
-    above = {block: len(blocks) - height for height, block in enumerate(blocks)}
-    return len(blocks), [
-        max(above.get((cut.layer, cut.kind), 0) for cut in candidate.cuts) + LOSS_IN_BLOCKS
-        for candidate in candidates
-    ]
 
 
 def divide(trunk: int, costs: Sequence[int], windows: int, ranks: int) -> list[Share]:

@@ -140,7 +140,7 @@ def show(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) -> N
     for table in _by_run(work, sweep) if sweep and len(runs) > 1 else [_by_stage(work)]:
         console.print(table)
     new = sum(item.needs_job for item in work)
-    shared = sum(_entry(item)["plan"] == "shared" for item in work)
+    shared = sum(_plan_of(item) == "shared" for item in work)
     done = sum(item.status.state == "done" for item in work)
     if by_several := _shared(work):
         console.print(f"done once: {by_several}")
@@ -154,9 +154,9 @@ def _by_stage(work: Sequence[Work]) -> Table:
     """Every stage of a run in a row."""
     table = _table("run", "stage", "plan", "needs", "asks for")
     for item in work:
-        plan, needs = _entry(item)["plan"], _entry(item)["needs"]
+        plan, needs = _plan_of(item), ", ".join(_needs(item))
         asks = _asks_for(item) if plan == "new" else ""
-        table.add_row(item.run.folder.path.name, item.stage.name, plan, ", ".join(needs), asks)
+        table.add_row(item.run.folder.path.name, item.stage.name, plan, needs, asks)
     return table
 
 
@@ -168,10 +168,10 @@ def _by_run(work: Sequence[Work], sweep: Sweep) -> Iterator[Table]:
     stages: dict[Path, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     asks: dict[str, list[str]] = defaultdict(list)
     for item in work:
-        plan = _entry(item)["plan"]
+        plan = _plan_of(item)
         stages[item.run.folder.path][plan].append(item.stage.name)
-        if plan == "new" and _asks_for(item):
-            asks[_asks_for(item)].append(item.stage.name)
+        if plan == "new" and (asked := _asks_for(item)):
+            asks[asked].append(item.stage.name)
     values = varying([sweep.overrides[path] for path in stages])
     keys = list(dict.fromkeys(key for each in values for key in each)) or ["run"]
     counted = list(
@@ -219,16 +219,26 @@ def _asks_for(item: Work) -> str:
     )
 
 
-def _entry(item: Work) -> dict[str, Any]:
+def _plan_of(item: Work) -> str:
+    """What would become of a stage: shared, new, or how it stands."""
     state = item.status.state
-    plan = "shared" if item.is_shared and state != "done" else "new" if item.needs_job else state
+    if item.is_shared and state != "done":
+        return "shared"
+    return "new" if item.needs_job else state
+
+
+def _needs(item: Work) -> list[str]:
+    return [needed.name for needed in item.stage.needs]
+
+
+def _entry(item: Work) -> dict[str, Any]:
     return {
         "run": str(item.run.folder.path),
         "stage": item.stage.name,
         "key": item.stage.key,
-        "plan": plan,
-        "state": state,
+        "plan": _plan_of(item),
+        "state": item.status.state,
         "job_id": item.status.job_id,
-        "needs": [needed.name for needed in item.stage.needs],
+        "needs": _needs(item),
         "resources": item.resources.model_dump(mode="json"),
     }

@@ -15,8 +15,7 @@ from pipeline.criteria.base import CALIBRATION
 from pipeline.errors import DamagedError
 from pipeline.methods import method_of
 from pipeline.plan.run import Run
-from pipeline.pruning.passes import LIKELY_HEIGHT
-from pipeline.pruning.passes import passes as forward_passes
+from pipeline.pruning.passes import LIKELY_HEIGHT, passes
 from pipeline.pruning.phases import Phase, likely
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.steps import Step
@@ -116,15 +115,15 @@ class Forecast:
         )
         mark = "about " if guessed else ""
         seconds = self.seconds_to_come
-        passes = self.passes_to_come
+        ahead = self.passes_to_come
         if not new:
             took = "nothing to score"
-        elif not sum(passes):
+        elif not sum(ahead):
             took = "no candidate is run through the model"
         elif seconds is None:
             took = (
                 "scoring time unknown: no such step was measured yet; as long as about "
-                f"{sum(passes):,.0f} forward passes over the calibration text, {max(passes):,.0f} "
+                f"{sum(ahead):,.0f} forward passes over the calibration text, {max(ahead):,.0f} "
                 "of them in the longest step"
             )
         else:
@@ -208,7 +207,7 @@ class _Counted:
         self, state: PruningState, candidates: Sequence[Candidate], from_layer: float = 0
     ) -> float:
         needs_model = CALIBRATION in criterion_of(self.config).needs
-        return forward_passes(state, candidates, from_layer) if needs_model else 0.0
+        return passes(state, candidates, from_layer) if needs_model else 0.0
 
     def _read(
         self, trajectory: Trajectory, index: int, phase: Phase, candidates: Sequence[Candidate]

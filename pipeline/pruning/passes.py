@@ -12,15 +12,15 @@ LIKELY_HEIGHT = 0.75
 """Where in a model the piece lies that goes first, as a share of its layers: most lie high."""
 
 
-def passes(state: PruningState, candidates: Sequence[Candidate], from_layer: float = 0) -> float:
-    """Forward passes of the dense model that take as long as scoring the candidates, about.
+def costs(
+    state: PruningState, candidates: Sequence[Candidate], from_layer: float = 0
+) -> tuple[int, list[int]]:
+    """What a walk without candidates costs, in blocks, and what each candidate adds to it.
 
-    A candidate leaves the model's own states at the lowest block that it touches, so only what is
-    above is its own; and what lies below ``from_layer``, where the last step took something, is
-    known from that step.
+    A candidate leaves the model's own states at the lowest block that it touches: it adds that one,
+    those above it, and the loss. What lies below ``from_layer``, where the last step took
+    something, is known from that step.
     """
-    if not candidates:
-        return 0.0
     blocks = sorted((layer, kind) for kind in BLOCK_KINDS for layer in state.left(kind))
     heights = {block: height for height, block in enumerate(blocks)}
     start = sum(layer < from_layer for layer, _ in blocks)
@@ -28,6 +28,14 @@ def passes(state: PruningState, candidates: Sequence[Candidate], from_layer: flo
         min(heights.get((cut.layer, cut.kind), len(blocks)) for cut in candidate.cuts)
         for candidate in candidates
     )
-    above = sum(len(blocks) - max(start, height) + LOSS_IN_BLOCKS for height in lowest)
+    above = [len(blocks) - max(start, height) + LOSS_IN_BLOCKS for height in lowest]
+    return len(blocks) - start, above
+
+
+def passes(state: PruningState, candidates: Sequence[Candidate], from_layer: float = 0) -> float:
+    """Forward passes of the dense model that take as long as scoring the candidates, about."""
+    if not candidates:
+        return 0.0
+    trunk, above = costs(state, candidates, from_layer)
     dense = sum(len(state.shape.widths(kind)) for kind in BLOCK_KINDS)
-    return (len(blocks) - start + above) / (dense + LOSS_IN_BLOCKS)
+    return (trunk + sum(above)) / (dense + LOSS_IN_BLOCKS)

@@ -160,7 +160,7 @@ class PruningState:
         """
         if not isinstance(config, Mapping):
             raise ConfigError(["pruning_config.json: is not an object"])
-        known = {*cls.dense(shape).to_pruning_config()}
+        known = set(cls.dense(shape).to_pruning_config())
         problems = [f"{key}: no such key" for key in config if key not in known]
         removed = {
             kind: _read_indices(f"pruned_{kind}_idx", config, shape, kind, problems)

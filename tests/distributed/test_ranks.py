@@ -15,8 +15,9 @@ import torch
 from support_inputs import REPOSITORY, TINY, save_model, write_tokens
 
 import launch
-from pipeline.distributed.ranks import by_cost, costs, divide
+from pipeline.distributed.ranks import by_cost, divide
 from pipeline.distributed.rendezvous import Ranks, ranks_of_torchrun
+from pipeline.pruning.passes import costs
 from pipeline.pruning.shape import BlockShape, ModelShape
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.units import BLOCKS, LAYERS, MLP_CHANNELS

@@ -121,28 +121,34 @@ class Heads:
         return self.queries_per_key if segment in ("key", "value") else 1
 
 
+class _OneByOne:
+    """Pieces of a block each of which has one entry in every segment."""
+
+    __slots__ = ()
+
+    def segment_length(self, _segment: Segment, width: int) -> int:
+        """Entries that a segment has in a block of ``width`` pieces."""
+        return width
+
+    def count(self, _segment: Segment, width: int) -> int:
+        """Pieces of a block of ``width`` pieces."""
+        return width
+
+    def uses(self, _segment: Segment) -> int:
+        """What belongs to a piece belongs to it alone."""
+        return 1
+
+
 @dataclass(frozen=True, slots=True)
-class Channels:
+class Channels(_OneByOne):
     """The intermediate channels of a dense MLP."""
 
     width: int
     group_width: int = 1
 
-    def segment_length(self, _segment: Segment, width: int) -> int:
-        """Rows (or columns) that a segment has in a block of ``width`` channels."""
-        return width
-
-    def count(self, _segment: Segment, width: int) -> int:
-        """Channels of a block of ``width`` channels."""
-        return width
-
-    def uses(self, _segment: Segment) -> int:
-        """A row of an MLP belongs to one channel."""
-        return 1
-
 
 @dataclass(frozen=True, slots=True)
-class Experts:
+class Experts(_OneByOne):
     """The experts of a mixture."""
 
     width: int
@@ -153,18 +159,6 @@ class Experts:
     """Channels that a token takes while it passes: of each of its experts the intermediate ones,
     and as many as hidden states have."""
     group_width: int = 1
-
-    def segment_length(self, _segment: Segment, width: int) -> int:
-        """Entries that a segment has in a mixture of ``width`` experts."""
-        return width
-
-    def count(self, _segment: Segment, width: int) -> int:
-        """Experts of a mixture of ``width`` experts."""
-        return width
-
-    def uses(self, _segment: Segment) -> int:
-        """What belongs to an expert belongs to it alone."""
-        return 1
 
 
 AnyChannels = Heads | Channels | Experts

@@ -3,9 +3,16 @@
 from dataclasses import replace
 
 from pipeline.models.families import llama
-from pipeline.models.families.base import Projection
+from pipeline.models.families.base import BlockLayout, Projection
 
-UNGATED = replace(llama.MLP, projections=llama.MLP.projections[1:])
+
+def _ungated(up: str, down: str) -> BlockLayout:
+    """Llama's MLP with these two projections alone."""
+    projections = (Projection(up, rows=("channel",)), Projection(down, columns=("channel",)))
+    return replace(llama.MLP, projections=projections)
+
+
+UNGATED = _ungated("up_proj", "down_proj")
 FAMILIES = (
     replace(llama.FAMILY, model_types=("arcee", "nemotron", "jais2"), mlp=UNGATED),
     # Apertus' activation has parameters, of the MLP as a whole: they stay as they are
@@ -18,24 +25,12 @@ FAMILIES = (
     replace(
         llama.FAMILY,
         model_types=("starcoder2",),
-        mlp=replace(
-            UNGATED,
-            projections=(
-                Projection("c_fc", rows=("channel",)),
-                Projection("c_proj", columns=("channel",)),
-            ),
-        ),
+        mlp=_ungated("c_fc", "c_proj"),
         bias_flags=("use_bias",),
     ),
     replace(
         llama.WITHOUT_FLAGS,
         model_types=("nanochat",),
-        mlp=replace(
-            UNGATED,
-            projections=(
-                Projection("fc1", rows=("channel",)),
-                Projection("fc2", columns=("channel",)),
-            ),
-        ),
+        mlp=_ungated("fc1", "fc2"),
     ),
 )

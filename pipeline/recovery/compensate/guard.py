@@ -115,7 +115,7 @@ def _guarded(
     recovering: Recovering, model: PrunableModel, changed: Changed, before: Perplexities
 ) -> Stays:
     """Leave in the model what makes no held-out text worse: the best of what was tried."""
-    whole = Stays(changed.mixed(1.0), _measured(recovering, model), 1.0, [])
+    whole = Stays(changed.fitted, _measured(recovering, model), 1.0, [])
     if not recovering.settings.guard or not _harm(whole.figures, before):
         return whole
     said = f"compensating makes held-out text worse ({_told(before, whole.figures)})"

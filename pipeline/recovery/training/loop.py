@@ -146,9 +146,10 @@ class Loop:
             if loss is None:
                 problem = f"the loss was no finite number in step {self.at.step + 1}"
                 break
-            self._worked(LEARN, PASSES * int(self.job.train.lengths[rows].sum()))
+            tokens = int(self.job.train.lengths[rows].sum())
+            self._worked(LEARN, PASSES * tokens)
             self.at.step += 1
-            self.at.tokens += int(self.job.train.lengths[rows].sum())
+            self.at.tokens += tokens
             self.at.seconds = before + time.monotonic() - started
             measured = self._measure() if self.at.step in measured_at else None
             if measured:
