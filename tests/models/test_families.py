@@ -12,7 +12,7 @@ import families_of_tests
 import pytest
 import torch
 from support_families import config_of, stock
-from support_models import SIZES
+from support_models import SIZES, cached_logits, logits
 from torch import Tensor, nn
 from torch.testing import assert_close
 from transformers import (
@@ -150,21 +150,6 @@ def oracle(dense: PreTrainedModel, state: PruningState) -> PreTrainedModel:
     return stock
 
 
-@torch.no_grad()
-def logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    return model(input_ids=ids, use_cache=False).logits
-
-
-@torch.no_grad()
-def cached_logits(model: PreTrainedModel, ids: Tensor, prompt: int) -> Tensor:
-    out = model(input_ids=ids[:, :prompt], use_cache=True)
-    parts = [out.logits]
-    for token in ids[:, prompt:].split(1, dim=1):
-        out = model(input_ids=token, past_key_values=out.past_key_values, use_cache=True)
-        parts.append(out.logits)
-    return torch.cat(parts, dim=1)
-
-
 def assert_each_piece_can_go(dense: PreTrainedModel, ids: Tensor) -> None:
     whole = logits(dense, ids)
     for candidate in moves(PrunableModel(copy.deepcopy(dense)).state):
@@ -212,7 +197,8 @@ def test_layers_that_differ_can_lose_all_they_have_step_by_step(
         model.prune_to(model.state.without(left[len(left) // 2]))
         expected = logits(oracle(uneven, model.state), ids)
         assert_close(logits(model.model, ids), expected, rtol=1e-6, atol=1e-6)
-        assert_close(cached_logits(model.model, ids, 11), expected, rtol=1e-6, atol=1e-6)
+        cached, _ = cached_logits(model.model, ids, 11)
+        assert_close(cached, expected, rtol=1e-6, atol=1e-6)
         physical = sum(parameter.numel() for parameter in model.model.parameters())
         norms = (there - len(model.blocks)) * SIZES["hidden_size"]  # they stay in the count
         assert physical == model.state.params - norms

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import support_models
 import torch
 import transformers
 from hypothesis import HealthCheck, given, settings
@@ -137,21 +138,12 @@ def norm_over_heads_left(attention: nn.Module, share: float) -> None:
             norm.forward = of_some
 
 
-@torch.no_grad()
 def logits(model: PreTrainedModel) -> Tensor:
-    whole: Tensor = model(input_ids=IDS, use_cache=False).logits
-    return whole
+    return support_models.logits(model, IDS)
 
 
-@torch.no_grad()
 def cached_logits(model: PreTrainedModel, prompt: int) -> Tensor:
-    """Of every token: a prefill of ``prompt`` tokens, then one token at a time."""
-    out = model(input_ids=IDS[:, :prompt], use_cache=True)
-    parts = [out.logits]
-    for token in IDS[:, prompt:].split(1, dim=1):
-        out = model(input_ids=token, past_key_values=out.past_key_values, use_cache=True)
-        parts.append(out.logits)
-    return torch.cat(parts, dim=1)
+    return support_models.cached_logits(model, IDS, prompt)[0]
 
 
 @torch.no_grad()

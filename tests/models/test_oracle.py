@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 import torch
+from support_models import cached_logits, logits
 from torch import Tensor, nn
 from torch.testing import assert_close
 from transformers import (
@@ -99,24 +100,6 @@ def keep_channels(linear: nn.Linear, channels: Sequence[int]) -> None:
     mask = torch.zeros(linear.in_features, dtype=linear.weight.dtype)
     mask[list(channels)] = 1
     linear.register_forward_pre_hook(lambda _, inputs: (inputs[0] * mask,))
-
-
-@torch.no_grad()
-def logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    return model(input_ids=ids, use_cache=False).logits
-
-
-@torch.no_grad()
-def cached_logits(
-    model: PreTrainedModel, ids: Tensor, prompt: int, cache: DynamicCache | None = None
-) -> tuple[Tensor, DynamicCache]:
-    """Logits of every token: a prefill of ``prompt`` tokens, then one token at a time."""
-    out = model(input_ids=ids[:, :prompt], past_key_values=cache, use_cache=True)
-    parts = [out.logits]
-    for token in ids[:, prompt:].split(1, dim=1):
-        out = model(input_ids=token, past_key_values=out.past_key_values, use_cache=True)
-        parts.append(out.logits)
-    return torch.cat(parts, dim=1), out.past_key_values
 
 
 def greedy_without_cache(model: PreTrainedModel, ids: Tensor, tokens: int) -> Tensor:
