@@ -170,7 +170,8 @@ def remember(folder: Path, tokens: Path, file: str, device: str) -> None:
     head = torch.zeros_like(model.lm_head.weight, dtype=torch.float32)
     count = torch.zeros(len(head), 1, device=device)
     with torch.no_grad():
-        for window in json.loads(tokens.read_text())["block"]:
+        texts = json.loads(tokens.read_text())
+        for window in (*texts["block"], *texts["width"]):
             ids = torch.tensor(window, device=device)
             hidden = model.model(ids[None]).last_hidden_state[0, :-1].float()
             head.index_add_(0, ids[1:], hidden)

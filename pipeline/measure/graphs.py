@@ -4,11 +4,12 @@ A graph repeats the same operations on the same memory. So the KV cache has all 
 start, and the position of the next token is a tensor that every step moves on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, StaticLayer
 
 from pipeline.models.prunable import PrunableModel
@@ -67,17 +68,41 @@ def captured(
     """
     stream = torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
+    with torch.cuda.stream(stream), NumbersAreFilled(device):
         for _ in range(WARMUP_CALLS):
             rewind()
             work()
         rewind()
     torch.cuda.current_stream(device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph), NumbersAreFilled(device):
         work()
     rewind()
     return graph
+
+
+class NumbersAreFilled(TorchFunctionMode):
+    """Numbers become tensors on a device by an operation there.
+
+    ``torch.tensor`` copies them from memory that a capture does not know. Caches with sliding
+    windows and masks of families with their own kernels do so in every call.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self._device = device
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.tensor and args and isinstance(args[0], bool | int | float):
+            return torch.full((), args[0], **{"device": self._device, **kwargs})
+        return func(*args, **kwargs)
 
 
 class _Roomy(StaticLayer):  # type: ignore[misc]  # transformers is not typed here

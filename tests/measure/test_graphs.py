@@ -8,12 +8,19 @@ import torch
 from support_families import FAMILIES, stock
 from transformers import MistralConfig, Qwen2Config
 
-from pipeline.measure.graphs import Decoding, captured
+from pipeline.measure.graphs import Decoding, NumbersAreFilled, captured
 from pipeline.models.families import family_of
 from pipeline.models.prunable import PrunableModel
 from pipeline.pruning.units import ATTN, ATTN_WIDTH
 
 STEPS = 9
+ASKS_THE_DEVICE = {"phi3_longrope"}
+"""Families whose code asks for a value, here how long the text is: their record says eager."""
+WITHIN = {
+    torch.float64: {"rtol": 1e-6, "atol": 1e-6},  # some kernels compute in float32 inside
+    torch.float32: {"rtol": 1.3e-6, "atol": 1e-5},
+    torch.bfloat16: {"rtol": 0.016, "atol": 1e-5},
+}
 REMOVED = [
     {},
     {"attn": (0,), "mlp_widths": {1: 20}},
@@ -54,7 +61,7 @@ def assert_the_same(
     for step in range(1, 1 + STEPS):
         advance()
         assert decoding.logits is not None
-        torch.testing.assert_close(decoding.logits, logits[step])
+        torch.testing.assert_close(decoding.logits, logits[step], **WITHIN[logits[step].dtype])
         assert decoding.token.tolist() == tokens[step]
 
 
@@ -88,6 +95,15 @@ def test_a_full_window_takes_no_more_room(build) -> None:
     assert {layer.keys.shape[-2] for layer in decoding._layers} == {12}
 
 
+def test_numbers_are_filled_where_the_device_is_asked_for_nothing() -> None:
+    with NumbersAreFilled(torch.device("meta")):
+        window, floor = torch.tensor(3), torch.tensor(0.5, dtype=torch.float64, device="cpu")
+        listed = torch.tensor([3])
+    assert (window.device.type, window.dtype, window.shape) == ("meta", torch.int64, ())
+    assert (floor.item(), floor.dtype) == (0.5, torch.float64)
+    assert listed.device.type == "cpu"
+
+
 def of_family(name: str, dtype: torch.dtype = torch.float32) -> PrunableModel:
     """A model of the family that lost its first attention and a head of the next."""
     model = PrunableModel(stock(name, dtype))
@@ -102,7 +118,7 @@ def of_family(name: str, dtype: torch.dtype = torch.float32) -> PrunableModel:
 @pytest.mark.parametrize("prompt_tokens", [3, 7])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_step_of_every_family_is_that_of_the_plain_way(name, prompt_tokens) -> None:
-    model = of_family(name)
+    model = of_family(name, torch.float64)
     ids = prompts(model, prompt_tokens)
     tokens, logits = plainly(model, ids)
     decoding = started(model, ids)
@@ -142,4 +158,9 @@ def test_replayed_steps_are_the_same(pruned, removed) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_replayed_steps_of_every_family_are_the_same(name) -> None:
     is_mixture = family_of(FAMILIES[name][0]).mixture  # whose kernel asks nothing in bfloat16 alone
-    replays(of_family(name, torch.bfloat16 if is_mixture else torch.float32))
+    model = of_family(name, torch.bfloat16 if is_mixture else torch.float32)
+    if name in ASKS_THE_DEVICE:
+        with pytest.raises(RuntimeError, match="captur"):
+            replays(model)
+    else:
+        replays(model)
