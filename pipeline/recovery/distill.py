@@ -44,7 +44,10 @@ class DistillConfig(AdaptersConfig):
     hidden: Weight = 0.0
     """Weight of the squared distance from the teacher's last hidden states, by their squared
     norm."""
-    lr: Rate | Literal["auto"] = 3e-4
+    noise: float = Field(0.07, ge=0, lt=1)
+    """Share of the tokens that both models read as others of the text, drawn anew in every step:
+    so a little text shows much of what the dense model knows."""
+    lr: Rate | Literal["auto"] = 4e-4
     schedule: Schedule = "cosine"
     warmup_steps: WarmupSteps = 20
     epochs: Epochs = 5
@@ -79,6 +82,7 @@ def run(recovering: Recovering) -> Mapping[str, Json]:
         recovering.held_out,
         recovering.seed,
         recovering.folder,
+        settings.noise,
     )
     try:
         known = train(recovering, job)
@@ -118,6 +122,11 @@ def _stored(recovering: Recovering) -> "Path":
 def _refused(_source: "ModelSource", settings: DistillConfig, offload: str) -> str | None:
     if settings.hidden and settings.teacher == "stored":
         return "recover.distill.hidden needs the dense model's states: recover.distill.teacher=live"
+    if settings.noise and settings.teacher == "stored":
+        return (
+            f"recover.distill.noise={settings.noise:g} needs the dense model's answers to each "
+            "text as it is read: type recover.distill.noise=0 or recover.distill.teacher=live"
+        )
     if not (settings.logits or settings.next_token or settings.hidden):
         return "recover.distill has nothing to learn: give logits, next_token or hidden a weight"
     return offload_refused(TECHNIQUE.name, offload)

@@ -17,9 +17,17 @@ from pipeline.recovery import techniques
 from pipeline.recovery.training import distillation
 from pipeline.recovery.training.distillation import divergence, divergence_of_top
 from pipeline.recovery.training.losses import Batch, add_gradients, targets_of
+from pipeline.recovery.training.noise import Noise
 
 TRAIN, HELD_OUT = examples(counting(16, 12, 3)), counting(4, 12, 3, seed=1)
-FAST: dict[str, Any] = {"lr": 3e-3, "batch": 4, "epochs": 3, "warmup_steps": 2, "measurements": 3}
+FAST: dict[str, Any] = {
+    "noise": 0.0,
+    "lr": 3e-3,
+    "batch": 4,
+    "epochs": 3,
+    "warmup_steps": 2,
+    "measurements": 3,
+}
 RAGGED = examples(counting(3, 9, 5), [9, 4, 6], prompt=2)
 
 
@@ -80,6 +88,27 @@ def test_gradients_are_those_of_the_whole_loss(
         torch.testing.assert_close(gradients[name], weight.grad, rtol=1e-5, atol=1e-7)
 
 
+def test_every_example_has_its_own_noise_whoever_reads_it() -> None:
+    text = examples(counting(6, 400, 7), [400, 250, 400, 90, 400, 400])
+    noise = Noise.of(0.2, text, seed=1)
+    assert noise
+    assert Noise.of(0.0, text, seed=1) is None
+
+    def read(step: int, rows: list[int]) -> list[list[int]]:
+        batch = Batch.of(text, rows, torch.device("cpu"))
+        noised = noise.on(batch, step)
+        assert noised.targets is batch.targets
+        lengths = text.lengths[rows].tolist()
+        return [each[:n] for each, n in zip(noised.ids.tolist(), lengths, strict=True)]
+
+    together = read(4, [0, 3, 1])
+    assert together == [*read(4, [0]), *read(4, [3]), *read(4, [1])]
+    assert together != read(5, [0, 3, 1])
+    other = [a != b for a, b in zip(together[0], text.ids[0].tolist(), strict=True)]
+    assert 40 < sum(other) < 100
+    assert set(together[0]) <= set(text.ids[text.learnt].tolist())
+
+
 @pytest.mark.parametrize("train", ["all", "lora"])
 def test_a_pruned_model_comes_closer_to_the_dense_one(train: str, tmp_path: Path) -> None:
     """On text that the dense model writes itself, so that it is the best there is."""
@@ -112,6 +141,7 @@ def test_stored_answers_teach_as_the_live_teacher_does(tmp_path: Path) -> None:
     [
         ({}, "cpu", "model.offload=none"),
         ({"hidden": 0.1, "teacher": "stored"}, "none", "recover.distill.teacher=live"),
+        ({"teacher": "stored"}, "none", "recover.distill.noise=0"),
         ({"logits": 0.0}, "none", "give logits, next_token or hidden a weight"),
         ({}, "none", None),
     ],

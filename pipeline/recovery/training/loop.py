@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import StageError
-from pipeline.files import Json, key_of, mended, replace
+from pipeline.files import Json, mended, replace
 from pipeline.models.prunable import PrunableModel
 from pipeline.recovery.base import Examples, Progress, Recovering
 from pipeline.recovery.training.adapters import Trained
@@ -27,7 +27,8 @@ from pipeline.recovery.training.losses import (
     summed_loss,
     targets_of,
 )
-from pipeline.recovery.training.schedule import Schedule
+from pipeline.recovery.training.noise import Noise
+from pipeline.recovery.training.schedule import Schedule, seed_of
 from pipeline.recovery.training.settings import TrainingConfig
 from pipeline.recovery.training.team import Team, TeamError
 
@@ -67,6 +68,8 @@ class Job:
     held_out: Mapping[str, Examples]
     seed: int
     folder: Path
+    noise: float = 0.0
+    """Share of the tokens that are read as others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,7 @@ class Loop:
         at_once = TOKENS_AT_ONCE[model.device.type] // longest
         self.micro_batch = settings.micro_batch or max(1, min(settings.batch, at_once))
         self.targets = targets_of(train)
+        self.noise = Noise.of(job.noise, train, job.seed)
         self.path = job.folder / f"{job.name}.checkpoint.safetensors"
         self.autocast = settings.compute == "bfloat16" or (
             settings.compute == "auto"
@@ -214,7 +218,7 @@ class Loop:
     def _rows(self, step: int) -> list[int]:
         """The examples of a step, longest first: an epoch has its own order."""
         epoch, place = divmod(step, self.steps_of_epoch)
-        generator = torch.Generator().manual_seed(_seed(self.job.seed, epoch))
+        generator = torch.Generator().manual_seed(seed_of(self.job.seed, epoch))
         order = torch.randperm(len(self.job.train.ids), generator=generator)
         rows: list[int] = order.split(self.job.settings.batch)[place].tolist()
         lengths = self.job.train.lengths
@@ -225,8 +229,11 @@ class Loop:
         targets = max(1, int(self.targets[rows].sum()))
         if self.host and self.host.leader:
             self.host.leader.check()
-        torch.manual_seed(_seed(self.job.seed, step, self.team.rank))
-        loss = self._over_ranks(lambda: self._gradients(self.team.share(rows), targets)) / targets
+        torch.manual_seed(seed_of(self.job.seed, step, self.team.rank))
+        loss = (
+            self._over_ranks(lambda: self._gradients(step, self.team.share(rows), targets))
+            / targets
+        )
         self.team.add_up([p.grad for p in self.parameters.values() if p.grad is not None])
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.job.settings.clip_norm)
         if not (math.isfinite(loss) and math.isfinite(norm.item())):
@@ -236,16 +243,16 @@ class Loop:
         self.team.alike(self.optimizer.step)
         return loss
 
-    def _gradients(self, rows: Sequence[int], targets: int) -> float:
+    def _gradients(self, step: int, rows: Sequence[int], targets: int) -> float:
         """Have every parameter its gradient of these examples; their summed loss."""
         for parameter in self.parameters.values():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad.zero_()
-        batches = self._batches(self.job.train, rows)
+        read = self.noise.on if self.noise else lambda batch, _: batch
         return sum(
-            add_gradients(self.model, batch, self.loss_of, targets, self._computing)
-            for batch in batches
+            add_gradients(self.model, read(batch, step), self.loss_of, targets, self._computing)
+            for batch in self._batches(self.job.train, rows)
         )
 
     def _over_ranks(self, work: Callable[[], float]) -> float:
@@ -419,10 +426,6 @@ def training_ahead(
         TRY: tried * SWEPT_SHARE * learning,
         HELD_OUT: (measurements + tried) * measured,
     }
-
-
-def _seed(*numbers: int) -> int:
-    return int(key_of({"seed": list(numbers)}), 16) % 2**63
 
 
 def _perplexity(loss: float) -> float | None:
