@@ -125,6 +125,15 @@ class _Roomy(StaticLayer):  # type: ignore[misc]  # transformers is not typed he
 class _FilledWindow(_Roomy):
     """A sliding window that stays full: the newest token takes the slot of the oldest."""
 
+    def __init__(self, filled: DynamicLayer, slots: int, next_slot: int) -> None:
+        super().__init__(filled, slots, next_slot)
+        self._prompts = self.keys.clone(), self.values.clone()
+
+    def rewind(self) -> None:
+        super().rewind()
+        for states, of_prompts in zip((self.keys, self.values), self._prompts, strict=True):
+            states.copy_(of_prompts)
+
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Any:
         slot = (self.cumulative_length % self.max_cache_len).view(1)
         self.cumulative_length.add_(1)
