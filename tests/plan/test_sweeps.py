@@ -19,6 +19,7 @@ from support_inputs import REPOSITORY, configured, save_model, write_tokens
 import launch
 from pipeline.commands.cli import main as multipruner
 from pipeline.config.compose import compose_command
+from pipeline.errors import ConfigError
 from pipeline.files import sha256_of_file
 from pipeline.plan import sweep
 from pipeline.store import digests
@@ -346,3 +347,25 @@ def test_every_sweep_file_is_composed(file: Path, monkeypatch: pytest.MonkeyPatc
     configs = validated(combinations, [])
     assert len(set(labels([each.overrides for each in combinations]))) == len(configs)
     assert len({config.model_dump_json() for config in configs}) == len(configs)
+
+
+def test_a_key_of_a_technique_may_be_typed_where_any_combination_does_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def problems(*arguments: str) -> list[str]:
+        combinations, _ = compose_command([*arguments, "recover.distill.lr=1e-4"], [])
+        try:
+            sweep.validated(combinations, [])
+        except ConfigError as error:
+            return error.problems
+        return []
+
+    monkeypatch.setattr(sys, "argv", ["launch.py"])
+    assert problems("-m", "recover=none,distill") == []
+    assert problems("-m", "recover.steps=[compensate],[compensate,distill]") == []
+    for not_done in (["recover=compensate"], ["-m", "recover=none,compensate"]):
+        (problem,) = problems(*not_done)
+        assert problem == (
+            "recover.distill.lr: means nothing where recover.steps does not have distill; type "
+            "recover=distill, or name it there beside others"
+        )
