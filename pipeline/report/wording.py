@@ -85,8 +85,9 @@ def removal(candidate: Candidate, shape: ModelShape) -> str:
             return f"{candidate.unit.label} {candidate.layer}"
         return f"{block_of(candidate)} of layer {candidate.layer}"
     parts = [
-        f"{BLOCK_NAMES[cut.kind]} of layer {cut.layer} to {cut.width_after:,} of "
-        f"{shape.widths(cut.kind)[cut.layer]:,} {candidate.unit.counts}"
+        f"{'each expert' if cut.is_inside else BLOCK_NAMES[cut.kind]} of layer {cut.layer} to "
+        f"{cut.width_after:,} of {block.full(candidate.unit.name):,} {candidate.unit.counts}"
         for cut in candidate.cuts
+        if (block := shape.block(cut.kind, cut.layer))
     ]
     return ", ".join(parts)
