@@ -25,6 +25,12 @@ def number(value: float | None, digits: int = 2) -> str:
     return f"{value:,.{digits}f}".replace("-", MINUS)
 
 
+def span(low: float, high: float, digits: int = 2) -> str:
+    """An interval by its ends: 1.06–1.11; one number where they read the same."""  # noqa: RUF002
+    first, last = number(low, digits), number(high, digits)
+    return first if first == last else f"{first}{TO}{last}"
+
+
 def signed(value: float, digits: int = 1) -> str:
     """With its sign; none where it rounds to zero."""
     text = number(abs(value), digits)
