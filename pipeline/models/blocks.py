@@ -101,6 +101,8 @@ class Block(nn.Module):
         if self.means is not None:
             self._make_up(width)
         self._replace(self._narrowed(width))
+        if self._best_inside is not None:
+            self._best_inside = self._best_inside[:width]
         for projection in self.layout.projections:
             linear = self._linear(projection)
             linear.out_features, linear.in_features = linear.weight.shape
@@ -116,6 +118,8 @@ class Block(nn.Module):
         if self.offloaded:
             self.offloaded.put_back()
         self._replace(self._narrowed_inside(width))
+        best = self.best_inside()[:, :width]
+        self._best_inside = torch.arange(width, device=best.device).expand_as(best)
         self.inside = width
         if self.offloaded:
             self.offloaded.keep(self.parameters())
@@ -126,7 +130,6 @@ class Block(nn.Module):
             owner, _, attribute = name.rpartition(".")
             parameter = nn.Parameter(tensor.clone(memory_format=torch.contiguous_format), False)
             setattr(self.body.get_submodule(owner), attribute, parameter)
-        self._best_inside = None
 
     def _make_up(self, width: int) -> None:
         """Add what the channels from ``width`` on give on average to the output layer's bias."""
