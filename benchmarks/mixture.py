@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train a tiny mixture of experts on the built-in stories, to prune it in all dimensions.
 
-python benchmarks/mixture.py FOLDER [--minutes 2]
+python benchmarks/mixture.py FOLDER [--minutes 2] [--seed 0]
 
 A Mixtral of four layers with eight experts each, of which a token takes two; it has the built-in
 model's tokenizer. Prints its held-out perplexity, and what each layer's experts count.
@@ -28,8 +28,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=2)
+    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    torch.manual_seed(0)
+    torch.manual_seed(arguments.seed)
     tokenizer = AutoTokenizer.from_pretrained(BUILTIN / "stories-5m")
     config = MixtralConfig(
         vocab_size=len(tokenizer), hidden_size=128, intermediate_size=96, num_hidden_layers=4,

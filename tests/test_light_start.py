@@ -23,6 +23,7 @@ TYPED = (
     "launch.py prune.target_ratoi=5 model.dtype=float7",
     "launch.py -m prune.target_ratio=3,x",
     "launch.py model=hf model.path=nowhere",
+    "launch.py evaluate.tasks=[hellaswg]",
     "multipruner --help",
     "multipruner status",
     "multipruner logs there",
@@ -61,8 +62,9 @@ def test_help_typos_and_commands_about_runs_import_nothing_heavy(
         check=True,
     )
     ended = [line for line in done.stdout.splitlines() if line.startswith("ended: ")]
-    statuses = (0, 2, 2, 2, 0, 0, 0, 0, 0, 0)
+    statuses = (0, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0)
     wanted = [f"ended: {t} {s}" for t, s in zip(TYPED, statuses, strict=True)]
     assert ended == [*wanted, "ended: job"]
     assert "prune.target_ratoi: no such key" in done.stderr
+    assert "evaluate.tasks: hellaswg: no such task" in done.stderr
     assert "there" in done.stdout.partition("ended: multipruner status")[0].splitlines()[-1]

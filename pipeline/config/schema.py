@@ -27,9 +27,7 @@ from pipeline.stages import stages
 @cache
 def schema(method: str = DEFAULT_METHOD) -> type[Config]:
     """The configuration with every section; ``prune`` has the keys of a method."""
-    owned: dict[str, Any] = {
-        stage.section.key: _field(stage.section) for stage in stages() if stage.section
-    }
+    owned: dict[str, Any] = {section.key: _field(section) for section in _own_sections()}
     owned["prune"] = _field(methods()[method].section)
     return Config.with_keys(**owned)
 
@@ -140,10 +138,11 @@ def _likeness(key: str, known: str) -> float:
 def validate(composed: Mapping[str, Json], typed: Collection[str] = ()) -> Config:
     """Turn composed values into a ``Config``, or raise ``ConfigError`` with every problem.
 
-    ``typed`` are the keys that the user gave: one that means nothing to the chosen method is wrong.
+    ``typed`` are the keys that the user gave: one that means nothing to what is chosen is wrong.
     One that an option set for every method (``+paper``, ``model``) is left out.
     """
-    raw, problems = _for_method(composed, typed)
+    raw = _for_method(composed)
+    problems = [f"{key}: {why}" for key, why in idle(composed, sorted(typed)).items()]
     problems += [
         *secret_problems(raw),
         *_between_keys(raw),
@@ -169,22 +168,39 @@ def validate(composed: Mapping[str, Json], typed: Collection[str] = ()) -> Confi
     return config
 
 
-def _for_method(
-    raw: Mapping[str, Json], typed: Collection[str]
-) -> tuple[dict[str, Json], list[str]]:
-    """The values without keys that only other methods have; problems with those of them typed."""
+def idle(raw: Mapping[str, Json], keys: Iterable[str]) -> dict[str, str]:
+    """Of these dotted keys those that mean nothing to what the values choose, each with why."""
+    method, not_read = methods().get(_method_of(raw)), {}
+    if method is not None:
+        own = method.section.model_fields
+        why = f"means nothing to prune={method.name}; its keys are {', '.join(own)}"
+        others = {key for each in methods().values() for key in each.section.model_fields}
+        not_read = {f"{PruneConfig.key}.{key}": why for key in sorted(others - own.keys())}
+    for section in _own_sections():
+        given = raw.get(section.key)
+        inner = section.idle(given) if isinstance(given, Mapping) else {}
+        not_read |= {f"{section.key}.{name}": why for name, why in inner.items()}
+    return {
+        key: why
+        for key in keys
+        for start, why in not_read.items()
+        if key == start or key.startswith(f"{start}.")
+    }
+
+
+def _own_sections() -> list[type[Section]]:
+    """Those that stages own."""
+    return [stage.section for stage in stages() if stage.section]
+
+
+def _for_method(raw: Mapping[str, Json]) -> dict[str, Json]:
+    """The values without keys that only other methods have."""
     method, section = methods().get(_method_of(raw)), raw.get(PruneConfig.key)
     if method is None or not isinstance(section, Mapping):
-        return dict(raw), []
-    own = method.section.model_fields
-    others = {key for each in methods().values() for key in each.section.model_fields} - own.keys()
-    kept = {key: value for key, value in section.items() if key not in others}
-    wrong = [
-        f"prune.{key}: means nothing to prune={method.name}; its keys are {', '.join(own)}"
-        for key in section
-        if key in others and f"prune.{key}" in typed
-    ]
-    return {**raw, PruneConfig.key: kept}, wrong
+        return dict(raw)
+    others = idle(raw, [f"{PruneConfig.key}.{key}" for key in section])
+    kept = {k: v for k, v in section.items() if f"{PruneConfig.key}.{k}" not in others}
+    return {**raw, PruneConfig.key: kept}
 
 
 def _no_text(value: Json, key: str = "") -> Iterator[tuple[str, str]]:
@@ -210,9 +226,8 @@ def _method_of(raw: Mapping[str, Json]) -> str:
 
 
 def _between_keys(raw: Mapping[str, Json]) -> Iterator[str]:
-    sections = [stage.section for stage in stages() if stage.section]
-    sections += [m.section for name, m in methods().items() if name == _method_of(raw)]
-    for section in sections:
+    of_method = [m.section for name, m in methods().items() if name == _method_of(raw)]
+    for section in (*_own_sections(), *of_method):
         given = raw.get(section.key)
         if isinstance(given, Mapping):
             yield from section.problems(given)

@@ -63,16 +63,26 @@ def tasks_folder() -> Path:
     return Path(next(iter(spec.submodule_search_locations or ()))) / "tasks"
 
 
+def unknown(name: str, own: Iterable[str] = ()) -> str | None:
+    """The message for a name that neither lm-eval nor the user has a task of; imports nothing.
+
+    None where there is one, and where lm-eval is not there to tell.
+    """
+    if name in {*TASKS, *own} or importlib.util.find_spec("lm_eval") is None or name in _files():
+        return None
+    near = get_close_matches(name, {*TASKS, *own, *_files()}, n=1, cutoff=0.6)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return (
+        f"{name}: no such task; known are {', '.join(sorted({*TASKS, *own}))}, and all others "
+        f"of lm-eval's that have choices or one answer (lm-eval ls tasks){hint}"
+    )
+
+
 @cache
 def _found(name: str, own: tuple[str, ...]) -> Definition:
-    path = _files().get(name)
-    if path is None:
-        near = get_close_matches(name, {*TASKS, *own, *_files()}, n=1, cutoff=0.6)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError([
-            f"{name}: no such task; known are {', '.join(sorted({*TASKS, *own}))}, and all others "
-            f"of lm-eval's that have choices or one answer (lm-eval ls tasks){hint}"
-        ])  # fmt: skip
+    if problem := unknown(name, own):
+        raise ConfigError([problem])
+    path = _files()[name]
     from lm_eval.tasks import TaskManager
 
     # only the task's own folder: to read all of lm-eval's takes 10 s

@@ -1,6 +1,7 @@
 """MultiPruner: blocks, MLP channels and heads, each greedily by perplexity (arXiv 2501.09949).
 
-Of mixtures of experts a fourth dimension are the experts.
+Of mixtures of experts a fourth dimension are the experts; their channels are MLP channels, and go
+of all experts of a layer at once.
 """
 
 import math
@@ -20,6 +21,7 @@ from pipeline.orders.l1 import L1
 from pipeline.orders.taylor import TAYLOR
 from pipeline.orders.wanda import WANDA
 from pipeline.pruning.phases import STANDARD, Phase
+from pipeline.pruning.units import ALL_MLP_CHANNELS, EXPERTS, Unit
 from pipeline.settings.section import Execution
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ class MultiPrunerConfig(WidthsConfig):
         list[Annotated[float, Field(allow_inf_nan=False)]], AfterValidator(_is_distribution)
     ]
     """Shares of the target ratio: blocks, MLP channels, heads; of a mixture a fourth one, of its
-    experts."""
+    experts, and its MLP channels are those inside experts."""
     order: Annotated[list[Dimension], AfterValidator(_is_order)] = Field(list(DIMENSIONS))
     """Which dimension is pruned first, second and last; ``distribution`` keeps its own order.
     Experts, where they have a share and are not named, come after the blocks."""
@@ -119,7 +121,7 @@ class MultiPruner(Method[MultiPrunerConfig]):
     section = MultiPrunerConfig
     reach_depends_on = "this distribution and these group sizes"
 
-    def phases(self, settings: MultiPrunerConfig, source: "ModelSource") -> tuple[Phase, ...]:  # noqa: ARG002
+    def phases(self, settings: MultiPrunerConfig, source: "ModelSource") -> tuple[Phase, ...]:
         """As ``prune.order`` and ``prune.distribution`` say."""
         sizes = {
             "mlp_channels": settings.mlp_group_size,
@@ -130,7 +132,7 @@ class MultiPruner(Method[MultiPrunerConfig]):
         return tuple(
             Phase(
                 dimension,
-                STANDARD[dimension],
+                _units(dimension, settings, source),
                 end,
                 sizes.get(dimension),
                 "block" if dimension == "blocks" else "width",
@@ -179,8 +181,10 @@ class MultiPruner(Method[MultiPrunerConfig]):
         shape = source.shape
         problems = group_problems(settings.mlp_group_size, settings.attn_group_size, source)
         problems += _expert_problems(settings, shape)
+        problems += _problems_inside(settings, shape)
         for dimension, share in zip(OF_MIXTURES, settings.distribution, strict=False):
-            barred = [shape.why_barred(unit.name) for unit in STANDARD[dimension]]
+            units = _units(dimension, settings, source)
+            barred = [shape.why_barred(unit.name) for unit in units]
             if share and all(barred):
                 problems.append(
                     f"prune.distribution: {dimension} has a share of {share:g}, and this model "
@@ -215,6 +219,44 @@ class MultiPruner(Method[MultiPrunerConfig]):
         }
 
 
+def _units(
+    dimension: Dimension, settings: MultiPrunerConfig, source: "ModelSource"
+) -> tuple[Unit, ...]:
+    """What may go in a dimension: of mixtures, too, where MLP channels have a share."""
+    if dimension == "mlp_channels" and _takes_channels(settings) and source.shape.has_mixtures:
+        return ALL_MLP_CHANNELS
+    return STANDARD[dimension]
+
+
+def _takes_channels(settings: MultiPrunerConfig) -> bool:
+    return settings.distribution[OF_MIXTURES.index("mlp_channels")] > 0
+
+
+KERNELS_TAKE = 8
+"""Channels: kernels of grouped experts take rows of whole 16 bytes."""
+
+
+def _problems_inside(settings: MultiPrunerConfig, shape: "ModelShape") -> list[str]:
+    """What is wrong with what is said of channels inside experts, for a model."""
+    if not shape.has_mixtures or not _takes_channels(settings):
+        return []
+    problems, size, widths = [], settings.mlp_group_size, set(shape.expert_widths) - {0}
+    width = max(widths)
+    is_even = width > KERNELS_TAKE and all(width % KERNELS_TAKE == 0 for width in widths)
+    if size >= width or (is_even and size % KERNELS_TAKE):
+        allowed = f"a multiple of {KERNELS_TAKE}" if is_even else "a number"
+        problems.append(
+            f"prune.mlp_group_size: {size} is wrong; allowed is {allowed} below {width}: the "
+            f"experts of this model's mixtures have {width} channels"
+        )
+    if settings.weight_reorder is not True:
+        problems.append(
+            f"prune.weight_reorder: {str(settings.weight_reorder).lower()} is wrong; allowed is "
+            "true where MLP channels have a share: those inside experts go by their L1 norms"
+        )
+    return problems
+
+
 def _expert_problems(settings: MultiPrunerConfig, shape: "ModelShape") -> list[str]:
     """What is wrong with what is said of experts, for a model."""
     if not _has_experts(settings):
@@ -231,13 +273,13 @@ def _expert_problems(settings: MultiPrunerConfig, shape: "ModelShape") -> list[s
             "blocks : MLP channels : heads"
         ]
     size = settings.expert_group_size
-    spare = max(block.width - block.least for block in shape.mixtures.values())
+    spare = max(block.width - block.least(EXPERTS.name) for block in shape.mixtures.values())
     if settings.distribution[-1] and size > spare:
         block = next(iter(shape.mixtures.values()))
         return [
             f"prune.expert_group_size: {size} is wrong; allowed is a number from 1 to {spare}: "
             f"this model's mixtures have {block.width} experts, of which a token takes "
-            f"{block.least}"
+            f"{block.least(EXPERTS.name)}"
         ]
     return []
 

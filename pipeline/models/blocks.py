@@ -1,6 +1,6 @@
 """A residual block as a module: run whole, run with fewer channels, or cut for good."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any
@@ -14,11 +14,13 @@ from pipeline.models.families.base import (
     AnyChannels,
     AnyDescription,
     Experts,
+    Inside,
     Projection,
     Segment,
 )
 from pipeline.models.offload import Offloaded
 from pipeline.pruning.shape import BLOCK_NAMES, BlockKind, BlockShape, Mixture
+from pipeline.pruning.units import Cut
 
 Context = dict[str, Any]
 """What the decoder hands to a layer: masks, rotary embeddings, cache."""
@@ -42,6 +44,11 @@ class Block(nn.Module):
         self.layout, self.multiplier = description.layout, description.multiplier
         self.channels: AnyChannels = description.channels
         self.width = self.channels.width
+        self.inside: int | None = None
+        """Channels of each expert of a mixture; None where it is none."""
+        if isinstance(self.channels, Experts):
+            self.inside = self.channels.expert_width
+        self._best_inside: Tensor | None = None
         layout = self.layout
         self.offloaded: Offloaded | None = None
         self.recomputes = False
@@ -64,21 +71,22 @@ class Block(nn.Module):
             return hidden + added
         return hidden + self.residual(hidden, context)
 
-    def residual(self, hidden: Tensor, context: Context, width: int | None = None) -> Tensor:
+    def residual(self, hidden: Tensor, context: Context, cut: Cut | None = None) -> Tensor:
         """What this block adds to the hidden states ``[batch, tokens, hidden]``.
 
         ``context`` is what the decoder gives to the layer (masks, rotary embeddings, cache). With
-        ``width`` the block runs as if it were cut to its first ``width`` channels.
+        ``cut`` the block runs as if that had become of it.
         """
         if self.offloaded:
             self.offloaded.bring()
         arguments = (self.norm_before(hidden),)
         keywords = context if self.kind == "attn" else {}
-        if width is None:
+        if cut is None:
             out = self.body(*arguments, **keywords)
         else:
-            narrowed = self._narrowed(width)
-            with self._counting(width):
+            width = cut.width_after
+            narrowed = self._narrowed_inside(width) if cut.is_inside else self._narrowed(width)
+            with self._counting(self.width if cut.is_inside else width):
                 out = torch.func.functional_call(self.body, narrowed, arguments, keywords)
         if self.kind == "attn":
             out = out[0]
@@ -92,10 +100,9 @@ class Block(nn.Module):
             self.offloaded.put_back()
         if self.means is not None:
             self._make_up(width)
-        for name, tensor in self._narrowed(width).items():
-            owner, _, attribute = name.rpartition(".")
-            parameter = nn.Parameter(tensor.clone(memory_format=torch.contiguous_format), False)
-            setattr(self.body.get_submodule(owner), attribute, parameter)
+        self._replace(self._narrowed(width))
+        if self._best_inside is not None:
+            self._best_inside = self._best_inside[:width]
         for projection in self.layout.projections:
             linear = self._linear(projection)
             linear.out_features, linear.in_features = linear.weight.shape
@@ -103,6 +110,26 @@ class Block(nn.Module):
         self._count_heads(width)
         if self.offloaded:
             self.offloaded.keep(self.parameters())
+
+    @torch.no_grad()
+    def cut_inside(self, width: int) -> None:
+        """Keep the ``width`` most important channels of each expert of a mixture for good."""
+        self.best_inside()  # on the device
+        if self.offloaded:
+            self.offloaded.put_back()
+        self._replace(self._narrowed_inside(width))
+        best = self.best_inside()[:, :width]
+        self._best_inside = torch.arange(width, device=best.device).expand_as(best)
+        self.inside = width
+        if self.offloaded:
+            self.offloaded.keep(self.parameters())
+
+    def _replace(self, narrowed: Mapping[str, Tensor]) -> None:
+        """Put parameters in the place of those of the body that have their names."""
+        for name, tensor in narrowed.items():
+            owner, _, attribute = name.rpartition(".")
+            parameter = nn.Parameter(tensor.clone(memory_format=torch.contiguous_format), False)
+            setattr(self.body.get_submodule(owner), attribute, parameter)
 
     def _make_up(self, width: int) -> None:
         """Add what the channels from ``width`` on give on average to the output layer's bias."""
@@ -149,7 +176,9 @@ class Block(nn.Module):
     @property
     def working_width(self) -> int:
         """Channels that a token takes while it passes the block."""
-        return self.channels.working_width if isinstance(self.channels, Experts) else self.width
+        if isinstance(self.channels, Experts) and self.inside is not None:
+            return self.channels.working_width(self.inside)
+        return self.width
 
     @property
     def expert_entries(self) -> int:
@@ -273,6 +302,7 @@ class Block(nn.Module):
                 for _, part in self._split(tensor, dim, segments, self.width)
             ]
             tensor.copy_(torch.cat(parts, dim))
+        self._best_inside = None
         if self.offloaded:
             self.offloaded.keep(self.parameters())
 
@@ -286,7 +316,9 @@ class Block(nn.Module):
                 tensor.numel() for _, tensor, _, segments in self._cut_parameters()
                 if "expert" in segments
             )  # fmt: skip
-            mixture = Mixture(self.channels.experts_per_token, of_experts // self.width)
+            channels = self.channels
+            of_one = of_experts // self.width
+            mixture = Mixture(channels.experts_per_token, of_one, channels.expert_width)
         fixed = params - shrinking
         return BlockShape(self.width, self.channels.group_width, params, fixed, mixture)
 
@@ -309,19 +341,61 @@ class Block(nn.Module):
         assert isinstance(linear, nn.Linear)
         return linear
 
-    def padded(self, width: int) -> dict[str, Tensor]:
+    def padded(self, width: int, inside: int | None = None) -> dict[str, Tensor]:
         """What differs of the body in a block of ``width`` channels, the new ones all zeros.
 
         Adds to the hidden states what this block adds: heads without values and channels that do
-        not reach the output.
+        not reach the output. ``inside``: of a mixture each expert has so many.
         """
         if self.offloaded:
             self.offloaded.bring()
-        return self._resized(width, _with_zeros)
+        resized = self._resized(width, _with_zeros)
+        if inside is not None:
+            for name, tensor, where in self._parameters_inside():
+                runs = _runs(resized.get(name, tensor), where)
+                resized[name] = _joined(_with_zeros(runs, where.dim + 1, inside), where)
+        return resized
 
     def _narrowed(self, width: int) -> dict[str, Tensor]:
         """The body's parameters cut to ``width`` channels: views where a segment stands alone."""
         return self._resized(width, _beginning)
+
+    @torch.no_grad()
+    def _narrowed_inside(self, width: int) -> dict[str, Tensor]:
+        """The parameters of a mixture whose experts keep their ``width`` most important channels.
+
+        These come first, the most important one at the beginning.
+        """
+        best = self.best_inside()[:, :width]
+        shrinking = self._parameters_inside()
+        return {name: _picked(tensor, where, best) for name, tensor, where in shrinking}
+
+    @torch.no_grad()
+    def best_inside(self) -> Tensor:
+        """Each expert's channels, the most important first, int64 ``[experts, channels]``.
+
+        By the L1 norms of their rows of all but the output layer, in float32; of equal ones the
+        first.
+        """
+        if self._best_inside is None:
+            if self.offloaded:
+                self.offloaded.bring()
+            outputs = {vector.name for vector in self.layout.vectors if vector.is_output}
+            norms = torch.zeros((), device=next(self.body.parameters()).device)
+            for name, tensor, where in self._parameters_inside():
+                if name not in outputs:
+                    norms = norms + torch.stack([
+                        _runs(each[None], where).float().abs().transpose(1, where.dim + 1)
+                        .flatten(2).sum(dim=2)[0] for each in tensor
+                    ])  # fmt: skip
+            self._best_inside = norms.argsort(dim=1, descending=True, stable=True)
+        return self._best_inside
+
+    def _parameters_inside(self) -> Iterator[tuple[str, Tensor, Inside]]:
+        """What shrinks where experts lose channels, by its name, with where it has them."""
+        for vector in self.layout.vectors:
+            if vector.inside:
+                yield vector.name, self.body.get_parameter(vector.name), vector.inside
 
     def _resized(self, width: int, fit: Callable[[Tensor, int, int], Tensor]) -> dict[str, Tensor]:
         """The parameters that differ in a block of ``width`` channels.
@@ -369,6 +443,26 @@ class Block(nn.Module):
     ) -> list[tuple[Segment, Tensor]]:
         lengths = [self.channels.segment_length(segment, width) for segment in segments]
         return list(zip(segments, tensor.split(lengths, dim), strict=True)) if segments else []
+
+
+def _runs(tensor: Tensor, where: Inside) -> Tensor:
+    """With a dimension for the runs of channels, before that of the channels."""
+    runs: Tensor = tensor.unflatten(where.dim, (where.runs, -1))
+    return runs
+
+
+def _joined(runs: Tensor, where: Inside) -> Tensor:
+    """The inverse of ``_runs``."""
+    return runs.flatten(where.dim, where.dim + 1)
+
+
+def _picked(tensor: Tensor, where: Inside, places: Tensor) -> Tensor:
+    """Of each expert some channels, ``[experts, channels]``."""
+    runs, at = _runs(tensor, where), where.dim + 1
+    shape = [1] * runs.ndim
+    shape[0], shape[at] = places.shape
+    index = places.to(tensor.device).view(shape).expand(*runs.shape[:at], -1, *runs.shape[at + 1 :])
+    return _joined(runs.gather(at, index), where)
 
 
 def _beginning(part: Tensor, dim: int, length: int) -> Tensor:

@@ -42,11 +42,13 @@ class PackedBlock:
 
     block: Block
     width: int
+    inside: int | None
+    """Channels of each expert of a mixture; None where it is none."""
 
     @classmethod
     def of(cls, block: Block) -> "PackedBlock":
         """The block as it is."""
-        return cls(block, block.width)
+        return cls(block, block.width, block.inside)
 
     @property
     def weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -54,8 +56,8 @@ class PackedBlock:
         block, layout = self.block, self.block.layout
         if block.offloaded:
             block.offloaded.bring()
-        is_padded = self.width > block.width
-        body = stored(block.body) | (block.padded(self.width) if is_padded else {})
+        is_padded = (self.width, self.inside) != (block.width, block.inside)
+        body = stored(block.body) | (block.padded(self.width, self.inside) if is_padded else {})
         yield from ((f"{layout.body}.{name}", tensor) for name, tensor in body.items())
         for name, norm in ((layout.norm_before, block.norm_before),
                            (layout.norm_after, block.norm_after)):  # fmt: skip
@@ -98,9 +100,14 @@ class PackedLayer:
         return self.mlp.width if self.mlp and self.mlp.block.is_mixture else 0
 
     @property
-    def widths(self) -> tuple[int, int, int, int]:
-        """Query heads, key/value heads, intermediate channels, experts."""
-        return (*self.heads, self.intermediate_size, self.experts)
+    def expert_width(self) -> int:
+        """Channels of each expert of the mixture; 0 without one."""
+        return (self.mlp.inside if self.mlp else None) or 0
+
+    @property
+    def widths(self) -> tuple[int, int, int, int, int]:
+        """Query heads, key/value heads, intermediate channels, experts, channels of each expert."""
+        return (*self.heads, self.intermediate_size, self.experts, self.expert_width)
 
     @property
     def is_whole(self) -> bool:
@@ -108,9 +115,13 @@ class PackedLayer:
         return self.attn is not None and self.mlp is not None
 
 
-def _width_names(family: Family) -> tuple[str, str, str, str]:
-    """What the configuration calls ``PackedLayer.widths``."""
-    return ("num_attention_heads", "num_key_value_heads", "intermediate_size", family.experts)
+def _width_names(family: Family) -> tuple[str, str, str, str, str]:
+    """What the configuration calls ``PackedLayer.widths``.
+
+    The last may be the third again, where all MLPs are mixtures.
+    """
+    heads = "num_attention_heads", "num_key_value_heads"
+    return (*heads, "intermediate_size", family.experts, family.expert_width)
 
 
 @dataclass(frozen=True)
@@ -136,7 +147,7 @@ class PackedModel:
     def padded(self, kinds: Collection[BlockKind], *, whole: bool) -> "PackedModel":
         """With blocks of these kinds as wide as the widest of them, by zeros; all the same.
 
-        An MLP is as wide as the widest MLP, a mixture as the widest mixture.
+        An MLP is as wide as the widest MLP, an expert as the widest expert.
 
         ``whole``: a layer that lost its block gets one of zeros, too. Raises ``StageError`` where
         the family's norms would notice.
@@ -156,11 +167,12 @@ class PackedModel:
                 if block is None:
                     continue
                 width = width_of[block.block.is_mixture]
+                inside = block.inside and max(each.inside or 0 for each in blocks if each)
                 if block.block.is_mixture and layer.block(kind) and block.width < width:
                     raise StageError(f"export.pad: {NO_EMPTY_EXPERTS}")
                 if reason and layer.block(kind) and block.width < width:
                     raise StageError(f"export.pad: {reason}")
-                layers[index] = layer.with_block(kind, replace(block, width=width))
+                layers[index] = layer.with_block(kind, replace(block, width=width, inside=inside))
         return replace(self, layers=tuple(layers))
 
     @property
@@ -325,6 +337,7 @@ def _zeros(kind: BlockKind, model: PrunableModel, dense: PretrainedConfig) -> Pa
         text.intermediate_size = 1
     if family.mixture:
         setattr(text, family.experts, text.num_experts_per_tok)
+        setattr(text, family.expert_width, 1)
     family.place_mlps(text, (0,) if family.mixture is None or "mlp_width" not in kept else ())
     for name, of_layers in family.listed(dense).items():
         setattr(text, name, of_layers[:1])

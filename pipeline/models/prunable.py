@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 NOT_INSIDE = (
-    "its MLPs are mixtures of experts, which lose experts and not the channels inside them; "
-    "experts have the fourth share of prune.distribution"
+    "its MLPs are mixtures of experts, in which channels go of all experts of a layer at once; "
+    "prune=multipruner does that"
 )
 
 
@@ -129,6 +129,8 @@ class PrunableModel:
             width = state.widths(block.kind)[block.layer]
             if width < block.width:
                 block.cut(width)
+            if block.inside and state.inside[block.layer] < block.inside:
+                block.cut_inside(state.inside[block.layer])
         if len(kept) < len(self.blocks):
             self.blocks = kept
             put_in_order([block.offloaded for block in kept])
@@ -163,6 +165,9 @@ class PrunableModel:
 
     def cast(self, dtype: torch.dtype) -> "PrunableModel":
         """A copy of the live model with its weights in another format."""
+        for block in self.blocks:
+            if block.is_mixture:
+                block.best_inside()  # of these weights: both are to lose the same channels
         weights = {
             id(p): nn.Parameter(p.to(dtype), requires_grad=False) for p in self.model.parameters()
         }

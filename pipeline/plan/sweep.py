@@ -5,15 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
 from pipeline import files
 from pipeline.config.compose import Combination, from_composed, overridden_key
+from pipeline.config.schema import idle
 from pipeline.errors import ConfigError
 from pipeline.files import encode
-from pipeline.methods import methods
 from pipeline.plan.plan import Plan, plan, planning_of
 from pipeline.plan.run import Run, settled
 from pipeline.pruning.phases import Phase
@@ -30,20 +30,14 @@ from pipeline.store.results import Store
 def validated(combinations: Sequence[Combination], problems: Sequence[str]) -> list[Config]:
     """The combinations' configurations.
 
-    A key that means something to the method of any of them may be typed for all. Raises
+    A key that means something to what any of them chooses may be typed for all. Raises
     ``ConfigError`` with ``problems`` and all of theirs, each once.
     """
-    chosen = {OmegaConf.select(each.raw, "prune.method") for each in combinations}
-    meant = {
-        f"prune.{key}"
-        for name, method in methods().items()
-        if name in chosen
-        for key in method.section.model_fields
-    }
-    checks = []
+    typed = {overridden_key(override) for each in combinations for override in each.overrides}
     for each in combinations:
-        typed = [override for override in each.overrides if overridden_key(override) not in meant]
-        checks.append(partial(from_composed, each.raw, overrides=typed))
+        chosen: Any = OmegaConf.to_container(each.raw)
+        typed &= idle(chosen, typed).keys()
+    checks = [partial(from_composed, each.raw, typed=typed) for each in combinations]
     return _all(checks, [each.overrides for each in combinations], problems)
 
 

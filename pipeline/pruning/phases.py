@@ -56,7 +56,8 @@ class Phase:
             for first in replace(self, units=(unit,), is_uniform=False).candidates(state):
                 left = 0
                 if not unit.is_whole:
-                    (least,) = (state.shape.least(kind, first.layer) for kind in unit.kinds)
+                    blocks = [state.shape.block(kind, first.layer) for kind in unit.kinds]
+                    (least,) = (block.least(unit.name) for block in blocks if block)
                     left = least + (first.width_after - least) % size
                 state = state.without(Candidate(unit, first.layer, left))
         return state
@@ -84,7 +85,8 @@ class Phase:
 def _share_gone(state: PruningState, candidate: Candidate) -> float:
     """The share of its block that is gone after a candidate, from 0 to 1; of a layer the less."""
     blocks = [state.shape.block(kind, candidate.layer) for kind in candidate.unit.kinds]
-    return min(1 - candidate.width_after / block.width for block in blocks if block)
+    unit = candidate.unit.name
+    return min(1 - candidate.width_after / block.full(unit) for block in blocks if block)
 
 
 def likely(state: PruningState, candidates: Sequence[Candidate]) -> Candidate:

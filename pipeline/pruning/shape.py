@@ -9,7 +9,9 @@ BlockKind = Literal["attn", "mlp"]
 BLOCK_KINDS: tuple[BlockKind, ...] = get_args(BlockKind)
 BLOCK_NAMES: dict[BlockKind, str] = {"attn": "attention", "mlp": "MLP"}
 EXPERTS_NAME = "experts"
-"""The unit by which a mixture becomes narrower."""
+"""The unit by which a mixture loses experts."""
+INSIDE_NAME = "expert_width"
+"""The unit by which all experts of a mixture become narrower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,15 @@ class Mixture:
     experts_per_token: int
     """Experts that the router takes for each token: the least that a mixture has."""
     expert_params: int
-    """Parameters of one expert, without what the router has for it."""
+    """Parameters of one expert, without what the router has for it. All belong to its channels."""
+    expert_width: int = 0
+    """Intermediate channels of an expert; 0 in files of runs that could not cut them."""
+
+    def lost(self, inside: int | None) -> int:
+        """Parameters that an expert of ``inside`` channels lacks; None: it is whole."""
+        if inside is None or not self.expert_width:
+            return 0
+        return self.expert_params - self.expert_params * inside // self.expert_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +49,30 @@ class BlockShape:
     mixture: Mixture | None = None
     """Of an MLP that is a mixture of experts; None: every token passes all parameters."""
 
-    def params_at(self, width: int) -> int:
-        """Parameters of the block cut to ``width`` channels."""
-        return self.fixed_params + (self.params - self.fixed_params) * width // self.width
+    def params_at(self, width: int, inside: int | None = None) -> int:
+        """Parameters of the block cut to ``width`` channels, or experts of ``inside`` channels."""
+        params = self.fixed_params + (self.params - self.fixed_params) * width // self.width
+        return params - width * self.mixture.lost(inside) if self.mixture else params
 
-    @property
-    def least(self) -> int:
-        """The least width that it has while it is there, in steps of one."""
-        return self.mixture.experts_per_token if self.mixture else 1
+    def units(self, kind: BlockKind) -> tuple[str, ...]:
+        """The units that make it narrower; by the first its width is counted."""
+        return (EXPERTS_NAME, INSIDE_NAME) if self.mixture else (f"{kind}_width",)
 
-    def width_unit(self, kind: BlockKind) -> str:
-        """The unit of which one makes it narrower."""
-        return EXPERTS_NAME if self.mixture else f"{kind}_width"
+    def full(self, unit: str) -> int:
+        """How many there are of what a unit takes: channels, experts, or channels of each."""
+        return self.mixture.expert_width if self.mixture and unit == INSIDE_NAME else self.width
 
-    def active_params_at(self, width: int) -> int:
+    def least(self, unit: str) -> int:
+        """The fewest of them that it has while it is there, in steps of one."""
+        return self.mixture.experts_per_token if self.mixture and unit == EXPERTS_NAME else 1
+
+    def active_params_at(self, width: int, inside: int | None = None) -> int:
         """Those of ``params_at`` that one token passes."""
         if self.mixture is None:
             return self.params_at(width)
         passed_by = max(0, width - self.mixture.experts_per_token)
-        return self.params_at(width) - passed_by * self.mixture.expert_params
+        of_one = self.mixture.expert_params - self.mixture.lost(inside)
+        return self.params_at(width, inside) - passed_by * of_one
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +122,6 @@ class ModelShape:
         """The attention or MLP of a layer; None where the layer has none."""
         return self.layers[layer].block(kind)
 
-    def least(self, kind: BlockKind, layer: int) -> int:
-        """The least width of a block that is there: what a token takes of experts, else 1."""
-        block = self.block(kind, layer)
-        return block.least if block else 1
-
     def widths(self, kind: BlockKind) -> tuple[int, ...]:
         """Full width of each layer's block; 0 where the layer has none."""
         blocks = (layer.block(kind) for layer in self.layers)
@@ -121,6 +131,12 @@ class ModelShape:
     def has_mixtures(self) -> bool:
         """Whether any MLP is a mixture of experts."""
         return bool(self.mixtures)
+
+    @property
+    def expert_widths(self) -> tuple[int, ...]:
+        """Channels of each expert of each layer's mixture; 0 where there is none."""
+        mlps = (layer.mlp for layer in self.layers)
+        return tuple(mlp.full(INSIDE_NAME) if mlp and mlp.mixture else 0 for mlp in mlps)
 
     @property
     def mixtures(self) -> dict[int, BlockShape]:

@@ -5,12 +5,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.pruning.shape import BLOCK_KINDS, BLOCK_NAMES, BlockKind, BlockShape, ModelShape
-from pipeline.pruning.units import Candidate, Cut, Unit
+from pipeline.pruning.shape import (
+    BLOCK_KINDS,
+    BLOCK_NAMES,
+    EXPERTS_NAME,
+    INSIDE_NAME,
+    BlockKind,
+    BlockShape,
+    ModelShape,
+)
+from pipeline.pruning.units import EXPERT_WIDTH, UNITS, Candidate, Cut, Unit
 
 ExpertOrder = Mapping[int, Sequence[int]]
 """By the layer of a mixture the place that each of its experts has in the dense model."""
-GONE_EXPERTS = "pruned_experts"
+GONE_EXPERTS, WIDTHS_INSIDE = "pruned_experts", "pruned_expert_width"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +30,8 @@ class PruningState:
     removed_mlp: tuple[int, ...]
     attn_widths: tuple[int, ...]
     mlp_widths: tuple[int, ...]
+    expert_widths: tuple[int, ...] = ()
+    """Channels of each expert of each layer's mixture; () where no expert lost any."""
 
     @classmethod
     def dense(cls, shape: ModelShape) -> "PruningState":
@@ -32,6 +42,25 @@ class PruningState:
         """Width of each layer's attention or MLP; a removed block keeps the one it had."""
         return self.attn_widths if kind == "attn" else self.mlp_widths
 
+    def width(self, unit: Unit, layer: int) -> int:
+        """How many a layer has of what a unit takes: channels, experts, or channels of each."""
+        if unit == EXPERT_WIDTH:
+            return self.inside[layer]
+        (kind,) = unit.kinds
+        return self.widths(kind)[layer]
+
+    @property
+    def inside(self) -> tuple[int, ...]:
+        """Channels of each expert of each layer's mixture; 0 where it has none."""
+        return self.expert_widths or self.shape.expert_widths
+
+    def is_narrower(self, kind: BlockKind, layer: int) -> bool:
+        """Whether an attention or MLP is narrower than in the dense model, in whatever way."""
+        block = self.shape.block(kind, layer)
+        return block is not None and any(
+            self.width(UNITS[name], layer) < block.full(name) for name in block.units(kind)
+        )
+
     def left(self, kind: BlockKind) -> list[int]:
         """The layers whose attention or MLP is still there."""
         removed = self.removed_attn if kind == "attn" else self.removed_mlp
@@ -40,21 +69,24 @@ class PruningState:
     @property
     def params(self) -> int:
         """Parameters left. Layer norms stay in the count, as in the reference."""
-        kept = (block.params_at(width) for block, width in self._blocks_left())
+        kept = (block.params_at(width, inside) for block, width, inside in self._blocks_left())
         return self.shape.params_outside_blocks + sum(kept)
 
     @property
     def active_params(self) -> int:
         """Those of ``params`` that one token passes: of each mixture what the router takes."""
-        kept = (block.active_params_at(width) for block, width in self._blocks_left())
+        kept = (
+            block.active_params_at(width, inside) for block, width, inside in self._blocks_left()
+        )
         return self.shape.params_outside_blocks + sum(kept)
 
-    def _blocks_left(self) -> Iterator[tuple[BlockShape, int]]:
-        """Each block that is still there, with its width."""
+    def _blocks_left(self) -> Iterator[tuple[BlockShape, int, int | None]]:
+        """Each block that is still there, with its width, and that of its experts."""
+        all_inside = self.inside
         for kind in BLOCK_KINDS:
             for layer in self.left(kind):
                 if block := self.shape.block(kind, layer):
-                    yield block, self.widths(kind)[layer]
+                    yield block, self.widths(kind)[layer], all_inside[layer] or None
 
     @property
     def ratio_percent(self) -> float:
@@ -77,13 +109,12 @@ class PruningState:
             return [Candidate(unit, layer, 0) for layer in sorted(layers)]
         assert group_size is not None
         (kind,) = unit.kinds
-        widths = self.widths(kind)
         return [
-            Candidate(unit, layer, widths[layer] - group_size)
+            Candidate(unit, layer, after)
             for layer in self.left(kind)
             if (block := self.shape.block(kind, layer))
-            and block.width_unit(kind) == unit.name
-            and widths[layer] - group_size >= block.least
+            and unit.name in block.units(kind)
+            and (after := self.width(unit, layer) - group_size) >= block.least(unit.name)
         ]
 
     def without(self, candidate: Candidate) -> "PruningState":
@@ -102,8 +133,10 @@ class PruningState:
             if is_attention:
                 return replace(self, removed_attn=(*self.removed_attn, cut.layer))
             return replace(self, removed_mlp=(*self.removed_mlp, cut.layer))
-        before = self.widths(cut.kind)
+        before = self.inside if cut.is_inside else self.widths(cut.kind)
         widths = (*before[: cut.layer], cut.width_after, *before[cut.layer + 1 :])
+        if cut.is_inside:
+            return replace(self, expert_widths=widths)
         if is_attention:
             return replace(self, attn_widths=widths)
         return replace(self, mlp_widths=widths)
@@ -111,8 +144,8 @@ class PruningState:
     def can_become(self, later: "PruningState") -> bool:
         """Whether ``later`` is reached from here by removals alone."""
         pairs = zip(
-            (*self.attn_widths, *self.mlp_widths),
-            (*later.attn_widths, *later.mlp_widths),
+            (*self.attn_widths, *self.mlp_widths, *self.inside),
+            (*later.attn_widths, *later.mlp_widths, *later.inside),
             strict=True,
         )
         return (
@@ -128,6 +161,7 @@ class PruningState:
             "removed_mlp": sorted(self.removed_mlp),
             "attn_widths": list(self.attn_widths),
             "mlp_widths": list(self.mlp_widths),
+            **({"expert_widths": list(self.expert_widths)} if self.expert_widths else {}),
         }
 
     def to_pruning_config(self, experts: ExpertOrder | None = None) -> dict[str, Any]:
@@ -135,6 +169,7 @@ class PruningState:
 
         Of a model with mixtures also ``pruned_experts``: for each mixture the experts that went, by
         their places in the dense model, ascending; its width is the number of those that are left.
+        Where experts lost channels, ``pruned_expert_width`` has those of each expert of a mixture.
         """
         config: dict[str, Any] = {
             "pruned_attn_idx": list(self.removed_attn),
@@ -146,6 +181,10 @@ class PruningState:
             config[GONE_EXPERTS] = {
                 str(layer): _gone(experts, layer, block.width, self.mlp_widths[layer])
                 for layer, block in self.shape.mixtures.items()
+            }
+        if self.expert_widths:
+            config[WIDTHS_INSIDE] = {
+                str(layer): self.expert_widths[layer] for layer in self.shape.mixtures
             }
         return config
 
@@ -160,7 +199,7 @@ class PruningState:
         """
         if not isinstance(config, Mapping):
             raise ConfigError(["pruning_config.json: is not an object"])
-        known = set(cls.dense(shape).to_pruning_config())
+        known = {*cls.dense(shape).to_pruning_config(), *([WIDTHS_INSIDE] * shape.has_mixtures)}
         problems = [f"{key}: no such key" for key in config if key not in known]
         removed = {
             kind: _read_indices(f"pruned_{kind}_idx", config, shape, kind, problems)
@@ -172,6 +211,9 @@ class PruningState:
         }
         if shape.has_mixtures and not problems:
             problems += _wrong_experts(config.get(GONE_EXPERTS), shape, widths["mlp"], experts)
+        inside = config.get(WIDTHS_INSIDE)
+        if inside is not None and not problems:
+            problems += _wrong_inside(inside, shape)
         if problems:
             raise ConfigError(problems)
         return cls(
@@ -180,6 +222,7 @@ class PruningState:
             removed["mlp"],
             widths["attn"],
             widths["mlp"],
+            () if inside is None else _for_layers(inside, shape),
         )
 
 
@@ -218,6 +261,27 @@ def _wrong_experts(
                 f"with it {wanted} went; put the channel_order.json of that run beside it"
             )
     return problems
+
+
+def _wrong_inside(value: Any, shape: ModelShape) -> list[str]:
+    """What is wrong with ``pruned_expert_width``."""
+    mixtures = {str(layer): block.full(INSIDE_NAME) for layer, block in shape.mixtures.items()}
+    if not isinstance(value, Mapping) or value.keys() != mixtures.keys():
+        return [
+            f"{WIDTHS_INSIDE}: must be an object with a width for each layer that has a mixture: "
+            f"{', '.join(mixtures)}"
+        ]
+    return [
+        f"{WIDTHS_INSIDE}: layer {layer} has {value[layer]!r}; allowed is a number from 1 to {full}"
+        for layer, full in mixtures.items()
+        if type(value[layer]) is not int or not 0 < value[layer] <= full
+    ]
+
+
+def _for_layers(inside: Mapping[str, int], shape: ModelShape) -> tuple[int, ...]:
+    """The widths of experts by layer; none where all are whole."""
+    widths = tuple(inside.get(str(layer), 0) for layer in range(len(shape.layers)))
+    return () if widths == shape.expert_widths else widths
 
 
 def _read_indices(
@@ -270,7 +334,7 @@ def _read_widths(
     for layer, width in sorted(widths.items()):
         block = shape.block(kind, layer)
         problem = _width_problem(width, block, kind)
-        why_barred = block and shape.why_barred(block.width_unit(kind))
+        why_barred = block and shape.why_barred(block.units(kind)[0])
         if not problem and why_barred and width != shape.widths(kind)[layer]:
             problem = f"allowed is {shape.widths(kind)[layer]}: {why_barred}"
         if problem:
@@ -285,8 +349,9 @@ def _width_problem(width: Any, block: BlockShape | None, kind: BlockKind) -> str
         return f"allowed is 0: the layer has no {BLOCK_NAMES[kind]}" if wrong else None
     group = block.group_width
     if block.mixture:
-        is_allowed = type(width) is int and block.least <= width <= block.width
-        return None if is_allowed else f"allowed are {block.least} to {block.width} experts"
+        least = block.least(EXPERTS_NAME)
+        is_allowed = type(width) is int and least <= width <= block.width
+        return None if is_allowed else f"allowed are {least} to {block.width} experts"
     if type(width) is not int or not 0 < width <= block.width or width % group:
         return f"allowed is a multiple of {group} from {group} to {block.width}"
     return None

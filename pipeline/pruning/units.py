@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.pruning.shape import EXPERTS_NAME, BlockKind
+from pipeline.pruning.shape import EXPERTS_NAME, INSIDE_NAME, BlockKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Unit:
     """The blocks of the layer that it touches, in the order in which they run."""
     is_whole: bool
     """Whether those blocks go as a whole; else one group of channels, or of experts, goes off their
-    tail."""
+    tail, or of channels of every expert."""
     label: str
     """What a person reads before the number of the layer."""
 
@@ -40,8 +40,11 @@ MLP_WIDTH = Unit("mlp_width", ("mlp",), is_whole=False, label="MLP of layer")
 LAYER = Unit("layer", ("attn", "mlp"), is_whole=True, label="layer")
 
 EXPERTS = Unit(EXPERTS_NAME, ("mlp",), is_whole=False, label="experts of layer")
+EXPERT_WIDTH = Unit(INSIDE_NAME, ("mlp",), is_whole=False, label="in experts of layer")
 
-UNITS = {unit.name: unit for unit in (ATTN, MLP, ATTN_WIDTH, MLP_WIDTH, LAYER, EXPERTS)}
+UNITS = {
+    unit.name: unit for unit in (ATTN, MLP, ATTN_WIDTH, MLP_WIDTH, LAYER, EXPERTS, EXPERT_WIDTH)
+}
 """Every unit by its name in files."""
 
 BLOCKS = (ATTN, MLP)
@@ -49,6 +52,8 @@ MLP_CHANNELS = (MLP_WIDTH,)
 HEADS = (ATTN_WIDTH,)
 LAYERS = (LAYER,)
 MIXTURES = (EXPERTS,)
+ALL_MLP_CHANNELS = (MLP_WIDTH, EXPERT_WIDTH)
+"""Of models with mixtures: of plain MLPs, and of all experts of a mixture at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,8 @@ class Cut:
     layer: int
     width_after: int
     """Channels, or experts, that are left; 0 where the block is gone."""
+    is_inside: bool = False
+    """Whether each expert of a mixture has that many channels left."""
 
     @property
     def block(self) -> str:
@@ -79,7 +86,8 @@ class Candidate:
     @property
     def cuts(self) -> tuple[Cut, ...]:
         """What it does to blocks, in the order in which they run."""
-        return tuple(Cut(kind, self.layer, self.width_after) for kind in self.unit.kinds)
+        is_inside = self.unit == EXPERT_WIDTH
+        return tuple(Cut(kind, self.layer, self.width_after, is_inside) for kind in self.unit.kinds)
 
     @property
     def piece(self) -> str:

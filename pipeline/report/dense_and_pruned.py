@@ -20,7 +20,7 @@ from pipeline.measure.record import (
 )
 from pipeline.pruning.state import PruningState
 from pipeline.report.data import MODELS, RunReport, Side, TextLoss, finite, mean_accuracy
-from pipeline.report.wording import NOTHING, TIMES, TO, number, relative_change, signed
+from pipeline.report.wording import NOTHING, TIMES, number, relative_change, signed, span
 
 BYTES_PER_MB = 1e6
 SMALLEST_CHANGE = 5e-4
@@ -216,8 +216,7 @@ def gain_text(gain: Interval) -> str:
     """How many times as fast, from where to where; where that may be once, no number."""
     if gain.contains(1.0):
         return WITHIN_NOISE
-    low, high = f"{gain.low:.2f}", f"{gain.high:.2f}"
-    return f"{low}{TIMES}" if low == high else f"{low}{TO}{high}{TIMES}"
+    return f"{span(*gain.ends)}{TIMES}"
 
 
 def better_by(gain: Interval) -> bool | None:
@@ -281,7 +280,7 @@ def _exported(report: RunReport) -> Iterator[Row]:
                 f"{target}: {name} of {timed[tokens]} tokens per second ({where})",
                 number(speeds["dense_tokens_per_s"], 1),
                 number(speeds["pruned_tokens_per_s"], 1),
-                f"{TIMES}{interval['low']:.2f} to {TIMES}{interval['high']:.2f}",
+                f"{span(interval['low'], interval['high'])}{TIMES}",
                 better,
             )
 

@@ -48,8 +48,7 @@ def _removed(report: RunReport) -> Headline:
         sizes += f", {' → '.join(map(short_count, active))} active per token"
     gone = {kind: _whole(report, kind) - len(state.left(kind)) for kind in BLOCK_KINDS}
     narrower = {
-        kind: sum(state.widths(kind)[i] < state.shape.widths(kind)[i] for i in state.left(kind))
-        for kind in BLOCK_KINDS
+        kind: sum(state.is_narrower(kind, i) for i in state.left(kind)) for kind in BLOCK_KINDS
     }
     details = [sizes]
     for counts, label in ((gone, "whole blocks gone"), (narrower, "blocks made narrower")):

@@ -25,6 +25,12 @@ def number(value: float | None, digits: int = 2) -> str:
     return f"{value:,.{digits}f}".replace("-", MINUS)
 
 
+def span(low: float, high: float, digits: int = 2) -> str:
+    """An interval by its ends: 1.06–1.11; one number where they read the same."""  # noqa: RUF002
+    first, last = number(low, digits), number(high, digits)
+    return first if first == last else f"{first}{TO}{last}"
+
+
 def signed(value: float, digits: int = 1) -> str:
     """With its sign; none where it rounds to zero."""
     text = number(abs(value), digits)
@@ -85,8 +91,9 @@ def removal(candidate: Candidate, shape: ModelShape) -> str:
             return f"{candidate.unit.label} {candidate.layer}"
         return f"{block_of(candidate)} of layer {candidate.layer}"
     parts = [
-        f"{BLOCK_NAMES[cut.kind]} of layer {cut.layer} to {cut.width_after:,} of "
-        f"{shape.widths(cut.kind)[cut.layer]:,} {candidate.unit.counts}"
+        f"{'each expert' if cut.is_inside else BLOCK_NAMES[cut.kind]} of layer {cut.layer} to "
+        f"{cut.width_after:,} of {block.full(candidate.unit.name):,} {candidate.unit.counts}"
         for cut in candidate.cuts
+        if (block := shape.block(cut.kind, cut.layer))
     ]
     return ", ".join(parts)

@@ -26,7 +26,7 @@ from pipeline.errors import StageError
 from pipeline.models.blocks import Block, Context
 from pipeline.models.prunable import PrunableModel
 from pipeline.pruning.passes import LOSS_IN_BLOCKS
-from pipeline.pruning.units import Candidate
+from pipeline.pruning.units import Candidate, Cut
 from pipeline.scoring.kernels import fast_kernels
 from pipeline.scoring.memory import Budget
 from pipeline.scoring.perplexity import Windows, perplexity_of_losses, window_losses
@@ -55,16 +55,16 @@ class Branch:
     row: int
     """Its place in the list of candidates."""
     candidate: Candidate
-    cuts: tuple[tuple[int, int], ...]
-    """Blocks that it cuts, lowest first: their heights and widths after, 0 where they are gone."""
+    cuts: tuple[tuple[int, Cut], ...]
+    """What becomes of blocks, lowest first, with their heights."""
 
     @property
     def height(self) -> int:
         """The block where it leaves the trunk."""
         return self.cuts[0][0]
 
-    def width_above(self, height: int) -> int | None:
-        """What a block above is cut to; None where it is not cut."""
+    def cut_above(self, height: int) -> Cut | None:
+        """What becomes of a block above; None where it is not cut."""
         return dict(self.cuts[1:]).get(height)
 
 
@@ -189,15 +189,16 @@ class OnePass:
                 below = there
                 while there <= len(tile.branches) and tile.branches[there - 1].height == height:
                     states[there] = states[0]
-                    width = tile.branches[there - 1].cuts[0][1]
-                    if width:
-                        add_residual(states[there], block, contexts[height], rows, width)
+                    cut = tile.branches[there - 1].cuts[0][1]
+                    if cut.width_after:
+                        add_residual(states[there], block, contexts[height], rows, cut)
                     there += 1
                 for whole in _uncut(tile.branches[: below - 1], height):
                     add_residual(states[whole].flatten(0, 1), block, contexts[height], rows)
                 for at, branch in enumerate(tile.branches[: below - 1], 1):
-                    if narrowed := branch.width_above(height):
-                        add_residual(states[at], block, contexts[height], rows, narrowed)
+                    above = branch.cut_above(height)
+                    if above and above.width_after:
+                        add_residual(states[at], block, contexts[height], rows, above)
                 progress.add(below / work)
             losses = []
             for branch in states[1:]:
@@ -222,28 +223,29 @@ def _branches(model: PrunableModel, candidates: Sequence[Candidate]) -> tuple[Br
     branches = []
     for row, candidate in enumerate(candidates):
         cuts = (
-            (heights[cut.kind, cut.layer], cut.width_after)
+            (heights[cut.kind, cut.layer], cut)
             for cut in candidate.cuts
             if (cut.kind, cut.layer) in heights
         )
-        branches.append(Branch(row, candidate, tuple(sorted(cuts))))
+        lowest_first = tuple(sorted(cuts, key=lambda placed: placed[0]))
+        branches.append(Branch(row, candidate, lowest_first))
     return tuple(sorted(branches, key=lambda branch: branch.height))
 
 
 def _uncut(branches: Sequence[Branch], height: int) -> list[slice]:
     """The trunk, and the branches after it that a block is not cut for, as runs of neighbours."""
-    ends = [at for at, b in enumerate(branches, 1) if b.width_above(height) is not None]
+    ends = [at for at, b in enumerate(branches, 1) if b.cut_above(height)]
     starts = [0, *(end + 1 for end in ends)]
     runs = zip(starts, [*ends, len(branches) + 1], strict=True)
     return [slice(start, end) for start, end in runs if start < end]
 
 
 def add_residual(
-    sequences: Tensor, block: Block, context: Context, rows: int, width: int | None = None
+    sequences: Tensor, block: Block, context: Context, rows: int, cut: Cut | None = None
 ) -> None:
     """Run ``[sequences, tokens, hidden]`` through a block in place, ``rows`` at a time."""
     for part in sequences.split(rows):
-        part.add_(block.residual(part, context, width))
+        part.add_(block.residual(part, context, cut))
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +253,7 @@ class _Kept:
     """The trunk and its branches below a block, from the last walk."""
 
     ids: Tensor
-    below: tuple[tuple[str, int, int], ...]
+    below: tuple[tuple[str, int, int, int | None], ...]
     branches: tuple[Candidate, ...]
     states: Tensor
 
@@ -278,8 +280,8 @@ class _Kept:
         )
 
 
-def _described(blocks: Sequence[Block]) -> tuple[tuple[str, int, int], ...]:
-    return tuple((block.kind, block.layer, block.width) for block in blocks)
+def _described(blocks: Sequence[Block]) -> tuple[tuple[str, int, int, int | None], ...]:
+    return tuple((block.kind, block.layer, block.width, block.inside) for block in blocks)
 
 
 def _work(model: PrunableModel, tile: Tile, start: int) -> int:

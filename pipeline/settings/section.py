@@ -69,6 +69,11 @@ class Section(BaseModel):
         return ()
 
     @classmethod
+    def idle(cls, given: Mapping[str, Json]) -> Mapping[str, str]:  # noqa: ARG003
+        """Sections in this one that nothing reads with these values, each with why, in words."""
+        return {}
+
+    @classmethod
     def decides(cls, key: str) -> bool:
         """Whether a dotted key may decide a result: it is not declared as ``Execution``."""
         name, _, rest = key.partition(".")

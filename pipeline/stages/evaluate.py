@@ -1,6 +1,6 @@
 """Stage evaluate: the dense and the pruned model side by side, on full tasks and text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -53,6 +53,16 @@ class EvaluateConfig(Section):
     """Tokens in a window of them."""
     pruning_config: SomeText | None = None
     """Evaluate this pruning_config.json instead of pruning."""
+
+    @classmethod
+    def problems(cls, given: Mapping[str, Json]) -> Iterator[str]:
+        """Names of no task: told here, before anything that takes long is imported."""
+        from pipeline.measure.tasks import unknown
+
+        tasks, own = given.get("tasks"), given.get("task_files")
+        for name in tasks if isinstance(tasks, list) else ():
+            if problem := unknown(str(name), own if isinstance(own, Mapping) else ()):
+                yield f"{cls.key}.tasks: {problem}"
 
     @property
     def enabled(self) -> bool:

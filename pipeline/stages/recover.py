@@ -85,6 +85,17 @@ class RecoverConfig(Section):
             given_sources = text.get(part) if isinstance(text, Mapping) else None
             yield from sources_problems(f"recover.calibration.{part}", given_sources)
 
+    @classmethod
+    def idle(cls, given: Mapping[str, Json]) -> Mapping[str, str]:
+        """The techniques that are not done."""
+        steps = given.get("steps") or []
+        return {
+            name: f"means nothing where recover.steps does not have {name}; type recover={name}, "
+            "or name it there beside others"
+            for name in techniques()
+            if isinstance(steps, list) and name not in steps
+        }
+
 
 def plan(stage: Stage, planning: Planning) -> Iterator[PlannedStage]:
     """One for each technique, each with the one before in its recipe."""

@@ -32,7 +32,7 @@ from pipeline.models.packing import PackedModel
 from pipeline.models.prunable import PrunableModel, shape_from_config
 from pipeline.pruning.shape import BLOCK_KINDS, BlockKind, ModelShape
 from pipeline.pruning.state import PruningState
-from pipeline.pruning.units import BLOCKS, HEADS, MIXTURES, MLP_CHANNELS, Candidate
+from pipeline.pruning.units import ALL_MLP_CHANNELS, BLOCKS, HEADS, MIXTURES, Candidate
 from pipeline.scoring.one_pass import OnePass
 from pipeline.scoring.perplexity import Windows
 
@@ -63,7 +63,7 @@ def tolerance(name: str) -> float:
 def candidates(state: PruningState) -> list[Candidate]:
     """Every candidate of every dimension."""
     group = next(layer.attn.group_width for layer in state.shape.layers if layer.attn)
-    sizes = ((BLOCKS, None), (MLP_CHANNELS, CHANNELS), (HEADS, group), (MIXTURES, EXPERTS))
+    sizes = ((BLOCKS, None), (ALL_MLP_CHANNELS, CHANNELS), (HEADS, group), (MIXTURES, EXPERTS))
     return [each for units, size in sizes for each in state.candidates(units, size)]
 
 
@@ -80,9 +80,17 @@ def output_of(body: nn.Module) -> nn.Linear | None:
     return next((named[name] for name in OUTPUTS if name in named), None)  # type: ignore[misc]
 
 
-def silence(mixture: nn.Module, experts: int) -> None:
-    """Let the experts of a mixture from ``experts`` on never be taken, and add nothing."""
+def silence(mixture: nn.Module, experts: int, channels: int) -> None:
+    """Let the experts of a mixture from ``experts`` on never be taken, and add nothing.
+
+    Of each one left only the ``channels`` with the largest rows of gate and up add anything.
+    """
     mixture.experts.down_proj.data[experts:] = 0
+    for gate_up, down in zip(mixture.experts.gate_up_proj, mixture.experts.down_proj, strict=True):
+        rows = gate_up.abs().sum(dim=1)
+        both = (rows[: down.shape[1]] + rows[down.shape[1] :]).tolist()
+        smallest_first = sorted(range(len(both)), key=lambda at: both[at])
+        down.data[:, smallest_first[: len(both) - channels]] = 0
     router, linear = mixture.gate.forward, nn.functional.linear
 
     def masked(hidden: Tensor, weight: Tensor) -> Tensor:
@@ -108,7 +116,7 @@ def silenced(dense: PreTrainedModel, state: PruningState) -> PreTrainedModel:
             output = output_of(body)
             is_left = index in state.left(kind)
             if output is None:
-                silence(body, width * is_left)
+                silence(body, width * is_left, state.inside[index])
                 continue
             mask = torch.zeros(output.in_features, dtype=output.weight.dtype)
             mask[: width * is_left] = 1
@@ -182,7 +190,7 @@ def test_every_candidate_is_scored_as_the_silenced_model_and_goes_as_it_says(nam
     found = candidates(model.state)
     can_go = {"attn", "mlp", "mlp_width", "attn_width"} - {b.unit for b in model.shape.barred}
     assert {each.unit.name for each in found} == can_go | (
-        {"experts"} if model.shape.has_mixtures else set()
+        {"experts", "expert_width"} if model.shape.has_mixtures else set()
     )
     expected = []
     for candidate in found:
@@ -298,7 +306,9 @@ def test_random_states(name: str, seed: int) -> None:
 
 EXPORTED: dict[str, set[tuple[str, int]]] = {
     "alike": {
-        (unit, layer) for unit in ("attn_width", "mlp_width", "experts") for layer in range(3)
+        (unit, layer)
+        for unit in ("attn_width", "mlp_width", "experts", "expert_width")
+        for layer in range(3)
     },
     "moved up": {
         ("attn", 0),
@@ -307,9 +317,17 @@ EXPORTED: dict[str, set[tuple[str, int]]] = {
         ("attn_width", 1),
         ("mlp_width", 2),
         ("experts", 2),
+        ("expert_width", 1),
+        ("expert_width", 2),
     },
     "without the first": {("attn", 0), ("attn", 1), ("attn_width", 2)},
-    "with zeros": {("attn", 0), ("mlp", 1), ("attn_width", 1), ("mlp_width", 2)},
+    "with zeros": {
+        ("attn", 0),
+        ("mlp", 1),
+        ("attn_width", 1),
+        ("mlp_width", 2),
+        ("expert_width", 2),
+    },
 }
 """What goes of layers: an ordinary model; layers where others were; a layer that lost its first;
 zeros where something went, which is an ordinary model again."""

@@ -78,7 +78,7 @@ def test_published_counts_and_their_file(
     assert ModelShape.from_json(json.loads(json.dumps(shape.to_json()))) == shape
     config = state.to_pruning_config()
     assert PruningState.from_pruning_config(shape, config) == state
-    chosen = next(iter(shape.mixtures.values())).least
+    chosen = next(iter(shape.mixtures.values())).least(EXPERTS.name)
     found = state.candidates((EXPERTS,), 2)
     assert [each.layer for each in found] == list(range(len(shape.layers)))
     assert len(state.candidates((EXPERTS,), shape.layers[0].mlp.width - chosen)) == len(found)
@@ -178,8 +178,9 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("prune.distribution=[1,1,1]", "experts have the fourth share of prune.distribution"),
-        ("prune.distribution=[1,1,0,1]", "not the channels inside them"),
+        ("prune=flap", "channels go of all experts of a layer at once; prune=multipruner does"),
+        ("prune.weight_reorder=false", "those inside experts go by their L1 norms"),
+        ("prune.mlp_group_size=8", "a number below 8: the experts of this model's mixtures have 8"),
         ("prune.order=[blocks,mlp_channels,experts,heads]", "experts, which have no share"),
         ("prune.expert_group_size=4", "a number from 1 to 3: this model's mixtures have 5 experts"),
     ],
@@ -187,8 +188,9 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 def test_what_cannot_be_had_of_experts_is_told(
     launched: Callable[..., int], capsys: pytest.CaptureFixture[str], given: str, said: str
 ) -> None:
-    share = ["prune.distribution=[1,0,0,1]"] if "group_size" in given else []
+    share = ["prune.distribution=[1,0,0,1]"] if "expert_group_size" in given else []
     share = ["prune.distribution=[1,0,1]"] if "prune.order" in given else share
+    share = ["prune.attn_group_size=8"] if "=flap" in given else share
     assert launched(*share, given) == 2
     assert said in capsys.readouterr().err
 
@@ -215,6 +217,41 @@ def test_gradients_reach_routers_and_experts() -> None:
     assert values["mlp.1.whole"] > 0
     assert "attn.1.groups" in values
     assert "mlp.1.groups" not in values
+
+
+def test_groups_of_channels_in_experts_are_what_kernels_take() -> None:
+    settings = configured("prune.mlp_group_size=12").prune
+    shape = shape_from_config(CONFIG_MAPPING["olmoe"](intermediate_size=96, num_hidden_layers=2))
+    source: Any = SimpleNamespace(shape=shape, layers=())
+    (problem,) = METHOD.problems(settings, source)
+    assert problem.startswith("prune.mlp_group_size: 12 is wrong; allowed is a multiple of 8 below")
+
+
+def test_channels_in_experts_go_and_the_file_of_what_went_is_read(
+    place: Path, launched: Callable[..., int]
+) -> None:
+    assert launched("prune.distribution=[0,1,0,1]", "run.name=run", "export=hf") == 0
+    run = place / "outputs/runs/run"
+    assert units_of(place, "run") == {"experts", "expert_width"}
+    pruned = json.loads((run / "pruning_config.json").read_text())
+    left = {int(layer): width for layer, width in pruned["pruned_expert_width"].items()}
+    assert 4 in left.values()
+    assert "to 4 of 8 channels" in (run / "report.html").read_text("utf-8")
+    opened = AutoModelForCausalLM.from_pretrained(run / "export/hf", trust_remote_code=True)
+    found = {
+        at: layer.mlp.experts.down_proj.shape[2] for at, layer in enumerate(opened.model.layers)
+    }
+    assert found == left
+    summary = open_run(run).summary
+    assert sum(each.numel() for each in opened.parameters()) == summary.params
+    experts, config = json.loads((run / "channel_order.json").read_text()), opened.config
+    order = {layer: experts["groups"][f"mlp.{layer}"] for layer in left}
+    shape = shape_from_config(MixtralConfig.from_pretrained("model"))
+    assert PruningState.from_pruning_config(shape, pruned, order).params == summary.params
+    pruned["pruned_expert_width"]["0"] = 9
+    (problem,) = problems_of(lambda: PruningState.from_pruning_config(shape, pruned, order))
+    assert "layer 0 has 9; allowed is a number from 1 to 8" in problem
+    assert config.num_hidden_layers == len(left)
 
 
 def units_of(place: Path, name: str) -> set[str]:

@@ -28,7 +28,7 @@ from pipeline.models.blocks import Block
 from pipeline.models.prunable import PrunableModel, shape_from_config
 from pipeline.pruning.shape import ModelShape
 from pipeline.pruning.state import PruningState
-from pipeline.pruning.units import UNITS, Candidate
+from pipeline.pruning.units import UNITS, Candidate, Cut
 
 LAYERS = range(4)
 PIECES = ("attn", "mlp", "attn_width", "mlp_width")
@@ -413,7 +413,7 @@ def test_a_block_run_with_a_width_equals_the_block_cut_to_it(
         width = block.width - (model.shape.layers[0].attn.group_width if unit == "attn" else 7)
         following = block(hidden, context)
         if block.kind == unit:
-            narrow = hidden + block.residual(hidden, context, width)
+            narrow = hidden + block.residual(hidden, context, Cut(unit, block.layer, width))
             assert (narrow - following).abs().max() > MATTERS
             assert torch.equal(block(hidden, context), following), "the block itself stays whole"
             block.cut(width)

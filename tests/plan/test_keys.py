@@ -116,10 +116,11 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def planned(config: Config) -> Plan:
-    """The plan of a configuration; a revision stands for itself."""
+    """The plan of a configuration; a revision stands for itself, and a GGUF file has no content."""
     model, digest = config.model, cache(sha256_of_file)
     commit = f"hub@{model.revision}" if model.revision else None
     source = ModelSource(Path(model.path), model.gguf_file, commit, model.bos)
+    source.__dict__["config"] = ModelSource(Path(model.path), None, commit).config
     weights = commit or str([digest(path) for path in source.weight_files])
     return plan(Planning(config, source, weights, digest))
 

@@ -4,6 +4,7 @@ import csv
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from support_inputs import REPOSITORY, configured, save_model, write_tokens
 import launch
 from pipeline.commands.cli import main as multipruner
 from pipeline.config.compose import compose_command
+from pipeline.errors import ConfigError
 from pipeline.files import sha256_of_file
 from pipeline.plan import sweep
 from pipeline.store import digests
@@ -269,18 +271,22 @@ def test_what_differs_between_two_runs_is_told(
     capsys.readouterr()
     assert multipruner(["why", *names]) == 0
     told = capsys.readouterr().out
-    assert "configuration: prune.target_ratio: 10.0 there, 20.0 here" in told
+    assert re.search(r"configuration +(\S+) +(\S+)\s+prune.target_ratio +10.0 +20.0 *\n", told)
     assert "calibrate: the same" in told
-    assert "    target_ratio: 10.0 there, 20.0 here" in told
+    assert re.search(r"\n\s*target_ratio +10.0 +20.0\s*\n", told)
     assert "calibration" not in told
 
 
-def test_status_takes_a_sweep(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_and_why_take_a_sweep(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.type("-m", "prune.target_ratio=10,20", "prune.distribution=[100,0,0]", "sweep.name=two")
     capsys.readouterr()
     assert multipruner(["status", "two", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [entry["state"] for entry in told] == ["done", "done"]
+    assert multipruner(["why", "two"]) == 0
+    why = capsys.readouterr().out
+    assert all(f"run {Path(entry['run']).name}\n" in why for entry in told)
+    assert len(re.findall(r"\n *prune +done +finished ", why)) == 2
 
 
 def test_the_runs_of_a_sweep_are_compared(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -346,3 +352,25 @@ def test_every_sweep_file_is_composed(file: Path, monkeypatch: pytest.MonkeyPatc
     configs = validated(combinations, [])
     assert len(set(labels([each.overrides for each in combinations]))) == len(configs)
     assert len({config.model_dump_json() for config in configs}) == len(configs)
+
+
+def test_a_key_of_a_technique_may_be_typed_where_any_combination_does_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def problems(*arguments: str) -> list[str]:
+        combinations, _ = compose_command([*arguments, "recover.distill.lr=1e-4"], [])
+        try:
+            sweep.validated(combinations, [])
+        except ConfigError as error:
+            return error.problems
+        return []
+
+    monkeypatch.setattr(sys, "argv", ["launch.py"])
+    assert problems("-m", "recover=none,distill") == []
+    assert problems("-m", "recover.steps=[compensate],[compensate,distill]") == []
+    for not_done in (["recover=compensate"], ["-m", "recover=none,compensate"]):
+        (problem,) = problems(*not_done)
+        assert problem == (
+            "recover.distill.lr: means nothing where recover.steps does not have distill; type "
+            "recover=distill, or name it there beside others"
+        )

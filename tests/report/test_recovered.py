@@ -10,6 +10,8 @@ from support_report import full, record
 from pipeline.jobs.comparing import gather
 from pipeline.report.charts.held_out_perplexity import of_comparison
 from pipeline.report.compare.answers import answers
+from pipeline.report.compare.paper_formats import to_latex
+from pipeline.report.compare.paper_table import paper_table
 from pipeline.report.compare.records import read_run
 from pipeline.report.dense_and_pruned import dense_and_pruned
 from pipeline.report.headline import headlines
@@ -80,6 +82,14 @@ def test_runs_are_compared_by_the_recovered_model_and_joined_to_the_pruned_one(
     assert found["c"].before_recovery is None
     told = {answer.question: answer.text for answer in answers(comparison.runs)}
     assert "removed the same" not in told["20 % to remove"]
+    table = paper_table(comparison.runs)
+    (place,) = (i for i, name in enumerate(table.columns) if name.endswith("↓"))
+    rows = [row for block in table.blocks for row in block]
+    marked = {row[place].text for row in rows if row[0].text.endswith(" †")}
+    assert marked == {"24.00", "20.00"}
+    assert any(note.startswith("† ") for note in table.notes)
+    assert not any("†" in note for note in paper_table([found["c"]]).notes)
+    assert r"\textdagger{}" in to_latex(table)
 
     (chart, *_) = of_comparison(comparison)
     arrows = [line for line in chart.lines if line.stroke.dash == "dotted"]

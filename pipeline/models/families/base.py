@@ -37,6 +37,16 @@ class Projection:
 
 
 @dataclass(frozen=True, slots=True)
+class Inside:
+    """Where a parameter of the experts of a mixture has their intermediate channels."""
+
+    dim: int
+    """The dimension; the first one has the experts."""
+    runs: int = 1
+    """How often it has all of them, one run after the other: gate and up are two."""
+
+
+@dataclass(frozen=True, slots=True)
 class Vector:
     """A parameter of the body that no linear layer has, cut along its first dimension.
 
@@ -50,6 +60,8 @@ class Vector:
     that went would change what a norm divides by."""
     is_output: bool = False
     """Whether what the block adds is a product with it, where no projection has ``columns``."""
+    inside: Inside | None = None
+    """Where the channels of each expert are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +167,18 @@ class Experts(_OneByOne):
     """How many there are."""
     experts_per_token: int
     """How many of them the router takes for each token."""
-    working_width: int
-    """Channels that a token takes while it passes: of each of its experts the intermediate ones,
-    and as many as hidden states have."""
+    expert_width: int
+    """Intermediate channels of each."""
+    hidden_size: int
+    """Channels of the hidden states."""
     group_width: int = 1
+
+    def working_width(self, inside: int) -> int:
+        """Channels that a token takes while it passes experts of ``inside`` channels.
+
+        Of each of its experts these, and as many as hidden states have.
+        """
+        return self.experts_per_token * (inside + self.hidden_size)
 
 
 AnyChannels = Heads | Channels | Experts
@@ -317,8 +337,7 @@ class Family:
                     f"{count}, which is how many experts a layer has"
                 ]
             )
-        channels = getattr(config, self.expert_width)
-        return Experts(count, chosen, chosen * (channels + config.hidden_size))
+        return Experts(count, chosen, getattr(config, self.expert_width), config.hidden_size)
 
     def hidden_size(self, config: Any) -> int:
         """Width of the hidden states."""

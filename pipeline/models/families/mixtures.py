@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.models.families import llama, olmo
-from pipeline.models.families.base import BlockLayout, Family, HeadCount, Vector
+from pipeline.models.families.base import BlockLayout, Family, HeadCount, Inside, Vector
 
 EXPERTS = BlockLayout(
     body="mlp",
@@ -17,8 +17,8 @@ EXPERTS = BlockLayout(
     projections=(),
     vectors=(
         Vector("gate.weight", "route"),
-        Vector("experts.gate_up_proj", "expert"),
-        Vector("experts.down_proj", "expert", is_output=True),
+        Vector("experts.gate_up_proj", "expert", inside=Inside(dim=1, runs=2)),
+        Vector("experts.down_proj", "expert", is_output=True, inside=Inside(dim=2)),
     ),
     head_counts=(HeadCount("experts.num_experts", "expert"),),
 )

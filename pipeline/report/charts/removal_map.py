@@ -1,9 +1,18 @@
 """What is left of every layer: after every step of a run, and at the end of every run."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from pipeline.pruning.shape import BLOCK_KINDS, BLOCK_NAMES, BlockKind, BlockShape, ModelShape
+from pipeline.pruning.shape import (
+    BLOCK_KINDS,
+    BLOCK_NAMES,
+    INSIDE_NAME,
+    BlockKind,
+    BlockShape,
+    ModelShape,
+)
 from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import EXPERT_WIDTH, Cut
 from pipeline.report import colours
 from pipeline.report.charts.base import Area, Cell, CellState, Key, LayerMap, Marker, Source
 from pipeline.report.charts.sections import LAYERS, RUN_LAYERS
@@ -11,6 +20,7 @@ from pipeline.report.compare.comparison import Comparison
 from pipeline.report.data import RunReport
 
 CUT_NAMES: dict[BlockKind, str] = {"attn": "attention heads", "mlp": "MLP channels"}
+EXPERTS = "experts, or channels in them,"
 LOWEST_ROW, HIGHEST_ROW = 0.28, 0.6
 """Share of the height of the attention's row, however few or many parameters it has."""
 
@@ -75,7 +85,7 @@ def _cut_name(shape: ModelShape, kind: BlockKind) -> str:
     if kind == "attn" or not shape.has_mixtures:
         return CUT_NAMES[kind]
     mlps = [layer.mlp for layer in shape.layers if layer.mlp]
-    return "experts" if all(mlp.mixture for mlp in mlps) else f"{CUT_NAMES[kind]} or experts"
+    return EXPERTS if all(mlp.mixture for mlp in mlps) else f"{CUT_NAMES[kind]}, {EXPERTS}"
 
 
 def _keys(shape: ModelShape, kept: str, gone: str, *, hatched: bool) -> tuple[Key, ...]:
@@ -92,37 +102,57 @@ def _states(
     report: RunReport, kind: BlockKind, layer: int, shape: BlockShape
 ) -> Iterator[CellState]:
     """The block at the start and after every step that took something of it."""
-    widths: list[tuple[int, int, int | None]] = [(0, shape.width, None)]
+    left = _Left(shape.width, shape.full(INSIDE_NAME))
+    states: list[tuple[int, _Left, int | None]] = [(0, left, None)]
     for taken, step in enumerate(report.steps, 1):
         for cut in step.chosen.cuts:
-            is_here = (cut.kind, cut.layer) == (kind, layer)
-            if is_here and cut.width_after < widths[-1][1]:
-                widths.append((taken, cut.width_after, step.step))
+            if (cut.kind, cut.layer) == (kind, layer) and (after := left.after(cut)) != left:
+                left = after
+                states.append((taken, left, step.step))
     if not report.steps:
         yield _end_state(report.state, kind, layer, shape)
         return
-    ends = [start for start, _, _ in widths[1:]]
-    for (start, width, number), end in zip(widths, [*ends, None], strict=True):
-        yield _state(kind, layer, shape, width, number, start, end)
+    ends = [start for start, _, _ in states[1:]]
+    for (start, then, number), end in zip(states, [*ends, None], strict=True):
+        yield _state(kind, layer, shape, then, number, start, end)
 
 
 def _end_state(state: PruningState, kind: BlockKind, layer: int, shape: BlockShape) -> CellState:
     width = state.widths(kind)[layer] if layer in state.left(kind) else 0
-    return _state(kind, layer, shape, width)
+    inside = state.width(EXPERT_WIDTH, layer) if shape.mixture else shape.full(INSIDE_NAME)
+    return _state(kind, layer, shape, _Left(width, inside))
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What is left of a block."""
+
+    width: int
+    """Channels, or experts; 0 where it is gone."""
+    inside: int
+    """Channels of each expert of a mixture; of other blocks always the same."""
+
+    def after(self, cut: Cut) -> "_Left":
+        """Without what a cut takes; the same where that was gone already."""
+        if cut.is_inside:
+            return replace(self, inside=min(self.inside, cut.width_after))
+        return replace(self, width=min(self.width, cut.width_after))
 
 
 def _state(
     kind: BlockKind,
     layer: int,
     shape: BlockShape,
-    width: int,
+    left: _Left,
     step: int | None = None,
     start: int = 0,
     end: int | None = None,
 ) -> CellState:
-    name, share = f"layer {layer}, {BLOCK_NAMES[kind]}", width / shape.width
+    width, full_inside = left.width, shape.full(INSIDE_NAME)
+    name = f"layer {layer}, {BLOCK_NAMES[kind]}"
+    share = width / shape.width * (left.inside / full_inside if full_inside else 1)
     at = "" if step is None else f"\n{'last cut' if width else 'went'} at step {step}"
-    if width == shape.width:
+    if (width, left.inside) == (shape.width, full_inside):
         return CellState(start, end, 1.0, None, "", f"{name}: whole")
     if width == 0:
         text = "" if step is None else str(step)
@@ -130,6 +160,8 @@ def _state(
     # A block that lost something is never said to be whole, nor one that is left to be gone.
     percent = min(99, max(1, int(share * 100 + 0.5)))
     channels = f"{width:,} of {shape.width:,} {'experts' if shape.mixture else 'channels'}"
+    if left.inside < full_inside:
+        channels += f" of {left.inside:,} of {full_inside:,} channels"
     tip = f"{name}: {percent} % left\n{channels}{at}"
     return CellState(start, end, share, colours.kind(kind), f"{percent}%", tip)
 

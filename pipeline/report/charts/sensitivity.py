@@ -140,9 +140,7 @@ def is_taken(report: RunReport, candidate: Candidate) -> bool:
     state, layer = report.state, candidate.layer
     if candidate.unit.is_whole:
         return any(layer not in state.left(kind) for kind in candidate.unit.kinds)
-    return any(
-        state.widths(kind)[layer] < state.shape.widths(kind)[layer] for kind in candidate.unit.kinds
-    )
+    return any(state.is_narrower(kind, layer) for kind in candidate.unit.kinds)
 
 
 CHART = Source(of_run=of_run)

@@ -28,7 +28,7 @@ from pipeline.report.compare.quantities import (
 from pipeline.report.compare.ranking import points_text
 from pipeline.report.compare.records import ComparedRun, Value
 from pipeline.report.compare.seeds import only_seeds_differ, over_seeds
-from pipeline.report.wording import TIMES, TO, number, relative_change, signed
+from pipeline.report.wording import TIMES, number, relative_change, signed, span
 
 ACCURACY_BUDGETS = (1.0, 2.0, 5.0)
 """Points of accuracy that somebody may be ready to lose."""
@@ -321,7 +321,7 @@ def _speed(value: Value) -> str:
 def _times(speed: Value) -> str:
     """A speed in percent of the dense model's as a factor, from where to where it may be."""
     low, high = speed.ends or (speed.value, speed.value)
-    return f"{low / 100:.2f}{TO}{high / 100:.2f}{TIMES}"
+    return f"{span(low / 100, high / 100)}{TIMES}"
 
 
 def _and(words: Sequence[str]) -> str:

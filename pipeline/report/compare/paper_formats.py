@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
-from pipeline.report.compare.paper_table import HIGHER, LOWER, PaperCell, PaperTable
+from pipeline.report.compare.paper_table import HIGHER, LOWER, RECOVERED, PaperCell, PaperTable
 from pipeline.report.wording import MINUS, TIMES, TO
 
 IN_LATEX = str.maketrans(
@@ -17,6 +17,7 @@ IN_LATEX = str.maketrans(
         "|": r"\textbar{}",
         '"': "''",
         "±": r"$\pm$",
+        RECOVERED: r"\textdagger{}",
         TIMES: r"$\times$",
         MINUS: r"$-$",
         TO: "--",

@@ -19,7 +19,7 @@ from pipeline.report.compare.quantities import (
 )
 from pipeline.report.compare.records import ComparedRun, Value, main_protocol
 from pipeline.report.data import mean_accuracy
-from pipeline.report.wording import NOTHING, TO, number, short_count
+from pipeline.report.wording import NOTHING, number, short_count, span
 
 TASK_TITLES = {
     "arc_challenge": "ARC-c", "arc_easy": "ARC-e", "boolq": "BoolQ", "hellaswag": "HellaSwag",
@@ -30,6 +30,8 @@ SPEED_UPS = (("Prefill speed-up", PREFILL), ("Decode speed-up", DECODE))
 LOWER, HIGHER = "↓", "↑"
 """Which direction is better."""
 SEEDS = "Rows of several seeds: mean ± standard deviation over them."
+RECOVERED = "†"
+OF_RECOVERED = f"{RECOVERED} Perplexity and accuracy after recovery, of the model that it gave."
 Best = Literal["lowest", "highest"]
 
 
@@ -98,6 +100,7 @@ def paper_table(runs: Sequence[ComparedRun]) -> PaperTable:
         (
             *dict.fromkeys(filter(None, notes)),
             *([SEEDS] if any(len(each.runs) > 1 for each in settings) else []),
+            *([OF_RECOVERED] if any(run.before_recovery for run in done) else []),
             "Best of each ratio in bold.",
             *([f"Left out, as not finished: {unfinished}."] if unfinished else []),
         ),
@@ -132,9 +135,10 @@ def _row(label: str, members: Sequence[ComparedRun], columns: Sequence[_Column])
     """One run, or the means of several that differ only in seeds."""
     removed = [run.removed_percent for run in members if run.removed_percent is not None]
     params = [run.params for run in members if run.params is not None]
+    mark = f" {RECOVERED}" if any(run.before_recovery for run in members) else ""
     return _Row(
         members[0].model_name,
-        label,
+        f"{label}{mark}",
         number(mean(removed) if removed else None, 1),
         _params(params, [run.active_params(pruned=True) for run in members]),
         tuple(_mean([column.of(run, True) for run in members]) for column in columns),
@@ -298,5 +302,4 @@ def _speed_up(quantity: Quantity, protocol: str, run: ComparedRun, pruned: bool)
 def _speed_up_text(value: Value) -> str:
     if value.interval is None:
         return _perplexity_text(value)
-    low, high = value.interval.ends
-    return f"{number(value.value)} ({number(low)}{TO}{number(high)})"
+    return f"{number(value.value)} ({span(*value.interval.ends)})"

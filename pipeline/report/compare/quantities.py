@@ -8,7 +8,7 @@ from pipeline.measure.record import Latency, Part, speed_up
 from pipeline.report.compare.records import ComparedRun, Measured, Value
 from pipeline.report.data import finite
 from pipeline.report.dense_and_pruned import BYTES_PER_MB
-from pipeline.report.wording import number
+from pipeline.report.wording import number, span
 
 Of = Callable[[ComparedRun, bool], Value | None]
 """A value of the pruned model (true) or the dense one."""
@@ -116,8 +116,7 @@ def percent_text(percent: Value) -> str:
     """With its interval where there is one."""
     if percent.interval is None:
         return f"{percent.value:.1f} %"
-    low, high = percent.interval.ends
-    return f"{percent.value:.1f} % ({low:.1f} to {high:.1f})"
+    return f"{percent.value:.1f} % ({span(*percent.interval.ends, digits=1)})"
 
 
 def value_text(value: Value | None, unit: str = "", digits: int = 2) -> str:

@@ -35,7 +35,7 @@ from pipeline.report.compare.quantities import (
 from pipeline.report.compare.records import ComparedRun, Measured, Value, main_protocol
 from pipeline.report.data import mean_accuracy
 from pipeline.report.dense_and_pruned import BYTES_PER_MB, accuracy_text
-from pipeline.report.wording import NOTHING, TO, number, signed
+from pipeline.report.wording import NOTHING, number, signed, span
 
 SHOWN: tuple[tuple[str, Quantity, int], ...] = (
     ("Perplexity", PERPLEXITY, 2),
@@ -223,8 +223,7 @@ def _measures(run: ComparedRun, shown: _Shown, *, pruned: bool) -> Iterator[Cell
 def _percent(percent: Value) -> str:
     if percent.interval is None:
         return f"{percent.value:.0f} %"
-    low, high = percent.interval.ends
-    return f"{low:.0f}{TO}{high:.0f} %"
+    return f"{span(*percent.interval.ends, digits=0)} %"
 
 
 def _other_perplexities(run: ComparedRun, shown: _Shown, pruned: bool) -> Iterator[CellText]:
