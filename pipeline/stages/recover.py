@@ -89,7 +89,7 @@ class RecoverConfig(Section):
     def idle(cls, given: Mapping[str, Json]) -> Mapping[str, str]:
         """The techniques that are not done; none where a name may be a typo for one."""
         steps = given.get("steps") or []
-        if not isinstance(steps, list) or not all(name in techniques() for name in steps):
+        if not isinstance(steps, list) or not {*map(str, steps)} <= {*techniques()}:
             return {}
         return {
             name: f"means nothing where recover.steps does not have {name}; type recover={name}, "
