@@ -120,7 +120,7 @@ def compose_overrides(overrides: Sequence[str]) -> Config:
             raw = _with_absent_keys(
                 checked.arguments, lambda given: compose("config", [*given, SEARCH_PATH])
             )
-            return from_composed(raw, checked.problems, list(map(overridden_key, overrides)))
+            return from_composed(raw, checked.problems, overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([*checked.problems, _in_a_line(error)]) from error
 
@@ -157,9 +157,9 @@ def _with_absent_keys(overrides: list[str], compose: Callable[[list[str]], T]) -
 
 
 def from_composed(
-    raw: "DictConfig", problems: Sequence[str] = (), typed: Collection[str] = ()
+    raw: "DictConfig", problems: Sequence[str] = (), overrides: Collection[str] = ()
 ) -> Config:
-    """The configuration that Hydra composed, of which the user typed these keys.
+    """The configuration that Hydra composed, of these overrides, or keys of them, among others.
 
     Raises ``ConfigError`` with ``problems``, found before, and all that come to light here.
     """
@@ -170,7 +170,7 @@ def from_composed(
     values = _resolved(raw, "", unresolved)
     wrong = [f"{key}: {reason}" for key, reason in unresolved.items()]
     try:
-        config = validate(values, typed)
+        config = validate(values, {overridden_key(override) for override in overrides})
     except ConfigError as error:
         wrong += [p for p in error.problems if p.partition(":")[0] not in unresolved]
     if problems or wrong:

@@ -37,7 +37,7 @@ def validated(combinations: Sequence[Combination], problems: Sequence[str]) -> l
     for each in combinations:
         chosen: Any = OmegaConf.to_container(each.raw)
         typed &= idle(chosen, typed).keys()
-    checks = [partial(from_composed, each.raw, typed=typed) for each in combinations]
+    checks = [partial(from_composed, each.raw, overrides=typed) for each in combinations]
     return _all(checks, [each.overrides for each in combinations], problems)
 
 

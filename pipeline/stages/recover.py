@@ -87,13 +87,15 @@ class RecoverConfig(Section):
 
     @classmethod
     def idle(cls, given: Mapping[str, Json]) -> Mapping[str, str]:
-        """The techniques that are not done."""
+        """The techniques that are not done; none where a name may be a typo for one."""
         steps = given.get("steps") or []
+        if not isinstance(steps, list) or not {*map(str, steps)} <= {*techniques()}:
+            return {}
         return {
             name: f"means nothing where recover.steps does not have {name}; type recover={name}, "
             "or name it there beside others"
             for name in techniques()
-            if isinstance(steps, list) and name not in steps
+            if name not in steps
         }
 
 
