@@ -109,6 +109,16 @@ class Search(ABC):
         """States that are evaluated on each of so many pieces of text, at most."""
 
 
+PIECES = (2048, 16384)
+"""Tokens at which a text is cut: what is poor on the first piece need not be read on the next."""
+
+
+def pieces_of(windows: int, seqlen: int) -> list[range]:
+    """The pieces of a text, as ranges of its windows: up to 2k tokens, to 16k tokens, the rest."""
+    ends = [min(windows, math.ceil(tokens / seqlen)) for tokens in PIECES] + [windows]
+    return [range(a, b) for a, b in zip([0, *ends], ends, strict=False) if a < b]
+
+
 def plain(value: float) -> float | None:
     """For JSON, which has no infinity."""
     return value if math.isfinite(value) else None

@@ -78,12 +78,16 @@ def units_of_store(root: Path) -> Iterator[Unit]:
     for kind, looks_of in (("trajectories", _steps_of), ("evaluations", _evaluations_of)):
         for folder in _folders(root / kind, "*"):
             yield Unit(folder, tuple(looks_of(folder)))
-    for path in _files(root / "records"):
-        yield Unit(path, (partial(read_record, path),))
-    for path in _files(root / "digests"):
-        yield Unit(path, (partial(remembered, path),))
+    for kind, look in (("records", read_record), ("digests", remembered)):
+        for path in _files(root / kind):
+            yield Unit(path, (partial(look, path),))
     for folder in _folders(root / "weights", "*"):
         yield Unit(folder, (partial(_check_weights, folder),))
+    yield from _units_of_jobs(root)
+
+
+def _units_of_jobs(root: Path) -> Iterator[Unit]:
+    """What jobs were submitted with."""
     for folder in _folders(root / "submissions", "*"):
         if folder.name != "leases":
             yield Unit(folder, tuple(_reports_of(Submission(folder))))

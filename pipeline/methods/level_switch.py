@@ -4,6 +4,7 @@ EvoPress and Tyr-the-Pruner search so; their moves and their elimination on ever
 How many children and generations there are is ours.
 """
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -128,10 +129,11 @@ class LevelSwitchMethod(GreedyDimensions[LevelSwitchConfig]):
         except ConfigError as error:
             return [*problems, *(f"prune.start: {settings.start}: {p}" for p in error.problems)]
         if ratio < settings.target_ratio:
+            most = math.floor(ratio * 100) / 100
             problems.append(
-                f"prune.start: {settings.start} has {ratio:.2f} % removed, less than "
+                f"prune.start: {settings.start} has {most:.2f} % removed, less than "
                 f"prune.target_ratio={settings.target_ratio:g}, and the search keeps the ratio; "
-                f"give a target up to {int(ratio * 100) / 100:.2f}, or another state"
+                f"give a target up to {most:.2f}, or another state"
             )
         return problems
 

@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 
 from pipeline.errors import DamagedError
-from pipeline.evolution.base import Measure
+from pipeline.evolution.base import Measure, pieces_of
 from pipeline.files import set_aside
 from pipeline.models.prunable import PrunableModel
 from pipeline.pruning.evaluations import Evaluations
@@ -24,22 +24,12 @@ from pipeline.stages.base import Inputs
 from pipeline.stages.shared import identity
 from pipeline.stages.shared.calibration import Calibration, digest_of_windows
 
-PIECES = (2048, 16384)
-"""Tokens at which a text is cut: those who are poor on the first piece need not see the next."""
 AT_ONCE = 16
 """States that are computed before the first of them is stored: what a killed search loses."""
 KIND = "evaluating states"
 """The kind of work, for whoever watches."""
 TEXTS = {False: "block", True: "width"}
 """The calibration windows that are searched on, and those of other rows, which are held out."""
-
-
-def cut(windows: Windows) -> list[range]:
-    """The pieces of a text, as ranges of its windows: up to 2k tokens, to 16k tokens, the rest."""
-    count, seqlen = windows.ids.shape
-    ends = [min(count, math.ceil(tokens / seqlen)) for tokens in PIECES] + [count]
-    starts = [0, *ends]
-    return [range(a, b) for a, b in zip(starts, ends, strict=False) if a < b]
 
 
 class StateEvaluator:
@@ -51,7 +41,9 @@ class StateEvaluator:
     def __init__(self, config: Config, inputs: Inputs) -> None:
         self.config, self.inputs = config, inputs
         self._calibration = Calibration.read(inputs.results["calibrate"])
-        self._pieces = {held_out: cut(self._windows(held_out)) for held_out in TEXTS}
+        self._pieces = {
+            held_out: pieces_of(*self._windows(held_out).ids.shape) for held_out in TEXTS
+        }
         self._known: dict[tuple[Levels, Measure, bool, int], list[float]] = {}
         """Losses by what is left of each block, measure, text and piece."""
         self._divergences: dict[bool, DivergenceLoss] = {}
