@@ -6,13 +6,13 @@ python benchmarks/searches.py --seeds 1 --only level_switch --level-switch prune
 python benchmarks/searches.py --golden GOLDEN.json model=hf model.path=FOLDER model.gguf_file=FILE
 python benchmarks/searches.py model=smollm2_135m prune.mlp_group_size=256 prune.attn_group_size=192
 
-Launches every search with every seed as a user would, in this process, with one store: what a seed
-meets that another one evaluated is found. Before the clock of any search starts MultiPruner's own
-steps are walked. Chance draws as many states as the search beside it paid for (in tokens), each one
-to eight moves away from the greedy state, and keeps the best. Seconds are those of a search with
-nothing found that another seed evaluated: each has a store with the greedy steps alone, unless
-``--shared``. Overrides go to launch.py; ``--golden`` takes calibration windows, group sizes, shares
-and ratio from a recorded reference run.
+Launches every search with every seed as a user would, in this process. Before the clock of any
+search starts MultiPruner's own steps are walked; they are kept in ``--folder`` from one call to the
+next. Chance draws as many states as the search beside it paid for (in tokens), each one to eight
+moves away from the greedy state, and keeps the best. Every seed has a store with the greedy steps
+alone, so that its seconds are those of a whole search; with ``--shared`` all have one, and what a
+seed meets that another one evaluated is found. Overrides go to launch.py; ``--golden`` takes
+calibration windows, group sizes and ratio from a recorded reference run.
 """
 
 import argparse
@@ -75,7 +75,12 @@ class Chance(Search):
         evaluate.ahead(self.most_states(evaluate.rungs), "chance")
         scores = evaluate(states, self.measure)
         best = min(range(len(states)), key=scores.__getitem__)
-        return Found(states[best], [{"evaluations": len(states), "best": plain(scores[best])}])
+        told = ((1, scores[0]), (len(states), scores[best]))
+        history = [
+            {"generation": at, "evaluations": count, "best": plain(score)}
+            for at, (count, score) in enumerate(told)
+        ]
+        return Found(states[best], history)
 
 
 class ChanceMethod(LevelSwitchMethod):
@@ -142,8 +147,9 @@ class Bench:
 
     def __init__(self, arguments: argparse.Namespace, overrides: list[str]) -> None:
         self.folder, self.shared = arguments.folder.absolute(), arguments.shared
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        for old in [self.folder / "runs", *self.folder.glob("store-*")]:
+            shutil.rmtree(old, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.overrides = [*(of_golden(arguments.golden, self.folder)), *overrides]
 
     def greedy(self) -> float:
@@ -156,7 +162,7 @@ class Bench:
                                   "prune.population=4")),
         ):  # fmt: skip
             self._launch(self.folder / "greedy", f"greedy-{name}", least)
-        shutil.rmtree(self.folder / "greedy" / "evaluations")
+        shutil.rmtree(self.folder / "greedy" / "evaluations", ignore_errors=True)
         return time.monotonic() - started
 
     def run(self, name: str, seed: int, how: tuple[str, ...]) -> Ran:

@@ -1,6 +1,7 @@
 """Searches as they are launched: what they find, what they share, and how they go on."""
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ import launch
 from pipeline.api import open_run
 from pipeline.errors import StageError
 from pipeline.evolution.moves import resized
+from pipeline.jobs.checking import units_of_store
 from pipeline.plan.preflight import Preflight
 from pipeline.pruning.evaluations import Evaluations
 from pipeline.pruning.shape import ModelShape
@@ -34,6 +36,7 @@ Json = dict[str, Any]
 TARGET = ("prune.target_ratio=16", "prune.mlp_group_size=4", "prune.attn_group_size=8")
 QUIET = ("probe=none", "tracking=none", "score.enabled=false")
 EVALUATED = ("evaluate.text=held_out.txt", "evaluate.seqlen=24")
+PROBED = ("probe.every=2", "probe.text=held_out.txt", "probe.seqlen=24")
 SWITCH = (
     "prune=level_switch", "prune.generations=4", "prune.offspring=6", "prune.survivors=[3,2]",
 )  # fmt: skip
@@ -87,7 +90,9 @@ def module_place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         write_tokens(Path("tokens.json"), block.tolist(), width.tolist())
         assert place.launch("greedy", "evaluate=none") == 0
         for seed in (0, 1):
-            assert place.launch(f"switch-{seed}", *SWITCH, f"prune.seed={seed}", *EVALUATED) == 0
+            probed = PROBED if seed else ()
+            given = (*SWITCH, f"prune.seed={seed}", *EVALUATED, *probed)
+            assert place.launch(f"switch-{seed}", *given) == 0
             assert place.launch(f"evol-{seed}", *EVOL, f"prune.seed={seed}", "evaluate=none") == 0
     return place
 
@@ -172,6 +177,16 @@ def state_of(place: Place, name: str) -> PruningState:
     return PruningState.from_pruning_config(shape_of(place), given)
 
 
+def test_what_was_found_is_probed_along_the_way_to_it(place: Place) -> None:
+    steps = place.steps("switch-1")
+    due = [number % 2 == 1 or number == len(steps) - 1 for number in range(len(steps))]
+    assert ["ppl" in step for step in steps] == due
+    evaluation = place.read("switch-1", "summary.json")["evaluation"]
+    assert steps[-1]["ppl"] == evaluation["pruned"]["ppl"] != evaluation["dense"]["ppl"]
+    page = (place.path / "outputs" / "runs" / "switch-1" / "report.html").read_text("utf-8")
+    assert "Best state of the search" in page
+
+
 def test_another_seed_finds_what_the_first_one_evaluated(place: Place) -> None:
     for search in ("switch", "evol"):
         first, other = (place.read(f"{search}-{seed}", "summary.json") for seed in (0, 1))
@@ -209,6 +224,25 @@ def test_a_search_that_was_killed_goes_on_and_finds_the_same(
     summary = place.read(again, "summary.json")
     assert summary["evaluations_found"] == 9
     assert summary["states_evaluated"] == len(place.evaluations(store)) - 9
+
+
+def test_a_damaged_evaluation_is_made_again_and_decides_the_same(place: Place) -> None:
+    store = Path("store-of-damage")
+    shutil.copytree(place.path / "store", store)
+    shutil.rmtree(store / "stages" / "prune")
+    stored = sorted(store.glob("evaluations/*/states/*.json"))
+    damaged, other = stored[0], stored[1]
+    damaged.write_text(damaged.read_text("utf-8").replace('"losses": [', '"losses": [1.5,'))
+    other.write_bytes(other.read_bytes()[:40])
+    told = {damage.path for unit in units_of_store(store) for damage in unit.damages()}
+    assert told == {damaged, other}
+    for name, how in (("switch-0", SWITCH), ("evol-0", EVOL), ("switch-1", SWITCH)):
+        seed = f"prune.seed={name[-1]}"
+        assert place.launch(f"mended-{name}", *how, seed, "evaluate=none", store=str(store)) == 0
+        assert place.read(f"mended-{name}", "search.json") == place.read(name, "search.json")
+    names = [f"mended-{name}" for name in ("switch-0", "evol-0", "switch-1")]
+    computed = [place.read(name, "summary.json")["states_evaluated"] for name in names]
+    assert 0 < sum(computed) <= 2
 
 
 def test_a_search_may_start_from_any_state_of_the_ratio(place: Place) -> None:

@@ -12,6 +12,7 @@ from pipeline.stages.base import Inputs
 from pipeline.stages.evaluate import data_sources
 from pipeline.stages.probe import ProbeConfig, is_due, probe_protocol
 from pipeline.stages.shared.ahead import NOTHING, Ahead
+from pipeline.stages.shared.evaluations import StateEvaluator
 from pipeline.stages.shared.measuring import Measurements
 from pipeline.stages.shared.phases import phases_of
 from pipeline.stages.shared.search import Search
@@ -29,13 +30,17 @@ def descend(
     search = Search(config, inputs)
     measurements = Measurements(config, inputs, probe_protocol(config), data_sources(config))
     probe, own = config.of(ProbeConfig), dict[str, float]()
-    if method_of(config.prune).search(config.prune):
+    after = NOTHING
+    if search_after := method_of(config.prune).search(config.prune):
         probe = probe.model_copy(update={"every": 0})
+        evaluator = StateEvaluator(config, inputs)
+        after = evaluator.work(search_after.most_states(evaluator.rungs))
     else:
         own = {phase.dimension: phase.end_percent for phase in phases_of(config, inputs.source)}
     state = PruningState.dense(inputs.source.shape)
     steps_before = 0
-    ahead = Ahead(config, inputs, search, phases, measurements.work() if probe.every else NOTHING)
+    measuring = measurements.work() if probe.every else NOTHING
+    ahead = Ahead(config, inputs, search, phases, measuring, after)
     if is_due(probe, 0):
         dense = inputs.live.cut(state)
         ahead.tell(0, state, 0, first=measurements.missing([dense]))

@@ -46,6 +46,8 @@ class StateEvaluator:
         }
         self._known: dict[tuple[Levels, Measure, bool, int], list[float]] = {}
         """Losses by what is left of each block, measure, text and piece."""
+        self.computed = self.found = 0
+        """States on pieces of text: what was computed here, and what was on disk."""
         self._divergences: dict[bool, DivergenceLoss] = {}
 
     @property
@@ -80,11 +82,13 @@ class StateEvaluator:
 
     def ahead(self, states: Sequence[float], doing: str) -> None:
         """Tell the listener, in tokens."""
-        tokens = sum(
-            count * self._tokens(False, piece) for piece, count in enumerate(states[: self.rungs])
-        )
-        self.inputs.listener.on_ahead({KIND: tokens})
+        self.inputs.listener.on_ahead(self.work(states))
         self.inputs.listener.on_doing(doing)
+
+    def work(self, states: Sequence[float]) -> dict[str, float]:
+        """What so many states on each piece take, as listeners are told it."""
+        pieces = enumerate(states[: self.rungs])
+        return {KIND: sum(count * self._tokens(False, piece) for piece, count in pieces)}
 
     def _learn(
         self, by_key: Mapping[Levels, PruningState], measure: Measure, held_out: bool, piece: int
@@ -102,7 +106,7 @@ class StateEvaluator:
             else:
                 self._known[key, measure, held_out, piece] = losses
         listener, tokens = self.inputs.listener, self._tokens(held_out, piece)
-        listener.on_evaluated(0, len(unknown) - len(missing))
+        self._count(0, len(unknown) - len(missing))
         in_order = sorted(missing)
         for start in range(0, len(in_order), AT_ONCE):
             keys = in_order[start : start + AT_ONCE]
@@ -122,7 +126,11 @@ class StateEvaluator:
             for key, state, losses in zip(keys, together, losses_of, strict=True):
                 known = stored.record(state, losses, made_by)
                 self._known[key, measure, held_out, piece] = known
-            listener.on_evaluated(len(together), 0)
+            self._count(len(together), 0)
+
+    def _count(self, computed: int, found: int) -> None:
+        self.computed, self.found = self.computed + computed, self.found + found
+        self.inputs.listener.on_evaluated(computed, found)
 
     def _read(self, stored: Evaluations, state: PruningState) -> list[float] | None:
         """What is on disk; what is damaged there is set aside."""

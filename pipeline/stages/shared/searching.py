@@ -65,6 +65,10 @@ def searched(config: Config, inputs: Inputs, search: Search, walked: Walked) -> 
     ways = list(way(begin, found.state, given.space, dimensions))
     steps = [*led, *_evaluated(ways, begin, len(led), search, evaluate)]
     start, end = figures_of([given.last, found.state], evaluate)
+    inputs.listener.on_note(
+        f"{search.name}: {evaluate.computed:,} evaluations computed, "
+        f"{evaluate.found:,} found on disk"
+    )
     shown = {
         "search": search.name,
         "measure": search.measure,
@@ -128,6 +132,11 @@ def _evaluated(
     """Steps on a way, each with what the search evaluates the state after it as."""
     states = list(accumulate((each for _, each in ways), PruningState.without, initial=begin))[1:]
     scores = evaluate(states, search.measure)
+    if scores and not math.isfinite(scores[-1]):
+        raise StageError(
+            f"the state that was found has no finite {search.measure}: the model or its precision "
+            "is at fault; try model.dtype=float32. What was evaluated is kept"
+        )
     for at, ((dimension, chosen), state) in enumerate(zip(ways, states, strict=True)):
         # a state on the way may have no finite number, and the last one has
         score = scores[at] if math.isfinite(scores[at]) else scores[-1]
