@@ -7,9 +7,11 @@ python benchmarks/states.py llama2_7b --dtype float16 --windows 14    # GPU, ran
 
 Three sets of states, as searches ask for them: children of one state by moves that keep the ratio,
 states with a group less in one block each, and states of widths by chance, which have little in
-common. "forward" is the plain way, each state by itself, cut for good where that is possible (its
-blocks narrowed while they run), windows in the same batches; "together" is one walk of
-``pipeline/scoring/states.py``. Times are the best of ``--repeats``, taken in turns.
+common. "forward" is one forward pass for each state, by itself, with the same kernels and batches
+of windows; "together" is one walk of ``pipeline/scoring/states.py``, which gives the same losses to
+the last bit. Times are the best of ``--repeats``, taken in turns; on a CPU they are the
+processor's, so that whatever else runs there does not count. "counted" is the speed-up by blocks
+and losses alone.
 """
 
 import argparse
@@ -90,11 +92,13 @@ def losses(bench: Bench, states: Sequence[PruningState], windows: Windows) -> to
 
 def seconds(work: Callable[[], object]) -> float:
     """Of a piece of work, until the device is done."""
-    started = time.perf_counter()
+    on_gpu = torch.cuda.is_available()
+    clock = time.perf_counter if on_gpu else time.process_time
+    started = clock()
     work()
-    if torch.cuda.is_available():
+    if on_gpu:
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def parent(bench: Bench) -> tuple[PruningState, Space]:
