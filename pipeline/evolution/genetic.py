@@ -25,7 +25,7 @@ from pipeline.evolution.base import (
 )
 from pipeline.evolution.figures import Figures, figures_of, ranked
 from pipeline.evolution.moves import moved, resized, with_widths
-from pipeline.pruning.shape import BlockKind
+from pipeline.pruning.shape import BLOCK_KINDS, BlockKind
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.units import UNITS
 
@@ -35,8 +35,6 @@ ETA = 3.0
 """Distribution index of the mutation: most mutated widths change by a few groups."""
 NOT_EVALUATED = 1e300
 """The perplexity that a state is told with which is too far from the target to be evaluated."""
-FITTED_AT_MOST = 100
-"""Groups that a state is brought to the target by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,68 +114,54 @@ class Genetic(Search):
 
     def find(self, given: Given, evaluate: Evaluate) -> Found:
         """Start from the states of the greedy way that lie near the target."""
-        bare = _with_full_widths(given.last)
-        variables = variables_of(bare, given.space)
-        known: dict[tuple[int, ...], tuple[PruningState, float]] = {}
+        visited = _Visited(given, evaluate, self.near)
         history: list[dict[str, Json]] = []
         with _quiet_optuna() as optuna:
             study = optuna.create_study(directions=["minimize", "maximize"])
-            for first in self._first(given, variables):
-                study.enqueue_trial({each.name: each.gone(first) for each in variables})
+            for first in self._first(visited):
+                study.enqueue_trial({each.name: each.gone(first) for each in visited.variables})
             for generation in range(self.generations):
-                left = self.population * (self.generations - generation)
-                evaluate.ahead(
-                    [float(left)] * evaluate.rungs,
-                    f"generation {generation + 1} of {self.generations}",
-                )
+                left = float(self.population * (self.generations - generation))
+                doing = f"generation {generation + 1} of {self.generations}"
+                evaluate.ahead([left] * evaluate.rungs, doing)
                 study.sampler = self._sampler(optuna, generation)
-                asked = [study.ask() for _ in range(self.population)]
-                vectors = [
-                    tuple(trial.suggest_int(v.name, 0, v.most) for v in variables)
-                    for trial in asked
-                ]
-                states = {vector: _state_of(bare, variables, vector) for vector in vectors}
-                new = {
-                    vector: state
-                    for vector, state in states.items()
-                    if vector not in known and not self._is_far(state, given)
-                }
-                scores = evaluate(list(new.values()), self.measure)
-                for (vector, state), score in zip(new.items(), scores, strict=True):
-                    known[vector] = state, score
-                for trial, vector in zip(asked, vectors, strict=True):
-                    state = states[vector]
-                    score = known[vector][1] if vector in known else math.inf
-                    trial.set_constraint("ratio", self._violation(state, given))
-                    study.tell(trial, (min(score, NOT_EVALUATED), state.ratio_percent))
-                at_target = [s for each, s in known.values() if _reaches(each, given)]
-                best = min(at_target, default=math.inf)
-                entry = {"generation": generation + 1, "evaluations": len(known)}
-                history.append({**entry, "best": plain(best)})
-        front = _front(list(known.values()))
+                self._generation(study, visited)
+                told = {"generation": generation + 1, "evaluations": len(visited.known)}
+                history.append({**told, "best": plain(visited.best_at_target)})
+        front = visited.front()
         evaluate.ahead([0.0] * evaluate.rungs, "ranking the last front on other text")
-        finalists = self._finalists(given, variables, front, evaluate)
-        shown = [{**each.to_json(), "ranks": ranks} for ranks, each in finalists]
+        finalists = visited.ranked_again(front, self.finalists)
         _, chosen = finalists[0]
-        points = [{"ratio_percent": s.ratio_percent, "perplexity": ppl} for s, ppl in front]
-        return Found(chosen.state, history, {"front": points, "finalists": shown})
+        shown = {
+            "front": [{"ratio_percent": s.ratio_percent, "perplexity": ppl} for s, ppl in front],
+            "finalists": [{**each.to_json(), "ranks": ranks} for ranks, each in finalists],
+        }
+        return Found(chosen.state, history, shown)
 
-    def _first(self, given: Given, variables: Sequence[Variable]) -> list[PruningState]:
+    def _first(self, visited: "_Visited") -> list[PruningState]:
         """The first population: states of the greedy way near the target, and moves from them."""
-        removed = given.last.removed_attn, given.last.removed_mlp
-        own = [
-            state
-            for state in reversed(given.states)
-            if (state.removed_attn, state.removed_mlp) == removed and not self._is_far(state, given)
-        ][: self.population]
+        own = visited.greedy[: self.population]
         draw = random.Random(f"{self.name} {self.seed}")  # noqa: S311
-        widths = Space({each.unit: each.size for each in variables})
+        widths = Space({each.unit: each.size for each in visited.variables})
         while len(own) < self.population:
             state: PruningState = draw.choice(own)
             for _ in range(draw.randint(1, MOST_MOVES)):
                 state = moved(state, widths, draw) or state
             own.append(state)
         return own
+
+    def _generation(self, study: Any, visited: "_Visited") -> None:
+        """Ask for a population before any of it is told, so that all have the same parents."""
+        trials = [study.ask() for _ in range(self.population)]
+        vectors = [
+            tuple(trial.suggest_int(each.name, 0, each.most) for each in visited.variables)
+            for trial in trials
+        ]
+        visited.evaluate_all(vectors)
+        for trial, vector in zip(trials, vectors, strict=True):
+            state, score = visited.of(vector)
+            trial.set_constraint("ratio", visited.violation(state))
+            study.tell(trial, (min(score, NOT_EVALUATED), state.ratio_percent))
 
     def _sampler(self, optuna: Any, generation: int) -> Any:
         """A new one for each generation, so that the same states lead to the same proposals."""
@@ -189,93 +173,117 @@ class Genetic(Search):
             seed=seed,
         )
 
-    def _violation(self, state: PruningState, given: Given) -> float:
+
+Vector = tuple[int, ...]
+"""Groups that are gone, by variable."""
+
+
+class _Visited:
+    """The states that a search has come to, and what is known of them."""
+
+    def __init__(self, given: Given, evaluate: Evaluate, near: float) -> None:
+        self.given, self.evaluate = given, evaluate
+        overshoot = given.last.ratio_percent - given.target_percent  # of large groups
+        self._near = max(near, overshoot)
+        self._bare = _with_full_widths(given.last)
+        self.variables = variables_of(self._bare, given.space)
+        self.known: dict[Vector, tuple[PruningState, float]] = {}
+        """States that were evaluated, with their perplexities."""
+
+    @property
+    def greedy(self) -> list[PruningState]:
+        """States of the greedy way that count, the last one first."""
+        removed = self.given.last.removed_attn, self.given.last.removed_mlp
+        return [
+            state
+            for state in reversed(self.given.states)
+            if (state.removed_attn, state.removed_mlp) == removed and self.violation(state) <= 0
+        ]
+
+    def violation(self, state: PruningState) -> float:
         """How much farther from the target a state is than it may be; 0 or less where it counts."""
-        target = given.target_percent
-        most = max(self.near, given.last.ratio_percent - target)  # large groups overshoot
-        return abs(state.ratio_percent - target) - most
+        return abs(state.ratio_percent - self.given.target_percent) - self._near
 
-    def _is_far(self, state: PruningState, given: Given) -> bool:
-        return self._violation(state, given) > 0
+    def evaluate_all(self, vectors: Sequence[Vector]) -> None:
+        """Evaluate the states that are new and count."""
+        states = {vector: self._state_of(vector) for vector in vectors}
+        new = [v for v, s in states.items() if v not in self.known and self.violation(s) <= 0]
+        scores = self.evaluate([states[vector] for vector in new], "perplexity")
+        for vector, score in zip(new, scores, strict=True):
+            self.known[vector] = states[vector], score
 
-    def _finalists(
-        self,
-        given: Given,
-        variables: Sequence[Variable],
-        front: Sequence[tuple[PruningState, float]],
-        evaluate: Evaluate,
+    def of(self, vector: Vector) -> tuple[PruningState, float]:
+        """A state and its perplexity; infinite where it was not evaluated."""
+        return self.known.get(vector) or (self._state_of(vector), math.inf)
+
+    @property
+    def best_at_target(self) -> float:
+        """The lowest perplexity of those that reach the target."""
+        return min(
+            (score for s, score in self.known.values() if self._reaches(s)), default=math.inf
+        )
+
+    def front(self) -> list[tuple[PruningState, float]]:
+        """Those that no other one beats in both objectives, from the lowest ratio on."""
+        front: list[tuple[PruningState, float]] = []
+        best = math.inf
+        in_order = sorted(self.known.values(), key=lambda each: (-each[0].ratio_percent, each[1]))
+        for state, score in in_order:
+            if score < best:
+                front.append((state, score))
+                best = score
+        return front[::-1]
+
+    def ranked_again(
+        self, front: Sequence[tuple[PruningState, float]], most: int
     ) -> list[tuple[int, Figures]]:
-        """Those of the front nearest to the target, brought to it, and the greedy end; best first.
+        """Those of a front nearest to the target, brought to it, and the greedy end; best first.
 
         They are ranked by perplexity and by divergence on the held-out text: the lowest sum of both
         ranks comes first.
         """
-        near = sorted(front, key=lambda each: abs(each[0].ratio_percent - given.target_percent))
-        states = [given.last, *(state for state, _ in near[: self.finalists])]
-        fitted = (_fitted(each, given, variables, evaluate) for each in states)
-        different = {str(state.live_identity()): state for state in fitted}
-        return ranked(figures_of(list(different.values()), evaluate))
+        target = self.given.target_percent
+        near = sorted(front, key=lambda each: abs(each[0].ratio_percent - target))
+        states = [self.given.last, *(state for state, _ in near[:most])]
+        fitted = {str(each.live_identity()): each for each in map(self._fitted, states)}
+        return ranked(figures_of(list(fitted.values()), self.evaluate))
 
+    def _fitted(self, state: PruningState) -> PruningState:
+        """The state at the target: groups go until it is reached, and come back while it still is.
 
-def _fitted(
-    state: PruningState, given: Given, variables: Sequence[Variable], evaluate: Evaluate
-) -> PruningState:
-    """The state at the target: groups go until it is reached, and come back while it still is.
+        Each time the one without or with which perplexity is lowest on the first piece of text.
+        """
+        while not self._reaches(state):
+            state = self._best(self._neighbours(state, -1))
+        while near := [each for each in self._neighbours(state, 1) if self._reaches(each)]:
+            state = self._best(near)
+        return state
 
-    Each time the one without which, or with which, perplexity is lowest on the first piece of text.
-    """
-    for _ in range(FITTED_AT_MOST):
-        if _reaches(state, given):
-            near = [each for each in _neighbours(state, variables, 1) if _reaches(each, given)]
-        else:
-            near = _neighbours(state, variables, -1)
-        if not near:
-            break
-        scores = evaluate(near, "perplexity", rung=0)
-        state = near[min(range(len(near)), key=scores.__getitem__)]
-    return state
+    def _best(self, states: Sequence[PruningState]) -> PruningState:
+        scores = self.evaluate(states, "perplexity", rung=0)
+        return states[min(range(len(states)), key=scores.__getitem__)]
 
+    def _neighbours(self, state: PruningState, groups: int) -> list[PruningState]:
+        """States with a group more, or less, in one block."""
+        return [
+            resized(state, each.kind, each.layer, groups * each.size)
+            for each in self.variables
+            if 0 <= each.gone(state) - groups <= each.most
+        ]
 
-def _neighbours(
-    state: PruningState, variables: Sequence[Variable], groups: int
-) -> list[PruningState]:
-    """States with a group more, or less, in one block."""
-    return [
-        resized(state, each.kind, each.layer, groups * each.size)
-        for each in variables
-        if 0 <= each.gone(state) - groups <= each.most
-    ]
+    def _reaches(self, state: PruningState) -> bool:
+        return state.ratio_percent >= self.given.target_percent
 
-
-def _reaches(state: PruningState, given: Given) -> bool:
-    return state.ratio_percent >= given.target_percent
+    def _state_of(self, vector: Vector) -> PruningState:
+        widths = {kind: list(self._bare.widths(kind)) for kind in BLOCK_KINDS}
+        for variable, gone in zip(self.variables, vector, strict=True):
+            widths[variable.kind][variable.layer] = variable.full - gone * variable.size
+        return with_widths(with_widths(self._bare, "attn", widths["attn"]), "mlp", widths["mlp"])
 
 
 def _with_full_widths(state: PruningState) -> PruningState:
     shape = state.shape
     return replace(state, attn_widths=shape.widths("attn"), mlp_widths=shape.widths("mlp"))
-
-
-def _state_of(
-    bare: PruningState, variables: Sequence[Variable], vector: Sequence[int]
-) -> PruningState:
-    widths = {kind: list(bare.widths(kind)) for kind in ("attn", "mlp")}
-    for variable, gone in zip(variables, vector, strict=True):
-        widths[variable.kind][variable.layer] = variable.full - gone * variable.size
-    return with_widths(with_widths(bare, "attn", widths["attn"]), "mlp", widths["mlp"])
-
-
-def _front(
-    evaluated: Sequence[tuple[PruningState, float]],
-) -> list[tuple[PruningState, float]]:
-    """Those that no other one beats in both objectives, from the lowest ratio on."""
-    front: list[tuple[PruningState, float]] = []
-    best = math.inf
-    for state, score in sorted(evaluated, key=lambda each: (-each[0].ratio_percent, each[1])):
-        if score < best:
-            front.append((state, score))
-            best = score
-    return front[::-1]
 
 
 @contextmanager

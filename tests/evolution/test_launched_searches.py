@@ -151,6 +151,8 @@ def test_evol_reaches_the_target_and_no_group_could_stay(place: Place) -> None:
         ppls = [point["perplexity"] for point in search["front"]]
         assert (ratios, ppls) == (sorted(ratios), sorted(ppls))
         assert all(14 <= ratio <= 18 for ratio in ratios)
+        page = (place.path / "outputs" / "runs" / f"evol-{seed}" / "report.html").read_text("utf-8")
+        assert "Last front of the search" in page
 
 
 @pytest.mark.parametrize("name", ["switch-0", "switch-1", "evol-0", "evol-1"])
