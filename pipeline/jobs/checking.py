@@ -15,6 +15,7 @@ from pipeline.files import ASIDE, content_of, read_object, read_sealed, understo
 from pipeline.jobs.snapshot import is_snapshot
 from pipeline.measure.record import read_record
 from pipeline.plan.run import written_settings
+from pipeline.pruning.evaluations import read_losses
 from pipeline.pruning.records import read_steps
 from pipeline.pruning.trajectory import Trajectory, read_identity
 from pipeline.store import weights
@@ -27,8 +28,14 @@ from pipeline.store.summary import Summary
 
 Look = Callable[[], object]
 """Reads something, and raises ``DamagedError`` where it is not what was written."""
-KINDS = ("stages", "trajectories", "records", "digests", "weights", "submissions", "code")
+KINDS = (
+    "stages", "trajectories", "records", "evaluations", "digests", "weights", "submissions", "code",
+)  # fmt: skip
 """The folders of a store."""
+OBJECTS = (
+    "pruning_config.json", "evaluation.json", "sensitivity.json", "search.json", "cancelled.json",
+)  # fmt: skip
+"""Files of a run's folder that hold an object each."""
 OF_A_STAGE: tuple[Callable[[Path], object], ...] = (
     result_in, recipe_in, provenance_in, runs_that_want, attempts,
 )  # fmt: skip
@@ -68,14 +75,19 @@ def units_of_store(root: Path) -> Iterator[Unit]:
     yield Unit(root, tuple(partial(_check_folder, path) for path in _meant_as_folders(root)))
     for folder in _folders(root / "stages", "*/*"):
         yield Unit(folder, tuple(partial(look, folder) for look in OF_A_STAGE), folder)
-    for folder in _folders(root / "trajectories", "*"):
-        yield Unit(folder, tuple(_steps_of(folder)))
-    for path in _files(root / "records"):
-        yield Unit(path, (partial(read_record, path),))
-    for path in _files(root / "digests"):
-        yield Unit(path, (partial(remembered, path),))
+    for kind, looks_of in (("trajectories", _steps_of), ("evaluations", _evaluations_of)):
+        for folder in _folders(root / kind, "*"):
+            yield Unit(folder, tuple(looks_of(folder)))
+    for kind, look in (("records", read_record), ("digests", remembered)):
+        for path in _files(root / kind):
+            yield Unit(path, (partial(look, path),))
     for folder in _folders(root / "weights", "*"):
         yield Unit(folder, (partial(_check_weights, folder),))
+    yield from _units_of_jobs(root)
+
+
+def _units_of_jobs(root: Path) -> Iterator[Unit]:
+    """What jobs were submitted with."""
     for folder in _folders(root / "submissions", "*"):
         if folder.name != "leases":
             yield Unit(folder, tuple(_reports_of(Submission(folder))))
@@ -96,7 +108,7 @@ def units_of_run(folder: Path) -> Iterator[Unit]:
         "steps.jsonl": partial(_check_steps, folder),
         "metrics.jsonl": partial(_read_lines, folder / "metrics.jsonl"),
     }
-    for name in ("pruning_config.json", "evaluation.json", "sensitivity.json", "cancelled.json"):
+    for name in OBJECTS:
         looks[name] = partial(read_object, folder / name)
     for name, look in looks.items():
         path = folder / name
@@ -118,6 +130,12 @@ def _steps_of(folder: Path) -> Iterator[Look]:
     last = max((int(name) for name in names if name.isdecimal()), default=-1)
     for index in range(last + 1):
         yield partial(_read_step, trajectory, index)
+
+
+def _evaluations_of(folder: Path) -> Iterator[Look]:
+    yield partial(read_identity, folder / "identity.json")
+    for path in _files(folder / "states"):
+        yield partial(read_losses, path)
 
 
 def _read_step(trajectory: Trajectory, index: int) -> None:
@@ -168,6 +186,7 @@ def _meant_as_folders(root: Path) -> list[Path]:
     kinds = [root / name for name in KINDS]
     inner = [root.glob(f"stages/*/*/{name}") for name in ("leases", "runs", "attempts")]
     inner += [root.glob(f"trajectories/*/{name}") for name in ("leases", "steps")]
+    inner += [root.glob("evaluations/*"), root.glob("evaluations/*/states")]
     inner += [root.glob(pattern) for pattern in ("stages/*", "stages/*/*", "trajectories/*")]
     inner += [root.glob("submissions/*"), root.glob("submissions/*/*/leases")]
     return [path for path in (*kinds, *sorted(chain(*inner))) if _counts(path)]

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pipeline.criteria.base import Criterion
+from pipeline.evolution.base import Search
 from pipeline.orders.base import Order
 from pipeline.pruning.choice import GREEDY, Choice
 from pipeline.pruning.phases import Phase
@@ -41,6 +42,13 @@ class Method(ABC, Generic[S]):
 
     def order(self, settings: S) -> Order | None:  # noqa: ARG002
         """What channels and heads are put in order by before anything goes; None: as they are."""
+        return None
+
+    def search(self, settings: S) -> Search | None:  # noqa: ARG002
+        """What searches for a better state at the target after the phases; None: they end the run.
+
+        Only where candidates are scored on calibration text.
+        """
         return None
 
     def makes_up(self, settings: S, source: "ModelSource") -> bool:  # noqa: ARG002
@@ -110,3 +118,8 @@ class Method(ABC, Generic[S]):
         """What decides how far each dimension goes; part of the key of the stage ``prune``."""
         ends = [[phase.dimension, phase.end_percent] for phase in self.phases(settings, source)]
         return {"target_ratio": settings.target_ratio, "ends": ends}
+
+    def search_recipe(self, settings: S) -> dict[str, Any]:
+        """What decides the search after the phases; nothing where there is none."""
+        search = self.search(settings)
+        return {"evolution": search.identity()} if search else {}

@@ -6,7 +6,7 @@ of all experts of a layer at once.
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, Field
 
@@ -56,7 +56,16 @@ def _is_order(value: list[Dimension]) -> list[Dimension]:
     return value
 
 
-class MultiPrunerConfig(WidthsConfig):
+class ReorderedConfig(WidthsConfig):
+    """Channels and heads, in groups, in an order that is chosen."""
+
+    weight_reorder: bool | Literal["wanda", "flap", "taylor"] = True
+    """Put the most important channels and heads first, so that the tail is the least important.
+    true is by the L1 norms of their rows; wanda by weights times activations, flap by weighted
+    fluctuation, taylor by weights times gradients, on the calibration text."""
+
+
+class MultiPrunerConfig(ReorderedConfig):
     """Blocks, MLP channels and heads, one dimension after the other (arXiv 2501.09949)."""
 
     distribution: Annotated[
@@ -72,10 +81,6 @@ class MultiPrunerConfig(WidthsConfig):
     expert_order: By = "router"
     """What experts are put in order by, where they have a share: router is what each counts in what
     mixtures add on the calibration text, l1 the L1 norm of its weights. The last ones go first."""
-    weight_reorder: bool | Literal["wanda", "flap", "taylor"] = True
-    """Put the most important channels and heads first, so that the tail is the least important.
-    true is by the L1 norms of their rows; wanda by weights times activations, flap by weighted
-    fluctuation, taylor by weights times gradients, on the calibration text."""
     search: Literal["exhaustive", "race"] = "exhaustive"
     """How the candidate of a step is found. exhaustive scores every one on all tokens; race drops
     candidates as soon as their windows show that another one is better."""
@@ -114,14 +119,15 @@ def _has_experts(settings: MultiPrunerConfig) -> bool:
     return len(settings.distribution) == len(OF_MIXTURES)
 
 
-class MultiPruner(Method[MultiPrunerConfig]):
+M = TypeVar("M", bound=MultiPrunerConfig)
+
+
+class GreedyDimensions(Method[M]):
     """Its dimensions, one after the other, each down to its share of the target."""
 
-    name = "multipruner"
-    section = MultiPrunerConfig
     reach_depends_on = "this distribution and these group sizes"
 
-    def phases(self, settings: MultiPrunerConfig, source: "ModelSource") -> tuple[Phase, ...]:
+    def phases(self, settings: M, source: "ModelSource") -> tuple[Phase, ...]:
         """As ``prune.order`` and ``prune.distribution`` say."""
         sizes = {
             "mlp_channels": settings.mlp_group_size,
@@ -140,22 +146,22 @@ class MultiPruner(Method[MultiPrunerConfig]):
             for dimension, end in ends.items()
         )
 
-    def criterion(self, settings: MultiPrunerConfig) -> Criterion:
+    def criterion(self, settings: M) -> Criterion:
         """Perplexity."""
         return Perplexity(settings.search, settings.audit_every)
 
-    def order(self, settings: MultiPrunerConfig) -> Order | None:
+    def order(self, settings: M) -> Order | None:
         """As configured."""
         channels = ORDERS[settings.weight_reorder]
         if not _has_experts(settings):
             return channels
         return with_experts(channels, settings.expert_order)
 
-    def label(self, settings: MultiPrunerConfig) -> str:
+    def label(self, settings: M) -> str:
         """The distribution."""
         return ":".join(f"{share:g}" for share in settings.distribution)
 
-    def unusual(self, settings: MultiPrunerConfig) -> list[str]:
+    def unusual(self, settings: M) -> list[str]:
         """Search, order and weights that were not reordered."""
         shown: list[str] = [] if settings.search == "exhaustive" else [settings.search]
         if _has_experts(settings) and settings.expert_order != "router":
@@ -166,17 +172,17 @@ class MultiPruner(Method[MultiPrunerConfig]):
             shown.append(f"reordered by {reordered}" if reordered else "not reordered")
         return shown
 
-    def columns(self, settings: MultiPrunerConfig) -> dict[str, float]:
+    def columns(self, settings: M) -> dict[str, float]:
         """The distribution, in percent of what goes."""
         total = sum(settings.distribution)
         shares = zip(OF_MIXTURES, settings.distribution, strict=False)
         return {f"percent_of_{name}": round(100 * share / total, 3) for name, share in shares}
 
-    def tags(self, settings: MultiPrunerConfig) -> list[str]:
+    def tags(self, settings: M) -> list[str]:
         """The search."""
         return [settings.search]
 
-    def problems(self, settings: MultiPrunerConfig, source: "ModelSource") -> list[str]:
+    def problems(self, settings: M, source: "ModelSource") -> list[str]:
         """Group sizes fit the model, and what has a share of the target can be removed from it."""
         shape = source.shape
         problems = group_problems(settings.mlp_group_size, settings.attn_group_size, source)
@@ -194,7 +200,7 @@ class MultiPruner(Method[MultiPrunerConfig]):
 
     def units_recipe(
         self,
-        settings: MultiPrunerConfig,
+        settings: M,
         source: "ModelSource",  # noqa: ARG002
     ) -> dict[str, Any]:
         """The group sizes."""
@@ -207,7 +213,7 @@ class MultiPruner(Method[MultiPrunerConfig]):
 
     def target_recipe(
         self,
-        settings: MultiPrunerConfig,
+        settings: M,
         source: "ModelSource",  # noqa: ARG002
     ) -> dict[str, Any]:
         """Target, shares and order."""
@@ -217,6 +223,13 @@ class MultiPruner(Method[MultiPrunerConfig]):
             "distribution": [share / sum(shares) for share in shares],
             "order": list(_in_order(settings)),
         }
+
+
+class MultiPruner(GreedyDimensions[MultiPrunerConfig]):
+    """The paper's method."""
+
+    name = "multipruner"
+    section = MultiPrunerConfig
 
 
 def _units(

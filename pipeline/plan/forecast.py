@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.criteria.base import CALIBRATION
 from pipeline.errors import DamagedError
+from pipeline.evolution.base import pieces_of
 from pipeline.methods import method_of
 from pipeline.plan.run import Run
 from pipeline.pruning.passes import LIKELY_HEIGHT, passes
@@ -25,6 +26,9 @@ from pipeline.screen import duration
 from pipeline.stages import calibrate, order, score
 from pipeline.stages.shared import identity
 from pipeline.stages.shared.phases import criterion_of, in_common_order, phases_of, windows_of
+
+LIKELY_PIECES = (0.06, 0.44, 0.5)
+"""Shares that the pieces of a text have which is not read yet: of 32k tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +48,22 @@ class Scoring:
     none where candidates are scored without the model."""
 
 
+@dataclass(frozen=True, slots=True)
+class Searching:
+    """A search after the phases of a run, at most."""
+
+    states: float
+    """States that it evaluates."""
+    passes: float
+    """Forward passes of the dense model over the calibration text that it takes as long as."""
+
+
 @dataclass
 class Forecast:
     """Candidate evaluations of several runs together."""
 
+    searches: dict[str, Searching] = field(default_factory=dict)
+    """Those that are not done, by the key of the stage that searches."""
     scorings: dict[tuple[str, int], Scoring] = field(default_factory=dict)
     alone: int = 0
     """Evaluations if no run shared anything, done ones included."""
@@ -68,6 +84,7 @@ class Forecast:
                 forecast.damaged |= {damage.path: damage for damage in counted.damaged}
                 forecast.alone += sum(scoring.candidates for scoring in own.values())
                 forecast.scorings |= own
+                forecast.searches |= counted.searches()
         for dimension, took in times.items():
             scored = sum(count for _, count in took)
             forecast.seconds[dimension] = sum(seconds for seconds, _ in took) / scored
@@ -105,10 +122,20 @@ class Forecast:
             "without_sharing": self.alone,
             "scoring_seconds": None if seconds is None else round(seconds, 1),
             "forward_passes": round(sum(self.passes_to_come), 1),
+            **self._searches_json(),
+        }
+
+    def _searches_json(self) -> dict[str, Any]:
+        """Nothing where no run searches."""
+        if not self.searches:
+            return {}
+        return {
+            "states_of_searches": round(sum(each.states for each in self.searches.values())),
+            "passes_of_searches": round(sum(each.passes for each in self.searches.values()), 1),
         }
 
     def in_words(self) -> str:
-        """Two lines for people."""
+        """Two lines for people, and one more where runs search."""
         new, guessed = (
             self.evaluations(is_done=False),
             self.evaluations(is_done=False, is_estimate=True),
@@ -132,7 +159,17 @@ class Forecast:
         return (
             f"candidate evaluations: {mark}{new:,} new{estimated}, "
             f"{self.evaluations(is_done=True):,} done; "
-            f"without sharing {mark}{self.alone:,} in all\n{took}"
+            f"without sharing {mark}{self.alone:,} in all\n{took}{self._searches_in_words()}"
+        )
+
+    def _searches_in_words(self) -> str:
+        if not self.searches:
+            return ""
+        states = sum(each.states for each in self.searches.values())
+        ahead = sum(each.passes for each in self.searches.values())
+        return (
+            f"\nsearches: at most {states:,.0f} states evaluated, those on disk counted; as long "
+            f"as about {ahead:,.0f} forward passes over the calibration text"
         )
 
 
@@ -172,6 +209,20 @@ class _Counted:
                 state = state.without(step.chosen if step else likely(state, candidates))
                 before = candidates
                 index += 1
+
+    def searches(self) -> dict[str, Searching]:
+        """The search of the run, unless it is done or there is none."""
+        search, main = self.method.search(self.config.prune), self.run.plan.main
+        if search is None or main is None or self.run.store.finished(main) is not None:
+            return {}
+        shares = list(LIKELY_PIECES)
+        if self.windows:
+            block = self.windows["block"]
+            pieces = pieces_of(block["windows"], block["seqlen"])
+            shares = [len(piece) / block["windows"] for piece in pieces]
+        states = search.most_states(len(shares))
+        took = sum(count * share for count, share in zip(states, shares, strict=True))
+        return {main.key: Searching(states[0], took)}
 
     def _first(self, phase: Phase) -> Iterator[Scoring]:
         if candidates := phase.candidates(self.dense):

@@ -40,7 +40,7 @@ class Phase:
         candidates = [
             candidate
             for unit in self.units
-            for candidate in state.candidates((unit,), self._size_of(unit))
+            for candidate in state.candidates((unit,), self.size_of(unit))
             if self.keep_first <= candidate.layer < after_last
         ]
         if not self.is_uniform or not candidates:
@@ -52,7 +52,7 @@ class Phase:
     def exhausted(self, state: PruningState) -> PruningState:
         """The state after all that may go went."""
         for unit in self.units:
-            size = self._size_of(unit) or 1
+            size = self.size_of(unit) or 1
             for first in replace(self, units=(unit,), is_uniform=False).candidates(state):
                 left = 0
                 if not unit.is_whole:
@@ -77,7 +77,8 @@ class Phase:
             identity["uniform"] = True
         return identity
 
-    def _size_of(self, unit: Unit) -> int | None:
+    def size_of(self, unit: Unit) -> int | None:
+        """Channels or experts of a unit that go at a time; None where it goes as a whole."""
         size = self.group_size
         return size.get(unit.name) if isinstance(size, Mapping) else size
 

@@ -164,6 +164,16 @@ class PruningState:
             **({"expert_widths": list(self.expert_widths)} if self.expert_widths else {}),
         }
 
+    def live_identity(self) -> dict[str, Any]:
+        """The same where the widths of blocks that are gone do not count either."""
+        full = {kind: self.shape.widths(kind) for kind in BLOCK_KINDS}
+        left = {kind: set(self.left(kind)) for kind in BLOCK_KINDS}
+        attn, mlp = (
+            tuple(w if i in left[kind] else full[kind][i] for i, w in enumerate(self.widths(kind)))
+            for kind in BLOCK_KINDS
+        )
+        return replace(self, attn_widths=attn, mlp_widths=mlp).identity()
+
     def to_pruning_config(self, experts: ExpertOrder | None = None) -> dict[str, Any]:
         """The reference's ``pruning_config.json``; widths in channels, every layer listed.
 

@@ -119,6 +119,8 @@ class RunReport:
     """What the pruned model was recovered by, one after the other."""
     learning: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Learning curves, by technique of recovery; see ``Listener.on_learned``."""
+    search: Mapping[str, Any] | None = None
+    """What a search after the phases published of itself (``search.json``)."""
     exports: Mapping[str, Any] = field(default_factory=dict)
     """What was written for other engines, and measured there, by target."""
     probe_share: float | None = None

@@ -46,6 +46,8 @@ class RunListener:
         self.passes = 0
         """Statistics and gradients that were computed here."""
         self.states_measured = 0
+        self.states_evaluated = self.evaluations_found = 0
+        """What a search computed of states and pieces of text, and what it found on disk."""
         self.measuring_seconds: dict[str, dict[str, float]] = {}
         """Time that measuring took, by stage and kind of measurement."""
         self.warnings: list[str] = []
@@ -147,6 +149,11 @@ class RunListener:
     def on_pass(self) -> None:
         """Statistics or gradients were computed here, not found."""
         self.passes += 1
+
+    def on_evaluated(self, computed: int, found: int) -> None:
+        """A search evaluated states here, and found others."""
+        self.states_evaluated += computed
+        self.evaluations_found += found
 
     def on_measured(self, seconds: Mapping[str, float]) -> None:
         """A state was measured here, not found."""

@@ -13,6 +13,7 @@ from pipeline.runs.listener import RunListener
 from pipeline.settings.core import Config
 from pipeline.stages import calibrate
 from pipeline.stages.calibrate import CalibrationConfig
+from pipeline.stages.prune import SEARCH
 from pipeline.stages.recover import RecoverConfig
 from pipeline.stages.shared.recovered import FACTS
 from pipeline.store.summary import Summary
@@ -41,14 +42,25 @@ def report_of(run: Run, listener: RunListener, summary: Summary) -> RunReport:
         evaluations=tuple(map(_evaluated, run.folder.kept("evaluation.json"))),
         techniques=tuple(config.of(RecoverConfig).steps),
         learning=_learning(run.folder.kept(FACTS)),
+        search=read_json(folder / SEARCH) if (folder / SEARCH).exists() else None,
         exports=summary.exports,
         probe_share=summary.probe_share,
         counts={
             "steps": summary.steps,
             "steps computed now": summary.steps_computed,
             "candidates scored now": summary.candidates_scored,
+            **_evaluations(summary),
         },
     )
+
+
+def _evaluations(summary: Summary) -> dict[str, int]:
+    """Of a run that searches, what was evaluated."""
+    counts = {
+        "states evaluated now": summary.states_evaluated,
+        "evaluations found": summary.evaluations_found,
+    }
+    return counts if any(counts.values()) else {}
 
 
 def _shown_settings(config: Config) -> dict[str, Any]:

@@ -87,6 +87,8 @@ class StageRunner:
             stages={name: entry for name, entry in self.stages.items() if name in own},
             steps_computed=self.listener.steps_computed,
             states_measured=self.listener.states_measured,
+            states_evaluated=self.listener.states_evaluated,
+            evaluations_found=self.listener.evaluations_found,
         )
         return work.plus(self.before)
 
@@ -143,6 +145,7 @@ class StageRunner:
             live=self._live(),
             trajectories=self.store.trajectories,
             records=self.store.records,
+            evaluations=self.store.evaluations,
             made_by=made_by(self.config.model.device),
             listener=self.listener,
             leader=self.leader,
@@ -186,6 +189,8 @@ class StageRunner:
             audit=self._audit(),
             steps_computed=listener.steps_computed,
             states_measured=listener.states_measured,
+            states_evaluated=listener.states_evaluated,
+            evaluations_found=listener.evaluations_found,
             seconds=round(seconds, 3),
             probe_share=self._probe_share(),
             stages=self.stages,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.files import Json, key_of
 from pipeline.measure.record import Record
+from pipeline.pruning.evaluations import EvaluationStore
 from pipeline.pruning.records import StepRecord
 from pipeline.pruning.steps import Step
 from pipeline.pruning.trajectory import TrajectoryStore
@@ -42,6 +43,8 @@ class Stage:
     """Its keys in the configuration."""
     publishes: tuple[str, ...] = ()
     """Files of its folder that are copied into the run's folder."""
+    may_publish: tuple[str, ...] = ()
+    """The same of files that it does not always write."""
     keeps: tuple[str, ...] = ()
     """Files of its folder that are kept in the run's, beside those of other settings."""
     tells_steps: bool = False
@@ -165,6 +168,9 @@ class Listener(Protocol):
     def on_computed(self, source: tuple[str, int], step: Step) -> None:
         """A step was computed here: its trajectory and index, and what came of it."""
 
+    def on_evaluated(self, computed: int, found: int) -> None:
+        """A search evaluated so many states on a piece of text, and found so many on disk."""
+
     def on_note(self, text: str) -> None:
         """Something that a person may want to know."""
 
@@ -189,6 +195,8 @@ class Inputs:
     trajectories: TrajectoryStore
     records: Path
     """Folder of what was measured, shared like the trajectories."""
+    evaluations: EvaluationStore
+    """What searches know of states, shared likewise."""
     made_by: Mapping[str, Any]
     """Versions and device, noted with everything that is computed."""
     listener: Listener

@@ -27,6 +27,7 @@ from pipeline.files import (
     sealed,
     understood,
 )
+from pipeline.pruning.evaluations import EvaluationStore
 from pipeline.pruning.trajectory import Guard, TrajectoryStore
 from pipeline.stages.base import PlannedStage
 from pipeline.store.digests import Digests
@@ -48,6 +49,7 @@ class Store:
         self.root = root
         self.trajectories = TrajectoryStore(root / "trajectories", awaited_lease)
         self.records = root / "records"
+        self.evaluations = EvaluationStore(root / "evaluations")
         self.digests = Digests(root / "digests")
         self.weights = KeptWeights(root / "weights", self.digests)
 

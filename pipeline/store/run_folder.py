@@ -233,6 +233,9 @@ class RunFolder:
         """
         for name in planned.stage.publishes:
             replace(self.path / name, _published(stage_folder / name))
+        for name in planned.stage.may_publish:
+            if (content := content_of(stage_folder / name)) is not None:
+                replace(self.path / name, content)
         kept = self.path / MEASURED / planned.name / planned.key[:KEY_CHARACTERS]
         for name in planned.stage.keeps:
             replace(kept / name, _published(stage_folder / name))

@@ -70,6 +70,10 @@ class Work(_Part):
     steps_computed: int = 0
     """Steps of the run that were computed, not found on disk."""
     states_measured: int = 0
+    states_evaluated: int = 0
+    """Evaluations of a search, each of a state on a piece of text, that were computed."""
+    evaluations_found: int = 0
+    """Those that it found on disk."""
 
     def plus(self, earlier: "Work") -> "Work":
         """With what was computed before."""
@@ -77,6 +81,8 @@ class Work(_Part):
             stages=_together(self.stages, earlier.stages),
             steps_computed=self.steps_computed + earlier.steps_computed,
             states_measured=self.states_measured + earlier.states_measured,
+            states_evaluated=self.states_evaluated + earlier.states_evaluated,
+            evaluations_found=self.evaluations_found + earlier.evaluations_found,
         )
 
 
@@ -134,6 +140,10 @@ class Summary(_Part):
     audit: Audit = Audit()
     steps_computed: int = 0
     states_measured: int = 0
+    states_evaluated: int = 0
+    """Evaluations of a search, each of a state on a piece of text, that were computed."""
+    evaluations_found: int = 0
+    """Those that it found on disk."""
     seconds: float = 0.0
     probe_share: float | None = None
     """Share of pruning's time that went into measuring; None where nothing was pruned."""
@@ -155,6 +165,9 @@ class Summary(_Part):
                 "passes": sum(entry.passes for entry in stages.values()),
                 "steps_computed": self.steps_computed + sum(w.steps_computed for w in works),
                 "states_measured": self.states_measured + sum(w.states_measured for w in works),
+                "states_evaluated": self.states_evaluated + sum(w.states_evaluated for w in works),
+                "evaluations_found": self.evaluations_found
+                + sum(w.evaluations_found for w in works),
             }
         )
 

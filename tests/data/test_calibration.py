@@ -345,7 +345,8 @@ def run_stage(model: Path, file: Path, out: Path) -> dict[str, Any]:
     """Run the stage on token ids, and return what it says of them."""
     config = configured("calibration=tokens", f"calibration.path={file}")
     nothing: Any = None  # calibrate runs no model
-    inputs = Inputs(nothing, source(model), "", nothing, {}, nothing, nothing, out, {}, nothing)
+    unused = (nothing, nothing, out, nothing, {}, nothing)
+    inputs = Inputs(nothing, source(model), "", nothing, {}, *unused)
     out.mkdir()
     return calibrate.run(config, inputs, out)
 

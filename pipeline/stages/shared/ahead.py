@@ -24,7 +24,7 @@ PLAYED_AGAIN = 0.1
 class Ahead:
     """Tells the listener before every step what is to be done.
 
-    ``measuring`` is what a probe takes.
+    ``measuring`` is what a probe takes, ``after`` what comes after the phases.
     """
 
     def __init__(
@@ -34,10 +34,11 @@ class Ahead:
         search: Search,
         phases: Sequence[Phase],
         measuring: Amounts,
+        after: Amounts = NOTHING,
     ) -> None:
         self._inputs, self._search, self._phases = inputs, search, phases
         self._choice, self._probe = method_of(config.prune).choice, config.of(ProbeConfig)
-        self._measuring = measuring
+        self._measuring, self._after = measuring, after
         self._phase, self._start = -1, 0
         self._steps: list[Amounts] = []
         """What was played, from step ``_start``."""
@@ -59,6 +60,7 @@ class Ahead:
             self._steps = list(self._played(phase, state, steps, last))
             self._phase, self._start = phase, steps
         total = Counter(first)
+        total.update(self._after)
         for amounts in self._steps[steps - self._start :]:
             total.update(amounts)
         self._inputs.listener.on_ahead(total)

@@ -51,7 +51,7 @@ class Calibration:
         tokens = read_tensors(folder / TOKENS_FILE)
         hashes = {kind: facts[kind]["sha256"] for kind in ("block", "width")}
         for kind, wanted in hashes.items():
-            if kind not in tokens or _hash(tokens[kind], facts["eos_id"]) != wanted:
+            if kind not in tokens or digest_of_windows(tokens[kind], facts["eos_id"]) != wanted:
                 raise DamagedError(folder / TOKENS_FILE, f"its {kind} windows are others")
         block, width = (Windows(tokens[kind], facts["eos_id"]) for kind in ("block", "width"))
         return cls(block, width, hashes)
@@ -77,7 +77,7 @@ def write(
         facts[kind] = {
             "windows": ids.shape[0],
             "seqlen": ids.shape[1],
-            "sha256": _hash(ids, eos_id),
+            "sha256": digest_of_windows(ids, eos_id),
         }
     replace(out_dir / FACTS_FILE, encode(facts))
     return facts
@@ -239,7 +239,8 @@ def require_tokenizer(settings: "CalibrationConfig", source: ModelSource) -> Non
         )
 
 
-def _hash(ids: Tensor, eos_id: int | None) -> str:
+def digest_of_windows(ids: Tensor, eos_id: int | None) -> str:
+    """Of the ids of windows ``[windows, seqlen]``, and of the id that does not count."""
     digest = hashlib.sha256(f"{tuple(ids.shape)} {eos_id}\n".encode())
     digest.update(ids.to(torch.int64).contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -3,6 +3,7 @@
 from collections.abc import Generator, Sequence
 from contextlib import closing
 
+from pipeline.methods import method_of
 from pipeline.pruning.phases import Phase
 from pipeline.pruning.records import StepRecord
 from pipeline.pruning.state import PruningState
@@ -11,6 +12,7 @@ from pipeline.stages.base import Inputs
 from pipeline.stages.evaluate import data_sources
 from pipeline.stages.probe import ProbeConfig, is_due, probe_protocol
 from pipeline.stages.shared.ahead import NOTHING, Ahead
+from pipeline.stages.shared.evaluations import StateEvaluator
 from pipeline.stages.shared.measuring import Measurements
 from pipeline.stages.shared.phases import phases_of
 from pipeline.stages.shared.search import Search
@@ -22,15 +24,23 @@ def descend(
     """Every step from the dense model to the ends of ``phases``, probed where due, and its state.
 
     The listener hears of the steps that the run itself takes: the phases may go further than its
-    own.
+    own. Of a method that searches after its phases, those steps are not known yet: it hears of
+    none, and nothing is probed.
     """
     search = Search(config, inputs)
     measurements = Measurements(config, inputs, probe_protocol(config), data_sources(config))
-    probe = config.of(ProbeConfig)
-    own = {phase.dimension: phase.end_percent for phase in phases_of(config, inputs.source)}
+    probe, own = config.of(ProbeConfig), dict[str, float]()
+    after = NOTHING
+    if search_after := method_of(config.prune).search(config.prune):
+        probe = probe.model_copy(update={"every": 0})
+        evaluator = StateEvaluator(config, inputs)
+        after = evaluator.work(search_after.most_states(evaluator.rungs))
+    else:
+        own = {phase.dimension: phase.end_percent for phase in phases_of(config, inputs.source)}
     state = PruningState.dense(inputs.source.shape)
     steps_before = 0
-    ahead = Ahead(config, inputs, search, phases, measurements.work() if probe.every else NOTHING)
+    measuring = measurements.work() if probe.every else NOTHING
+    ahead = Ahead(config, inputs, search, phases, measuring, after)
     if is_due(probe, 0):
         dense = inputs.live.cut(state)
         ahead.tell(0, state, 0, first=measurements.missing([dense]))
@@ -43,7 +53,7 @@ def descend(
                 step = next(steps, None)
                 if step is None:
                     break
-                is_own = state.ratio_percent < own[phase.dimension]
+                is_own = state.ratio_percent < own.get(phase.dimension, 0.0)
                 last, state = step.chosen, state.without(step.chosen)
                 steps_before = step.step + 1
                 is_last = state.ratio_percent >= config.prune.target_ratio and is_own

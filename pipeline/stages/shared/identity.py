@@ -71,6 +71,18 @@ def of_trajectory(
     }
 
 
+def of_evaluation(
+    config: Config, weights: str, order: str | None, text: str, measure: str
+) -> dict[str, Any]:
+    """What evaluations of a model's states are found by; ``text`` is the digest of the windows."""
+    return {
+        **of_model(config, weights, order),
+        "decision_version": DECISION_VERSION,
+        "measure": measure,
+        "text": text,
+    }
+
+
 def of_record(
     config: Config, variant: Variant, protocol: Mapping[str, Any], device_name: str
 ) -> dict[str, Any]:
