@@ -123,7 +123,8 @@ class LevelSwitchMethod(GreedyDimensions[LevelSwitchConfig]):
         if any(EXPERT_WIDTH in phase.units for phase in self.phases(settings, source)):
             problems.append(
                 "prune.distribution: MLP channels of mixtures have a share, and this search moves "
-                "experts, not channels inside them; give MLP channels a share of 0, e.g. [44,0,4,52]"
+                "experts, not channels inside them; give MLP channels a share of 0, e.g. "
+                "[44,0,4,52]"
             )
         if settings.start is None:
             return problems
