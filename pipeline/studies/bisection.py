@@ -1,0 +1,180 @@
+"""The least ratio at which a model has what is wanted, by measured runs.
+
+The first run is at a guess. While none has it, the next goes further, as far as those before let
+expect; then the bracket between the last that has not and the first that has is narrowed, by a
+straight line through both ends and by halving, in turns. What was timed is timed once more in
+another process before it counts: so a ratio that had it by luck is one that has not, and the
+search goes on above it. More noise makes more runs, not a wrong end.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.files import Json
+from pipeline.studies.base import Trial
+from pipeline.studies.goals import Goal, Outcome
+
+TARGET, AGAIN = "prune.target_ratio", "probe.again"
+FARTHER, MUCH_FARTHER = 1.2, 2.0
+"""The next ratio is at least and at most so many times the last, while none has what is wanted."""
+MARGIN = 1.05
+"""So much further than a straight line says."""
+INNER = 0.1
+"""A straight line's point keeps this share of the bracket away from its ends."""
+ALIKE_PERCENT = 1.0
+"""Ends of a bracket that are no further apart are not looked between where both measure alike."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """All that was measured at one ratio."""
+
+    ratio: float
+    outcomes: tuple[Outcome, ...]
+
+    def has(self, goals: Sequence[Goal]) -> bool:
+        """Whether every measurement has everything."""
+        return all(goal.is_met(outcome) for goal in goals for outcome in self.outcomes)
+
+    def share(self, goals: Sequence[Goal]) -> float:
+        """How far the worst of them is on the way from the dense model; 1 is there."""
+        return min(goal.share(outcome) for goal in goals for outcome in self.outcomes)
+
+
+@dataclass(frozen=True)
+class Bisection:
+    """The search of one combination."""
+
+    goals: tuple[Goal, ...]
+    """All must be met; none where only ``least`` says where it ends."""
+    least: float
+    """Lower ratios have not what is wanted, by arithmetic; 0 where none says so."""
+    cap: float
+    """The highest ratio that is tried."""
+    step: float
+    """Ratios closer together are not told apart."""
+    guess: float
+    """Where the first run is."""
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether anything is measured that may come out otherwise."""
+        return any(goal.is_timed for goal in self.goals)
+
+    @property
+    def most_runs(self) -> int:
+        """How many runs there may be, where noise does not mislead, the one at the end included."""
+        if not self.goals:
+            return 1
+        farther = math.log(max(1.0, self.cap / self._first)) / math.log(FARTHER)
+        places = max(1.0, (self.cap - self.least) / self.step)
+        return math.ceil(farther) + 2 * math.ceil(math.log2(places)) + self.is_timed + 2
+
+    def next(self, trials: Sequence[Trial]) -> list[Mapping[str, Json]]:
+        """The next run, by what is known of those before; none: it is over, or one failed.
+
+        What is measured has ``AGAIN``; the run at the ratio that was found has not.
+        """
+        if any(trial.state == "failed" for trial in trials) or ended(trials):
+            return []
+        tried = tried_of(trials)
+        low, having = self._bracket(tried)
+        if not self.goals:
+            return [{TARGET: self.least}]
+        if having is None:
+            ratio = self._farther(low)
+            return [] if ratio is None else [{TARGET: ratio, AGAIN: 0}]
+        if not self._is_closed(low, having):
+            return [{TARGET: self._between(tried), AGAIN: 0}]
+        if self.is_timed and len(having.outcomes) == 1:
+            return [{TARGET: having.ratio, AGAIN: 1}]
+        return [{TARGET: having.ratio}]
+
+    def below(self, trials: Sequence[Trial]) -> Tried | None:
+        """The highest ratio that lacks something, below the one that was found; None: not tried."""
+        return self._bracket(tried_of(trials))[0]
+
+    def best(self, trials: Sequence[Trial]) -> Tried | None:
+        """What came nearest; None before anything was tried."""
+        tried = tried_of(trials)
+        return max(tried, key=lambda each: each.share(self.goals), default=None)
+
+    def _bracket(self, tried: Sequence[Tried]) -> tuple[Tried | None, Tried | None]:
+        """The lowest ratio that has everything, and before it the highest below that lacks some."""
+        has = {each.ratio: each.has(self.goals) for each in tried}
+        having = min((each for each in tried if has[each.ratio]), key=_ratio, default=None)
+        lacking = (
+            each
+            for each in tried
+            if not has[each.ratio] and (having is None or each.ratio < having.ratio)
+        )
+        return max(lacking, key=_ratio, default=None), having
+
+    @property
+    def _first(self) -> float:
+        return self._on_grid(self.guess)
+
+    def _farther(self, low: Tried | None) -> float | None:
+        """A ratio above all that were tried; None where the cap was."""
+        if low is None:
+            return self._first
+        if low.ratio >= self.cap:
+            return None
+        share = low.share(self.goals)
+        factor = MARGIN / share if share > 0 else MUCH_FARTHER
+        ahead = low.ratio * min(MUCH_FARTHER, max(FARTHER, factor))
+        return self._on_grid(max(ahead, low.ratio + self.step))
+
+    def _width(self, tried: Sequence[Tried]) -> float:
+        """Of the bracket; infinite while nothing has what is wanted."""
+        low, having = self._bracket(tried)
+        return having.ratio - self._begin(low) if having else math.inf
+
+    def _begin(self, low: Tried | None) -> float:
+        return low.ratio if low else self.least
+
+    def _is_closed(self, low: Tried | None, having: Tried) -> bool:
+        """Whether no ratio between them is worth a run."""
+        width = having.ratio - self._begin(low)
+        if width < self.step * 1.5:
+            return True
+        if low is None or width > ALIKE_PERCENT:
+            return False
+        return all(goal.is_alike(low.outcomes[0], having.outcomes[0]) for goal in self.goals)
+
+    def _between(self, tried: Sequence[Tried]) -> float:
+        """Where a straight line has what is wanted; the middle, where the last one took little."""
+        low, having = self._bracket(tried)
+        assert having
+        begin, width = self._begin(low), self._width(tried)
+        before, at = self._width(tried[:-1]), 0.5
+        if width <= before / 2 or before == math.inf:
+            below, above = low.share(self.goals) if low else 0.0, having.share(self.goals)
+            at = min(1 - INNER, max(INNER, (1 - below) / (above - below)))
+        inner = self._on_grid(begin + self.step), self._on_grid(having.ratio - self.step)
+        ratio = min(max(self._on_grid(begin + at * width), inner[0]), inner[1])
+        return ratio if begin < ratio < having.ratio else begin + width / 2
+
+    def _on_grid(self, ratio: float) -> float:
+        """The nearest ratio that a run may have."""
+        near = round(round(ratio / self.step) * self.step, 10)
+        return min(self.cap, max(near, self.least or self.step))
+
+
+def _ratio(tried: Tried) -> float:
+    return tried.ratio
+
+
+def ended(trials: Sequence[Trial]) -> Trial | None:
+    """The run at the ratio that was found; None before it is done."""
+    return next((t for t in trials if t.state == "done" and AGAIN not in t.values), None)
+
+
+def tried_of(trials: Sequence[Trial]) -> list[Tried]:
+    """The ratios that were measured, in the order in which they first were."""
+    outcomes: dict[float, list[Outcome]] = {}
+    for trial in trials:
+        if trial.outcome is not None and AGAIN in trial.values:
+            outcomes.setdefault(trial.values[TARGET], []).append(trial.outcome)
+    return [Tried(ratio, tuple(each)) for ratio, each in outcomes.items()]

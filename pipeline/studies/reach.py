@@ -1,0 +1,77 @@
+"""How far a method can go with a model, and how fine its steps are. Counted without weights."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from pipeline.methods import method_of
+from pipeline.models.source import ModelSource
+from pipeline.pruning.phases import Phase, likely
+from pipeline.pruning.state import PruningState
+from pipeline.settings.core import Config, PruneConfig
+
+FINEST_PERCENT = 0.01
+"""Ratios closer together are one and the same here."""
+HALVINGS = 14
+
+
+def phases_at(config: Config, source: ModelSource, ratio: float) -> tuple[Phase, ...]:
+    """The dimensions with a target of ``ratio`` percent."""
+    return method_of(config.prune).phases(with_ratio(config.prune, ratio), source)
+
+
+def with_ratio(prune: PruneConfig, ratio: float) -> PruneConfig:
+    """The settings with another target."""
+    return prune.model_copy(update={"target_ratio": ratio})
+
+
+def most_percent(config: Config, source: ModelSource) -> float:
+    """The highest target that the method reaches, in percent, rounded down to two digits.
+
+    Of a dimension in whole pieces the likely ones go; which do is not known, so one of several
+    dimensions may end a little before or after.
+    """
+    reached, missed = 0.0, 100.0
+    for _ in range(HALVINGS):
+        middle = (reached + missed) / 2
+        if _reaches(phases_at(config, source, middle), PruningState.dense(source.shape), middle):
+            reached = middle
+        else:
+            missed = middle
+    return math.floor(reached * 100) / 100
+
+
+def _reaches(phases: Sequence[Phase], state: PruningState, target: float) -> bool:
+    narrowed = 0.0
+    """Percent that dimensions took of blocks that stay."""
+    for phase in phases:
+        empty = phase.exhausted(state)
+        if empty.ratio_percent + narrowed <= phase.end_percent:
+            state = empty
+        elif all(unit.is_whole for unit in phase.units):
+            while state.ratio_percent + narrowed < phase.end_percent:
+                state = state.without(likely(state, phase.candidates(state)))
+        else:
+            narrowed += max(0.0, phase.end_percent - state.ratio_percent - narrowed)
+    return state.ratio_percent + narrowed >= target
+
+
+def finest_percent(config: Config, source: ModelSource, ratio: float) -> float:
+    """The least that a step takes on the way to ``ratio``, in percent of all parameters."""
+    dense = PruningState.dense(source.shape)
+    steps = _first_steps(phases_at(config, source, ratio), dense)
+    return max(FINEST_PERCENT, min(steps, default=100.0))
+
+
+def _first_steps(phases: Sequence[Phase], dense: PruningState) -> Iterator[float]:
+    begins = 0.0
+    for phase in phases:
+        if phase.end_percent > begins:
+            for candidate in phase.candidates(dense):
+                yield dense.without(candidate).ratio_percent
+        begins = phase.end_percent
+
+
+def round_step(percent: float) -> float:
+    """The largest of 1, 2 and 5 times a power of ten that is not above it."""
+    power = 10.0 ** math.floor(math.log10(percent))
+    return round(max(each * power for each in (1, 2, 5) if each * power <= percent * 1.000001), 12)

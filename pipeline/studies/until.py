@@ -1,0 +1,242 @@
+"""``prune.until``: pruning ends where a model was measured to have what is wanted."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.files import Json
+from pipeline.models.source import ModelSource
+from pipeline.report.compare.records import ComparedRun
+from pipeline.settings.core import Config, UntilConfig
+from pipeline.settings.section import Section
+from pipeline.stages.evaluate import EvaluateConfig, prunes
+from pipeline.stages.export import ExportConfig
+from pipeline.stages.probe import ProbeConfig
+from pipeline.stages.recover import RecoverConfig
+from pipeline.studies.base import Ending, Kind, Study, Trial
+from pipeline.studies.bisection import AGAIN, TARGET, Bisection, Tried, ended, tried_of
+from pipeline.studies.goals import (
+    RATIO,
+    WEIGHTS,
+    Goal,
+    goals_of,
+    is_asked,
+    least_ratio,
+    outcome_of,
+)
+from pipeline.studies.reach import finest_percent, most_percent, round_step
+
+LATER: tuple[type[Section], ...] = (EvaluateConfig, RecoverConfig, ExportConfig)
+"""What is asked of the run at the end alone."""
+AT_THE_END = 1_000_000
+"""Of ``probe.every``: more steps than there are, so that only both ends are measured."""
+REPEATS = 15
+"""Timed repetitions where the user did not ask for a probe; graphs need two."""
+
+
+@dataclass(frozen=True)
+class Until(Study):
+    """The search for the least ratio of a configuration."""
+
+    config: Config
+    source: ModelSource
+    goals: tuple[Goal, ...]
+    search: Bisection
+    has_cap: bool
+    """Whether the user said how much may go at most."""
+
+    @classmethod
+    def of(cls, config: Config, source: ModelSource, typed: Collection[str]) -> "Until":
+        """The search. Raises ``ConfigError`` with what is wrong; ``typed`` are the user's keys."""
+        if not prunes(config):
+            raise ConfigError(
+                ["prune.until: nothing is pruned with evaluate.pruning_config; leave one out"]
+            )
+        goals = goals_of(config, source)
+        most, has_cap = most_percent(config, source), TARGET in typed
+        cap = config.prune.target_ratio if has_cap else most
+        if cap > most:
+            raise ConfigError([
+                f"prune.target_ratio: {cap:g} is wrong; allowed is up to {most:.2f}, about: "
+                f"prune={config.prune.method} can remove no more of this model"
+            ])  # fmt: skip
+        exact = [goal for goal in goals if goal.key == WEIGHTS]
+        least = max((least_ratio(config, source, goal) for goal in exact), default=0.0)
+        if least > cap:
+            raise ConfigError([_too_small(exact[0], least, cap, has_cap=has_cap)])
+        others = tuple(goal for goal in goals if goal.key != WEIGHTS)
+        step = round_step(finest_percent(config, source, cap))
+        guess = max((_guess(goal) for goal in others), default=0.0)
+        return cls(config, source, goals, Bisection(others, least, cap, step, guess), has_cap)
+
+    def next(self, trials: Sequence[Trial]) -> Sequence[Mapping[str, Json]]:
+        """The next ratio; the last run is the configuration itself at the one that was found."""
+        return self.search.next(trials)
+
+    def outcome(self, run: ComparedRun) -> dict[str, float]:
+        """What the run has of what is wanted."""
+        return outcome_of(run, self.config, self.source, self.goals)
+
+    def configured(self, config: Config, values: Mapping[str, Json]) -> Config:
+        """Timed at its end, and neither evaluated nor recovered nor exported before the last."""
+        prune = config.prune.model_copy(update={"until": UntilConfig()})
+        probe = self._with_speeds(config.of(ProbeConfig))
+        sections: dict[str, Any] = {"prune": prune, "probe": probe}
+        if AGAIN in values:
+            sections |= {
+                "probe": self._at_the_end(probe),
+                "run": config.run.model_copy(update={"pictures": []}),
+                **{each.key: _left_out(config.of(each)) for each in LATER},
+            }
+        return config.model_copy(update=sections)
+
+    def is_apart(self, values: Mapping[str, Json]) -> bool:
+        """What is timed again is timed in another process than before."""
+        return bool(values.get(AGAIN))
+
+    @property
+    def identity(self) -> Mapping[str, Json]:
+        """What is wanted."""
+        return {f"prune.until.{key}": value for key, value in self._until.items()}
+
+    @property
+    def name(self) -> str:
+        """The method, and what is wanted."""
+        return "-".join(["until", self.config.prune.method, *map(_short, self.goals)])
+
+    @property
+    def budget(self) -> str:
+        """How many runs there may be, and what is measured."""
+        if not self.search.goals:
+            return f"one run: {self.goals[0].key} is counted, not measured"
+        most = f"at most {self.search.most_runs} runs, fewer as a rule"
+        where = f"up to {self.search.cap:g} % of the parameters, {self.search.step:g} % apart"
+        turned_on = self._with_speeds(probe := self.config.of(ProbeConfig)) != probe
+        timed = "; speeds are measured at the end of each" if turned_on else ""
+        return f"{most}, {where}{timed}"
+
+    def ending(self, trials: Sequence[Trial]) -> Ending | None:
+        """Where the search ended; None before that."""
+        if self.search.next(trials):
+            return None
+        found = ended(trials)
+        facts = {
+            "wanted": self._until,
+            "method": self.config.prune.method,
+            "cap": self.search.cap,
+            "step": self.search.step,
+            "tried": [
+                {"target_ratio": each.ratio, "measured": list(map(dict, each.outcomes))}
+                for each in sorted(tried_of(trials), key=lambda each: each.ratio)
+            ],
+        }
+        if found is None:
+            return Ending(self._why_not(trials), {**facts, "found": None})
+        assert found.outcome is not None
+        at = {"target_ratio": found.values[TARGET], "run": found.run}
+        facts["found"] = {**at, **{goal.key: found.outcome[goal.key] for goal in self.goals}}
+        return Ending(self._found(found, trials), facts, found.run)
+
+    def _found(self, found: Trial, trials: Sequence[Trial]) -> str:
+        """The ratio, what was measured there, and what is just below it."""
+        assert found.outcome is not None
+        ratio = found.values[TARGET]
+        tried = {each.ratio: each.outcomes for each in tried_of(trials)}
+        has = [
+            ", again ".join(map(goal.in_words, tried.get(ratio, (found.outcome,))))
+            if goal.is_timed
+            else goal.in_words(found.outcome)
+            for goal in self.goals
+        ]
+        text = (
+            f"prune.until is met at prune.target_ratio={ratio!r} ({found.outcome[RATIO]:.2f} % "
+            f"removed): {'; '.join([*has, *self._at])}"
+        )
+        if not self.search.goals or (below := self.search.below(trials)) is None:
+            return text
+        return f"{text}. At {below.ratio:g}: {self._words(below)}"
+
+    def _why_not(self, trials: Sequence[Trial]) -> str:
+        """The run that failed, or how far it came."""
+        if failed := [trial for trial in trials if trial.state == "failed"]:
+            return (
+                f"prune.until: the run with prune.target_ratio={failed[0].values[TARGET]:g} "
+                f"failed: {failed[0].reason}"
+            )
+        best = self.search.best(trials)
+        assert best
+        cap = self.search.cap
+        limit = f"prune.target_ratio={cap:g}" + (
+            "" if self.has_cap else f", the most that prune={self.config.prune.method} removes"
+        )
+        wanted = ", ".join(f"{goal.key}={goal.wanted:g}" for goal in self.goals)
+        return (
+            f"prune.until: {wanted} is out of reach up to {limit}; it came to "
+            f"{'; '.join([self._words(best), *self._at])} at {best.ratio:g}"
+        )
+
+    def _words(self, tried: Tried) -> str:
+        return ", ".join(goal.in_words(tried.outcomes[0]) for goal in self.search.goals)
+
+    @property
+    def _at(self) -> list[str]:
+        """What speeds were measured at."""
+        return [f"workload {self._workload}"] if self.search.is_timed else []
+
+    @property
+    def _workload(self) -> str:
+        named = self.config.prune.until.workload
+        return named or next(iter(self.config.of(ProbeConfig).workloads))
+
+    def _with_speeds(self, probe: ProbeConfig) -> ProbeConfig:
+        """The user's probe; where it measures no speed and one is wanted, both ends are timed."""
+        if not self.search.is_timed or (probe.every and probe.latency):
+            return probe
+        if probe.every:
+            return probe.model_copy(update={"latency": True})
+        turned_on = {"every": AT_THE_END, "latency": True, "text": None, "tasks": []}
+        return probe.model_copy(update={**turned_on, "repeats": max(REPEATS, probe.repeats)})
+
+    def _at_the_end(self, probe: ProbeConfig) -> ProbeConfig:
+        """Both ends timed with the workload that counts, and nothing else measured."""
+        if not self.search.is_timed:
+            return probe.model_copy(update={"every": 0})
+        workloads = {self._workload: probe.workloads[self._workload]}
+        only = {"every": AT_THE_END, "text": None, "tasks": [], "workloads": workloads}
+        return probe.model_copy(update=only)
+
+    @property
+    def _until(self) -> dict[str, Any]:
+        values = self.config.prune.until.model_dump()
+        return {key: value for key, value in values.items() if value is not None}
+
+
+def _left_out(section: Section) -> Section:
+    """The section with nothing asked for."""
+    return type(section).model_validate({})
+
+
+def _short(goal: Goal) -> str:
+    return f"{goal.key.removesuffix('_per_token')}-{goal.wanted:g}"
+
+
+def _guess(goal: Goal) -> float:
+    """The ratio where it would be met if time and cache were as the weights are."""
+    share = 1 / goal.wanted if goal.is_timed else goal.wanted / goal.dense
+    return 100 * (1 - share)
+
+
+def _too_small(goal: Goal, least: float, cap: float, *, has_cap: bool) -> str:
+    limit = (
+        f"prune.target_ratio={cap:g} is the most that may go"
+        if has_cap
+        else f"at most {cap:.2f} % can go of this model"
+    )
+    return (
+        f"prune.until.{goal.key}: {goal.wanted:g} is wrong: {least:.2f} % would have to go, and "
+        f"{limit}; allowed is from {goal.dense * (1 - cap / 100):.6g} on"
+    )
+
+
+KIND = Kind(is_asked, Until.of)
