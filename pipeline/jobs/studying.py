@@ -8,6 +8,7 @@ one that goes on, with the same command.
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,11 +120,14 @@ class _Studies:
         """Check all combinations. Raises ``ConfigError`` with every problem."""
         preflight = Preflight()
 
-        def studied(config: Config) -> tuple[Study, ModelSource]:
+        def studied(config: Config, given: Sequence[str]) -> tuple[Study, ModelSource]:
             source = preflight.check(config)
-            return study_of(config, source), source
+            return study_of(config, source, {overridden_key(each) for each in given}), source
 
-        checks = [lambda config=config: studied(config) for config in configs]
+        checks = [
+            partial(studied, config, given)
+            for config, given in zip(configs, overrides, strict=True)
+        ]
         found = all_of(checks, overrides)
         (study, source), first = found[0], configs[0]
         name = first.sweep.name or sweep_name(overrides, source.name, study.name)
@@ -271,6 +275,9 @@ class _Studies:
         trials = [trial for each in self._records.values() for trial in each.trials]
         if any(trial.state == "done" for trial in trials) and not self.console.quiet:
             compare(self.folder, self._first.run.pictures, self.console)
+        for label, conducted in self._conducted.items():
+            if ending := conducted.study.ending(self._records[label].trials):
+                self.console.print(ending.text)
         failed = sum(trial.state == "failed" for trial in trials)
         self.console.print(
             f"{self.name}: {len(trials)} runs, {failed} failed; next: multipruner compare "
@@ -286,8 +293,9 @@ class _Studies:
             if overridden_key(given) not in values
         ]
         overrides = (*kept, *(override_of(key, value) for key, value in values.items()))
-        composed = compose_one(overrides)
-        return named(from_composed(composed.raw), self.name), overrides
+        config = from_composed(compose_one(overrides).raw)
+        study = self._conducted[place.label].study
+        return named(study.configured(config, place.trial.values), self.name), overrides
 
     def check(self, config: Config) -> ModelSource:
         """The model of a configuration. Raises ``ConfigError``."""

@@ -4,6 +4,7 @@ A module or package of this folder with a value ``KIND`` is a kind of study. It 
 ``jobs/studying.py`` has the proposed runs done.
 """
 
+from collections.abc import Collection
 from functools import cache
 
 from pipeline.models.source import ModelSource
@@ -23,10 +24,10 @@ def proposes(config: Config) -> bool:
     return any(kind.is_wanted(config) for kind in kinds())
 
 
-def study_of(config: Config, source: ModelSource) -> Study:
+def study_of(config: Config, source: ModelSource, typed: Collection[str]) -> Study:
     """What proposes the runs of a configuration; the run itself where nothing else does.
 
-    Raises ``ConfigError`` where the configuration cannot be studied so.
+    ``typed`` are the keys that the user gave. Raises ``ConfigError`` where the configuration cannot be studied so.
     """
     kind = next((kind for kind in kinds() if kind.is_wanted(config)), None)
-    return kind.of(config, source) if kind else Alone()
+    return kind.of(config, source, typed) if kind else Alone()

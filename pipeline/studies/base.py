@@ -1,8 +1,8 @@
 """What a study is: a pure function from the trials so far to the next ones."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pipeline.files import Json
@@ -52,6 +52,17 @@ class Study(ABC):
     def outcome(self, run: ComparedRun) -> dict[str, float]:
         """What counts of a finished run. Raises ``StageError`` where the run does not have it."""
 
+    def configured(self, config: Config, values: Mapping[str, Json]) -> Config:  # noqa: ARG002
+        """A run's validated configuration with what follows from its being part of a study.
+
+        ``values`` are its trial's.
+        """
+        return config
+
+    def ending(self, trials: Sequence[Trial]) -> "Ending | None":  # noqa: ARG002
+        """What came of it all; None where that is left to the comparison of its runs."""
+        return None
+
     @property
     def identity(self) -> Mapping[str, Json]:
         """Settings that may not change while the study goes on, by what they are called."""
@@ -69,12 +80,24 @@ class Study(ABC):
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """What came of a study."""
+
+    text: str
+    """In words."""
+    facts: Mapping[str, Json] = field(default_factory=dict)
+    """For programs."""
+    run: str | None = None
+    """The folder of the run that was looked for; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of study, and which configurations ask for it."""
 
     is_wanted: Callable[[Config], bool]
-    of: Callable[[Config, ModelSource], Study]
-    """The study of a configuration whose model was found.
+    of: Callable[[Config, ModelSource, Collection[str]], Study]
+    """The study of a configuration whose model was found; the keys are those that the user typed.
 
     Raises ``ConfigError`` with everything that is wrong.
     """
