@@ -128,6 +128,8 @@ class SweepConfig(Section):
     """Folder below outputs/sweeps, and group in W&B; null is made of what varies and the model."""
     most: int = Field(500, ge=1)
     """Combinations that one launch may have: more are more likely a mistake."""
+    trial: int | None = Field(None, ge=0)
+    """Number of the run among those that a study proposed; the study sets it."""
 
 
 class StoreConfig(Section):
