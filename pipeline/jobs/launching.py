@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from rich.table import Table
 from pipeline.errors import StageError
 from pipeline.executors import executor_named
 from pipeline.files import mended
+from pipeline.jobs.apart import run_apart
 from pipeline.jobs.following import follow, wait_for
 from pipeline.jobs.status import of_runs, run_state
 from pipeline.jobs.submit import Work, completed, submit, survey
@@ -135,15 +136,24 @@ def _conclude_open(runs: Sequence[Run], console: Console) -> None:
 
 
 def carry_through(
-    sweep: Sweep, console: Console, leader: "Leader | None" = None
+    sweep: Sweep,
+    console: Console,
+    leader: "Leader | None" = None,
+    apart: Collection[Path] = (),
 ) -> dict[Path, str]:
     """Have all runs done, here or by an executor, and wait for their end.
+
+    Those of the folders ``apart`` are done in processes of their own here, too.
 
     Returns what runs failed of, by their folders. Raises ``StageError`` where they were cancelled.
     """
     runs = sweep.runs
     if executor_named(runs[0].config.cluster.name).is_here:
-        one = partial(_run_among_others, console=console, leader=leader)
+        here = partial(_run_among_others, console=console, leader=leader)
+
+        def one(run: Run) -> str:
+            return run_apart(run, console) if run.folder.path in apart else here(run)
+
         return run_each(sweep, one, console)
     console.print(f"{_submitted(runs, console, sweep)} jobs submitted")
     paths = [run.folder.path for run in runs]

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from pipeline import files
 from pipeline.config.compose import compose_one, from_composed, overridden_key, override_of
 from pipeline.config.schema import decisive
 from pipeline.errors import ConfigError, PipelineError, StageError
-from pipeline.files import Json, mended
+from pipeline.files import Json, encode, mended
 from pipeline.jobs.launching import carry_through, show
 from pipeline.jobs.sweeping import compare
 from pipeline.models.source import ModelSource
@@ -40,7 +41,7 @@ from pipeline.store.folders import SWEEPS
 from pipeline.store.leases import awaited_lease
 from pipeline.store.summary import Summary
 from pipeline.studies import record, study_of
-from pipeline.studies.base import Study, Trial
+from pipeline.studies.base import Ending, Study, Trial
 from pipeline.studies.record import Record
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
 COORDINATOR = "coordinator"
 """The folder with the lease of the process that conducts the studies of a sweep."""
+FOUND = "found.json"
+"""What came of a study that looks for a run: in the sweep's folder by label, and in the run's."""
 ITS_OWN = "sweep.trial"
 """The key that a study sets in every run besides those that it proposes."""
 
@@ -157,6 +160,9 @@ class _Studies:
     def begin(self) -> None:
         """Read again what is on disk, now that nobody else writes it."""
         self._read()
+        for each in self._conducted.values():
+            if each.study.budget:
+                self.console.print(f"{each.label}: {each.study.budget}")
 
     def _read(self) -> None:
         """Take over what is on disk. Raises ``ConfigError`` where it is of another study."""
@@ -233,9 +239,9 @@ class _Studies:
         together = _Together.of(self, places)
         generation = max(place.trial.generation for place in places) + 1
         self.console.print(f"{self.name}: generation {generation}, {len(places)} runs")
-        errors = carry_through(together.sweep, self.console, leader) if together.runs else {}
+        errors = self._carried_through(places, together, leader)
         ended = [self._ended(place, together, errors) for place in places]
-        if failed := [place.trial for place in ended if place.trial.state == "failed"]:
+        if failed := [place.trial for place in ended if self._is_failure(place)]:
             for trial in failed:
                 self.console.print(f"trial {trial.number} failed: {trial.reason}")
             if len(failed) == len(ended):
@@ -252,6 +258,24 @@ class _Studies:
             for label, each in self._records.items()
         }
         record.write(self.folder, self._records)
+
+    def _is_failure(self, place: _Place) -> bool:
+        study = self._conducted[place.label].study
+        return place.trial.state == "failed" and not study.goes_on_after(place.trial)
+
+    def _carried_through(
+        self, places: Sequence[_Place], together: "_Together", leader: "Leader | None"
+    ) -> dict[Path, str]:
+        """What runs failed of, by their folders."""
+        if not together.runs:
+            return {}
+        apart = {
+            together.runs[key].folder.path
+            for place in places
+            if self._conducted[place.label].study.is_apart(place.trial.values)
+            and (key := (place.label, place.trial.number)) in together.runs
+        }
+        return carry_through(together.sweep, self.console, leader, apart)
 
     def _ended(self, place: _Place, together: "_Together", errors: Mapping[Path, str]) -> _Place:
         """The trial with what came of its run."""
@@ -271,18 +295,39 @@ class _Studies:
         return replace(place, trial=replace(trial, state="done", outcome=outcome))
 
     def conclude(self) -> None:
-        """Compare all runs, and say how the studies ended."""
+        """Compare all runs, and say how the studies ended.
+
+        Raises ``StageError`` where one of them did not find what it looked for.
+        """
         trials = [trial for each in self._records.values() for trial in each.trials]
         if any(trial.state == "done" for trial in trials) and not self.console.quiet:
             compare(self.folder, self._first.run.pictures, self.console)
-        for label, conducted in self._conducted.items():
-            if ending := conducted.study.ending(self._records[label].trials):
-                self.console.print(ending.text)
+        endings = self._endings()
+        for ending in endings.values():
+            if ending.run:
+                self.console.print(f"{ending.text}: {ending.run}")
         failed = sum(trial.state == "failed" for trial in trials)
         self.console.print(
             f"{self.name}: {len(trials)} runs, {failed} failed; next: multipruner compare "
             f"{shlex.quote(self.name)}"
         )
+        if missed := [ending.text for ending in endings.values() if ending.run is None]:
+            raise StageError("; ".join(missed))
+
+    def _endings(self) -> dict[str, Ending]:
+        """What came of the studies that look for a run, written beside them and in its folder."""
+        endings = {
+            label: ending
+            for label, each in self._conducted.items()
+            if (ending := each.study.ending(self._records[label].trials))
+        }
+        for ending in endings.values():
+            if ending.run:
+                files.replace(Path(ending.run) / FOUND, encode(ending.facts))
+        if endings:
+            facts = {label: ending.facts for label, ending in endings.items()}
+            files.replace(self.folder / FOUND, encode(facts))
+        return endings
 
     def composed(self, place: _Place) -> tuple[Config, tuple[str, ...]]:
         """The configuration of a trial's run, and its overrides. Raises ``ConfigError``."""

@@ -62,7 +62,7 @@ class PruneConfig(Section):
     """What decides which piece goes; prune=NAME sets it, and the keys that the method has."""
     target_ratio: float = Field(gt=0, lt=100, allow_inf_nan=False)
     """Percent of all parameters to remove, embeddings counted."""
-    until: Execution[UntilConfig] = Field(default_factory=UntilConfig)
+    until: Execution[UntilConfig] = Field(default_factory=lambda: UntilConfig.model_validate({}))
     """What is to be measured, in the place of a target."""
 
 

@@ -16,6 +16,9 @@ from pipeline.stages.probe import ProbeConfig
 from pipeline.stages.shared import identity
 from pipeline.stages.shared.phases import MATERIAL, needs_windows, phases_of
 
+UNREACHED = "cannot be reached"
+"""In the message where the target is too high."""
+
 
 def decisions_recipe(planning: Planning) -> Recipe:
     """What decides the steps in every dimension."""
@@ -49,7 +52,7 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     if state.ratio_percent < config.prune.target_ratio:
         reached = math.floor(state.ratio_percent * 100) / 100
         raise StageError(
-            f"prune.target_ratio={config.prune.target_ratio:g} cannot be reached: with "
+            f"prune.target_ratio={config.prune.target_ratio:g} {UNREACHED}: with "
             f"{method_of(config.prune).reach_depends_on} at most {reached:.2f} % can go. The "
             f"{len(records)} steps are kept; a target up to {reached:.2f} reuses them"
         )

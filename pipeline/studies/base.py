@@ -59,6 +59,14 @@ class Study(ABC):
         """
         return config
 
+    def goes_on_after(self, trial: Trial) -> bool:  # noqa: ARG002
+        """Whether a trial that failed says what the study looks for, and is no reason to stop."""
+        return False
+
+    def is_apart(self, values: Mapping[str, Json]) -> bool:  # noqa: ARG002
+        """Whether a run is done in another process than those before, wherever runs are done."""
+        return False
+
     def ending(self, trials: Sequence[Trial]) -> "Ending | None":  # noqa: ARG002
         """What came of it all; None where that is left to the comparison of its runs."""
         return None

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.files import Json
+from pipeline.stages.prune import UNREACHED
 from pipeline.studies.base import Trial
 from pipeline.studies.goals import Goal, Outcome
 
@@ -76,14 +77,16 @@ class Bisection:
 
         What is measured has ``AGAIN``; the run at the ratio that was found has not.
         """
-        if any(trial.state == "failed" for trial in trials) or ended(trials):
+        failed = [trial for trial in trials if trial.state == "failed"]
+        if ended(trials) or not all(map(is_limit, failed)):
             return []
+        limit = min((trial.values[TARGET] for trial in failed), default=math.inf)
         tried = tried_of(trials)
         low, having = self._bracket(tried)
         if not self.goals:
             return [{TARGET: self.least}]
         if having is None:
-            ratio = self._farther(low)
+            ratio = self._farther(low, limit)
             return [] if ratio is None else [{TARGET: ratio, AGAIN: 0}]
         if not self._is_closed(low, having):
             return [{TARGET: self._between(tried), AGAIN: 0}]
@@ -115,16 +118,22 @@ class Bisection:
     def _first(self) -> float:
         return self._on_grid(self.guess)
 
-    def _farther(self, low: Tried | None) -> float | None:
-        """A ratio above all that were tried; None where the cap was."""
-        if low is None:
-            return self._first
-        if low.ratio >= self.cap:
+    def _farther(self, low: Tried | None, limit: float) -> float | None:
+        """A ratio above all that were tried, and below ``limit``; None where there is none."""
+        begin = self._begin(low)
+        if begin >= self.cap:
             return None
-        share = low.share(self.goals)
-        factor = MARGIN / share if share > 0 else MUCH_FARTHER
-        ahead = low.ratio * min(MUCH_FARTHER, max(FARTHER, factor))
-        return self._on_grid(max(ahead, low.ratio + self.step))
+        if low is None:
+            ratio = self._first
+        else:
+            share = low.share(self.goals)
+            factor = MARGIN / share if share > 0 else MUCH_FARTHER
+            ahead = low.ratio * min(MUCH_FARTHER, max(FARTHER, factor))
+            ratio = self._on_grid(max(ahead, low.ratio + self.step))
+        if ratio < limit:
+            return ratio
+        middle = (begin + limit) / 2
+        return middle if limit - begin > self.step * 1.5 else None
 
     def _width(self, tried: Sequence[Tried]) -> float:
         """Of the bracket; infinite while nothing has what is wanted."""
@@ -164,6 +173,11 @@ class Bisection:
 
 def _ratio(tried: Tried) -> float:
     return tried.ratio
+
+
+def is_limit(trial: Trial) -> bool:
+    """Whether a run failed because so much cannot be removed."""
+    return trial.state == "failed" and UNREACHED in (trial.reason or "")
 
 
 def ended(trials: Sequence[Trial]) -> Trial | None:

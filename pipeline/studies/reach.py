@@ -1,12 +1,13 @@
 """How far a method can go with a model, and how fine its steps are. Counted without weights."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.methods import method_of
 from pipeline.models.source import ModelSource
 from pipeline.pruning.phases import Phase, likely
 from pipeline.pruning.state import PruningState
+from pipeline.pruning.units import Candidate
 from pipeline.settings.core import Config, PruneConfig
 
 FINEST_PERCENT = 0.01
@@ -24,32 +25,41 @@ def with_ratio(prune: PruneConfig, ratio: float) -> PruneConfig:
     return prune.model_copy(update={"target_ratio": ratio})
 
 
-def most_percent(config: Config, source: ModelSource) -> float:
-    """The highest target that the method reaches, in percent, rounded down to two digits.
+Choice = Callable[[PruningState, Sequence[Candidate]], Candidate]
+CHOICES: tuple[Choice, ...] = (likely, lambda _, each: each[0], lambda _, each: each[-1])
+"""Which whole pieces go is not known: likely ones, or those that come first, or last."""
 
-    Of a dimension in whole pieces the likely ones go; which do is not known, so one of several
-    dimensions may end a little before or after.
+
+def most_percent(config: Config, source: ModelSource) -> tuple[float, float]:
+    """The highest targets that the method reaches if likely pieces go, and if the best for it do.
+
+    In percent, rounded down to two digits. They differ where dimensions share a target: blocks that
+    went as a whole leave less to the others.
     """
+    most = [_most(config, source, choice) for choice in CHOICES]
+    return most[0], max(most)
+
+
+def _most(config: Config, source: ModelSource, choice: Choice) -> float:
     reached, missed = 0.0, 100.0
     for _ in range(HALVINGS):
         middle = (reached + missed) / 2
-        if _reaches(phases_at(config, source, middle), PruningState.dense(source.shape), middle):
+        if _reaches(phases_at(config, source, middle), source, middle, choice):
             reached = middle
         else:
             missed = middle
     return math.floor(reached * 100) / 100
 
 
-def _reaches(phases: Sequence[Phase], state: PruningState, target: float) -> bool:
-    narrowed = 0.0
-    """Percent that dimensions took of blocks that stay."""
+def _reaches(phases: Sequence[Phase], source: ModelSource, target: float, choice: Choice) -> bool:
+    state, narrowed = PruningState.dense(source.shape), 0.0  # of blocks that stay
     for phase in phases:
         empty = phase.exhausted(state)
         if empty.ratio_percent + narrowed <= phase.end_percent:
             state = empty
         elif all(unit.is_whole for unit in phase.units):
             while state.ratio_percent + narrowed < phase.end_percent:
-                state = state.without(likely(state, phase.candidates(state)))
+                state = state.without(choice(state, phase.candidates(state)))
         else:
             narrowed += max(0.0, phase.end_percent - state.ratio_percent - narrowed)
     return state.ratio_percent + narrowed >= target

@@ -2,12 +2,13 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.files import Json
 from pipeline.models.source import ModelSource
-from pipeline.report.compare.records import ComparedRun
+from pipeline.report.compare.records import ComparedRun, read_run
 from pipeline.settings.core import Config, UntilConfig
 from pipeline.settings.section import Section
 from pipeline.stages.evaluate import EvaluateConfig, prunes
@@ -15,7 +16,7 @@ from pipeline.stages.export import ExportConfig
 from pipeline.stages.probe import ProbeConfig
 from pipeline.stages.recover import RecoverConfig
 from pipeline.studies.base import Ending, Kind, Study, Trial
-from pipeline.studies.bisection import AGAIN, TARGET, Bisection, Tried, ended, tried_of
+from pipeline.studies.bisection import AGAIN, TARGET, Bisection, Tried, ended, is_limit, tried_of
 from pipeline.studies.goals import (
     RATIO,
     WEIGHTS,
@@ -29,8 +30,8 @@ from pipeline.studies.reach import finest_percent, most_percent, round_step
 
 LATER: tuple[type[Section], ...] = (EvaluateConfig, RecoverConfig, ExportConfig)
 """What is asked of the run at the end alone."""
-AT_THE_END = 1_000_000
-"""Of ``probe.every``: more steps than there are, so that only both ends are measured."""
+ENDS_ALONE: Mapping[str, Any] = {"every": 1_000_000, "text": None, "tasks": []}
+"""Of ``probe``: more steps than there are, so that only both ends are measured, without text."""
 REPEATS = 15
 """Timed repetitions where the user did not ask for a probe; graphs need two."""
 
@@ -54,11 +55,11 @@ class Until(Study):
                 ["prune.until: nothing is pruned with evaluate.pruning_config; leave one out"]
             )
         goals = goals_of(config, source)
-        most, has_cap = most_percent(config, source), TARGET in typed
-        cap = config.prune.target_ratio if has_cap else most
+        (likely, most), has_cap = most_percent(config, source), TARGET in typed
+        cap = config.prune.target_ratio if has_cap else likely
         if cap > most:
             raise ConfigError([
-                f"prune.target_ratio: {cap:g} is wrong; allowed is up to {most:.2f}, about: "
+                f"prune.target_ratio: {cap:g} is wrong; allowed is up to {most:.2f}: "
                 f"prune={config.prune.method} can remove no more of this model"
             ])  # fmt: skip
         exact = [goal for goal in goals if goal.key == WEIGHTS]
@@ -80,7 +81,7 @@ class Until(Study):
 
     def configured(self, config: Config, values: Mapping[str, Json]) -> Config:
         """Timed at its end, and neither evaluated nor recovered nor exported before the last."""
-        prune = config.prune.model_copy(update={"until": UntilConfig()})
+        prune = config.prune.model_copy(update={"until": UntilConfig.model_validate({})})
         probe = self._with_speeds(config.of(ProbeConfig))
         sections: dict[str, Any] = {"prune": prune, "probe": probe}
         if AGAIN in values:
@@ -90,6 +91,10 @@ class Until(Study):
                 **{each.key: _left_out(config.of(each)) for each in LATER},
             }
         return config.model_copy(update=sections)
+
+    def goes_on_after(self, trial: Trial) -> bool:
+        """A ratio that cannot be reached is a limit."""
+        return is_limit(trial)
 
     def is_apart(self, values: Mapping[str, Json]) -> bool:
         """What is timed again is timed in another process than before."""
@@ -126,6 +131,8 @@ class Until(Study):
             "method": self.config.prune.method,
             "cap": self.search.cap,
             "step": self.search.step,
+            "workload": self._workload if self.search.is_timed else None,
+            "device": self._device(trials),
             "tried": [
                 {"target_ratio": each.ratio, "measured": list(map(dict, each.outcomes))}
                 for each in sorted(tried_of(trials), key=lambda each: each.ratio)
@@ -137,6 +144,11 @@ class Until(Study):
         at = {"target_ratio": found.values[TARGET], "run": found.run}
         facts["found"] = {**at, **{goal.key: found.outcome[goal.key] for goal in self.goals}}
         return Ending(self._found(found, trials), facts, found.run)
+
+    def _device(self, trials: Sequence[Trial]) -> str | None:
+        """Where speeds were measured."""
+        runs = [Path(trial.run) for trial in trials if trial.run and self.search.is_timed]
+        return next((read_run(path).device for path in reversed(runs) if path.exists()), None)
 
     def _found(self, found: Trial, trials: Sequence[Trial]) -> str:
         """The ratio, what was measured there, and what is just below it."""
@@ -151,7 +163,7 @@ class Until(Study):
         ]
         text = (
             f"prune.until is met at prune.target_ratio={ratio!r} ({found.outcome[RATIO]:.2f} % "
-            f"removed): {'; '.join([*has, *self._at])}"
+            f"removed): {'; '.join([*has, *self._at(trials)])}"
         )
         if not self.search.goals or (below := self.search.below(trials)) is None:
             return text
@@ -159,30 +171,31 @@ class Until(Study):
 
     def _why_not(self, trials: Sequence[Trial]) -> str:
         """The run that failed, or how far it came."""
-        if failed := [trial for trial in trials if trial.state == "failed"]:
+        if failed := [t for t in trials if t.state == "failed" and not is_limit(t)]:
             return (
                 f"prune.until: the run with prune.target_ratio={failed[0].values[TARGET]:g} "
                 f"failed: {failed[0].reason}"
             )
-        best = self.search.best(trials)
-        assert best
-        cap = self.search.cap
-        limit = f"prune.target_ratio={cap:g}" + (
-            "" if self.has_cap else f", the most that prune={self.config.prune.method} removes"
-        )
         wanted = ", ".join(f"{goal.key}={goal.wanted:g}" for goal in self.goals)
-        return (
-            f"prune.until: {wanted} is out of reach up to {limit}; it came to "
-            f"{'; '.join([self._words(best), *self._at])} at {best.ratio:g}"
-        )
+        limits = [trial.values[TARGET] for trial in trials if is_limit(trial)]
+        cap = min([self.search.cap, *limits])
+        limit = f"prune.target_ratio={cap:g}"
+        if limits or not self.has_cap:
+            limit += f", about the most that prune={self.config.prune.method} removes"
+        text = f"prune.until: {wanted} is out of reach up to {limit}"
+        if (best := self.search.best(trials)) is None:
+            return text
+        has = "; ".join([self._words(best), *self._at(trials)])
+        return f"{text}; it came to {has} at {best.ratio:g}"
 
     def _words(self, tried: Tried) -> str:
         return ", ".join(goal.in_words(tried.outcomes[0]) for goal in self.search.goals)
 
-    @property
-    def _at(self) -> list[str]:
-        """What speeds were measured at."""
-        return [f"workload {self._workload}"] if self.search.is_timed else []
+    def _at(self, trials: Sequence[Trial]) -> list[str]:
+        """What speeds were measured at, and where."""
+        device = self._device(trials)
+        on = f" on {device}" if device else ""
+        return [f"workload {self._workload}{on}"] if self.search.is_timed else []
 
     @property
     def _workload(self) -> str:
@@ -195,19 +208,19 @@ class Until(Study):
             return probe
         if probe.every:
             return probe.model_copy(update={"latency": True})
-        turned_on = {"every": AT_THE_END, "latency": True, "text": None, "tasks": []}
-        return probe.model_copy(update={**turned_on, "repeats": max(REPEATS, probe.repeats)})
+        repeats = max(REPEATS, probe.repeats)
+        return probe.model_copy(update={**ENDS_ALONE, "latency": True, "repeats": repeats})
 
     def _at_the_end(self, probe: ProbeConfig) -> ProbeConfig:
         """Both ends timed with the workload that counts, and nothing else measured."""
         if not self.search.is_timed:
             return probe.model_copy(update={"every": 0})
         workloads = {self._workload: probe.workloads[self._workload]}
-        only = {"every": AT_THE_END, "text": None, "tasks": [], "workloads": workloads}
-        return probe.model_copy(update=only)
+        return probe.model_copy(update={**ENDS_ALONE, "workloads": workloads})
 
     @property
     def _until(self) -> dict[str, Any]:
+        """What is wanted, as it was given."""
         values = self.config.prune.until.model_dump()
         return {key: value for key, value in values.items() if value is not None}
 

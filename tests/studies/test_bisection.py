@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from pipeline.stages.prune import UNREACHED
 from pipeline.studies.base import Trial
 from pipeline.studies.bisection import AGAIN, TARGET, Bisection, ended, tried_of
 from pipeline.studies.goals import Goal
@@ -132,3 +133,22 @@ def test_a_run_that_failed_ends_it() -> None:
     search = Bisection((speed(1.25),), 0, 75, 0.5, guess=20)
     failed = Trial(0, {TARGET: 20.0, AGAIN: 0}, state="failed", reason="no memory")
     assert search.next([failed]) == []
+
+
+def test_what_cannot_be_removed_is_a_limit_below_which_it_goes_on() -> None:
+    search = Bisection((speed(1.9),), 0, 80, 0.5, guess=47)
+    trials: list[Trial] = []
+    while proposed := search.next(trials):
+        ratio = proposed[0][TARGET]
+        if ratio > 60.2:
+            reason = f"prune.target_ratio={ratio:g} {UNREACHED}"
+            trials.append(Trial(len(trials), proposed[0], state="failed", reason=reason))
+        else:
+            outcome = timed(noise=0)(ratio)
+            trials.append(Trial(len(trials), proposed[0], outcome=outcome, state="done"))
+    assert ended(trials) is not None
+    hopeless = Bisection((speed(2.5),), 0, 80, 0.5, guess=60)
+    limit = Trial(1, {TARGET: 60.0, AGAIN: 0}, state="failed", reason=UNREACHED)
+    near = Trial(0, {TARGET: 59.5, AGAIN: 0}, outcome=timed(noise=0)(59.5), state="done")
+    assert hopeless.next([limit]) == [{TARGET: 30.0, AGAIN: 0}]
+    assert hopeless.next([near, limit]) == []

@@ -1,6 +1,7 @@
 """What ``prune.until`` asks for: problems in a line, exact sizes, and what its runs measure."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -54,23 +55,23 @@ def until(source: ModelSource, *overrides: str) -> Until:
         ),
         (
             ["prune.until.weights_gb=7"],
-            "prune.until.weights_gb: 7 is wrong; allowed is less than 0.00203392, which the dense "
+            "prune.until.weights_gb: 7 is wrong; allowed is less than 0.00202163, which the dense "
             "model has",
         ),
         (
-            ["prune.until.kv_cache_bytes_per_token=4096"],
-            "prune.until.kv_cache_bytes_per_token: 4096 is wrong; allowed is less than 4096, which "
+            ["prune.until.kv_cache_bytes_per_token=2048"],
+            "prune.until.kv_cache_bytes_per_token: 2048 is wrong; allowed is less than 2048, which "
             "the dense model has",
         ),
         (
             ["prune.until.decode_speedup=1.2", "prune.target_ratio=97"],
-            "prune.target_ratio: 97 is wrong; allowed is up to 87.34, about: prune=multipruner can "
+            "prune.target_ratio: 97 is wrong; allowed is up to 86.30: prune=multipruner can "
             "remove no more of this model",
         ),
         (
             ["prune.until.weights_gb=1e-3", "prune.target_ratio=20"],
-            "prune.until.weights_gb: 0.001 is wrong: 50.83 % would have to go, and "
-            "prune.target_ratio=20 is the most that may go; allowed is from 0.00162714 on",
+            "prune.until.weights_gb: 0.001 is wrong: 50.54 % would have to go, and "
+            "prune.target_ratio=20 is the most that may go; allowed is from 0.00161731 on",
         ),
         (
             ["prune.until.decode_speedup=1.2", "evaluate.pruning_config=pruned.json"],
@@ -103,18 +104,23 @@ def test_a_target_for_weights_is_met_by_those_states_alone_that_are_small_enough
     assert study.next([]) == [{TARGET: ratio}], "nothing has to be tried"
 
 
-@pytest.mark.parametrize("method", ["multipruner", "shortgpt", "finercut", "flap"])
-def test_the_cap_is_what_can_be_removed(source: ModelSource, method: str) -> None:
-    config = configured("model=hf", "model.path=model", f"prune={method}")
-    most = most_percent(config, source)
-    state = PruningState.dense(source.shape)
-    for phase in phases_at(config, source, most):
+def test_the_cap_is_about_what_can_be_removed(source: ModelSource) -> None:
+    config = configured("model=hf", "model.path=model", *SIZES)
+    likely, most = most_percent(config, source)
+    luck, state = random.Random(0), PruningState.dense(source.shape)
+    for phase in phases_at(config, source, likely):
         while state.ratio_percent < phase.end_percent and (ahead := phase.candidates(state)):
-            state = state.without(ahead[-1])
-    assert state.ratio_percent == pytest.approx(most, abs=1.5)
-    for phase in phases_at(config, source, 99.99):
-        state = phase.exhausted(state)
-    assert state.ratio_percent >= most - 0.01
+            state = state.without(luck.choice(ahead))
+    assert state.ratio_percent == pytest.approx(likely, abs=2)
+    assert likely <= most < 90
+
+
+@pytest.mark.parametrize("method", ["shortgpt", "finercut", "flap"])
+def test_the_cap_of_one_dimension_is_exact(source: ModelSource, method: str) -> None:
+    config = configured("model=hf", "model.path=model", f"prune={method}")
+    (phase,) = phases_at(config, source, 99.99)
+    all_gone = phase.exhausted(PruningState.dense(source.shape)).ratio_percent
+    assert most_percent(config, source) == (pytest.approx(all_gone, abs=0.02),) * 2
 
 
 def test_sizes_are_those_of_the_state(source: ModelSource) -> None:
@@ -150,7 +156,7 @@ def test_a_probe_is_turned_on_where_a_speed_is_wanted_and_said_so(source: ModelS
     study = until(source, "prune.until.decode_speedup=1.2", "probe=none")
     assert all(each.of(ProbeConfig).latency for each in trial_and_end(study, study.config))
     assert "speeds are measured at the end of each" in study.budget
-    counted = until(source, "prune.until.kv_cache_bytes_per_token=2048", "probe=latency")
+    counted = until(source, "prune.until.kv_cache_bytes_per_token=1024", "probe=latency")
     on_the_way, end = trial_and_end(counted, counted.config)
     assert (on_the_way.of(ProbeConfig).every, end.of(ProbeConfig).every) == (0, 1)
 
