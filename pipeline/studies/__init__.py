@@ -27,7 +27,8 @@ def proposes(config: Config) -> bool:
 def study_of(config: Config, source: ModelSource, typed: Collection[str]) -> Study:
     """What proposes the runs of a configuration; the run itself where nothing else does.
 
-    ``typed`` are the keys that the user gave. Raises ``ConfigError`` where it cannot be studied so.
+    ``typed`` are the keys that the user gave. Raises ``ConfigError`` where the configuration cannot
+    be studied so.
     """
     kind = next((kind for kind in kinds() if kind.is_wanted(config)), None)
     return kind.of(config, source, typed) if kind else Alone()
