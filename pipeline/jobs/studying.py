@@ -241,6 +241,8 @@ class _Studies:
         self.console.print(f"{self.name}: generation {generation}, {len(places)} runs")
         errors = self._carried_through(places, together, leader)
         ended = [self._ended(place, together, errors) for place in places]
+        for place in ended:
+            self._tell_outcome(place)
         if failed := [place.trial for place in ended if self._is_failure(place)]:
             for trial in failed:
                 self.console.print(f"trial {trial.number} failed: {trial.reason}")
@@ -258,6 +260,13 @@ class _Studies:
             for label, each in self._records.items()
         }
         record.write(self.folder, self._records)
+
+    def _tell_outcome(self, place: _Place) -> None:
+        """Say what a run gave, where the study has words for it."""
+        study = self._conducted[place.label].study
+        if place.trial.state == "done" and (words := study.in_words(place.trial)):
+            among = f"{place.label}: " if len(self._conducted) > 1 else ""
+            self.console.print(f"{among}{words}")
 
     def _is_failure(self, place: _Place) -> bool:
         study = self._conducted[place.label].study
@@ -305,7 +314,7 @@ class _Studies:
         endings = self._endings()
         for ending in endings.values():
             if ending.run:
-                self.console.print(f"{ending.text}: {ending.run}")
+                self.console.print(ending.text, f"done: {ending.run}", sep="\n")
         failed = sum(trial.state == "failed" for trial in trials)
         self.console.print(
             f"{self.name}: {len(trials)} runs, {failed} failed; next: multipruner compare "

@@ -52,6 +52,10 @@ class Study(ABC):
     def outcome(self, run: ComparedRun) -> dict[str, float]:
         """What counts of a finished run. Raises ``StageError`` where the run does not have it."""
 
+    def in_words(self, trial: Trial) -> str:  # noqa: ARG002
+        """What came of a trial that is done; empty where the line of its run says enough."""
+        return ""
+
     def configured(self, config: Config, values: Mapping[str, Json]) -> Config:  # noqa: ARG002
         """A run's validated configuration with what follows from its being part of a study.
 

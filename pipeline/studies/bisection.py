@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pipeline.files import Json
 from pipeline.stages.prune import UNREACHED
 from pipeline.studies.base import Trial
-from pipeline.studies.goals import Goal, Outcome
+from pipeline.studies.goals import RATIO, Goal, Outcome
 
 TARGET, AGAIN = "prune.target_ratio", "probe.again"
 FARTHER, MUCH_FARTHER = 1.2, 2.0
@@ -33,6 +33,11 @@ class Tried:
 
     ratio: float
     outcomes: tuple[Outcome, ...]
+
+    @property
+    def reached(self) -> float:
+        """What its runs removed: at least the ratio."""
+        return max(outcome.get(RATIO, self.ratio) for outcome in self.outcomes)
 
     def has(self, goals: Sequence[Goal]) -> bool:
         """Whether every measurement has everything."""
@@ -128,8 +133,8 @@ class Bisection:
         else:
             share = low.share(self.goals)
             factor = MARGIN / share if share > 0 else MUCH_FARTHER
-            ahead = low.ratio * min(MUCH_FARTHER, max(FARTHER, factor))
-            ratio = self._on_grid(max(ahead, low.ratio + self.step))
+            ahead = begin * min(MUCH_FARTHER, max(FARTHER, factor))
+            ratio = self._on_grid(max(ahead, begin + self.step))
         if ratio < limit:
             return ratio
         middle = (begin + limit) / 2
@@ -141,7 +146,7 @@ class Bisection:
         return having.ratio - self._begin(low) if having else math.inf
 
     def _begin(self, low: Tried | None) -> float:
-        return low.ratio if low else self.least
+        return max(low.ratio, low.reached) if low else self.least
 
     def _is_closed(self, low: Tried | None, having: Tried) -> bool:
         """Whether no ratio between them is worth a run."""

@@ -28,8 +28,6 @@ from pipeline.studies.goals import (
 )
 from pipeline.studies.reach import finest_percent, most_percent, round_step
 
-LATER: tuple[type[Section], ...] = (EvaluateConfig, RecoverConfig, ExportConfig)
-"""What is asked of the run at the end alone."""
 ENDS_ALONE: Mapping[str, Any] = {"every": 1_000_000, "text": None, "tasks": []}
 """Of ``probe``: more steps than there are, so that only both ends are measured, without text."""
 REPEATS = 15
@@ -79,6 +77,12 @@ class Until(Study):
         """What the run has of what is wanted."""
         return outcome_of(run, self.config, self.source, self.goals)
 
+    def in_words(self, trial: Trial) -> str:
+        """What a run has of what is wanted."""
+        assert trial.outcome is not None
+        has = ", ".join(goal.in_words(trial.outcome) for goal in self.goals)
+        return f"prune.target_ratio={trial.values[TARGET]:g}: {has}"
+
     def configured(self, config: Config, values: Mapping[str, Json]) -> Config:
         """Timed at its end, and neither evaluated nor recovered nor exported before the last."""
         prune = config.prune.model_copy(update={"until": UntilConfig.model_validate({})})
@@ -88,7 +92,9 @@ class Until(Study):
             sections |= {
                 "probe": self._at_the_end(probe),
                 "run": config.run.model_copy(update={"pictures": []}),
-                **{each.key: _left_out(config.of(each)) for each in LATER},
+                "recover": config.of(RecoverConfig).model_copy(update={"steps": []}),
+                "evaluate": _left_out(config.of(EvaluateConfig)),
+                "export": _left_out(config.of(ExportConfig)),
             }
         return config.model_copy(update=sections)
 

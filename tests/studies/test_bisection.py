@@ -9,7 +9,7 @@ import pytest
 from pipeline.stages.prune import UNREACHED
 from pipeline.studies.base import Trial
 from pipeline.studies.bisection import AGAIN, TARGET, Bisection, ended, tried_of
-from pipeline.studies.goals import Goal
+from pipeline.studies.goals import RATIO, Goal
 
 SPEED, CACHE = "decode_speedup", "kv_cache_bytes_per_token"
 Model = Callable[[float], Mapping[str, float]]
@@ -127,6 +127,19 @@ def test_what_is_counted_is_not_measured_again() -> None:
     trials = carried_out(search, lambda ratio: {CACHE: 1000 - 10 * math.floor(ratio)})
     assert ended(trials).values == {TARGET: 40.0}  # type: ignore[union-attr]
     assert all(not trial.values.get(AGAIN) for trial in trials)
+
+
+def test_ratios_that_coarse_pieces_pass_over_are_not_tried() -> None:
+    search = Bisection((speed(1.4),), 0, 80, 5.0, guess=29)
+
+    def measure(ratio: float) -> Mapping[str, float]:
+        layers = math.ceil(ratio / 8.37) * 8.37
+        return {**timed(noise=0)(layers), RATIO: layers}
+
+    trials = carried_out(search, measure)
+    states = [trial.outcome[RATIO] for trial in trials if not trial.values.get(AGAIN)]  # type: ignore[index]
+    assert len(set(states)) == len(states) - 1, "only what was found is there again, at the end"
+    assert ended(trials).outcome[RATIO] == 5 * 8.37  # type: ignore[union-attr, index]
 
 
 def test_a_run_that_failed_ends_it() -> None:
