@@ -84,7 +84,8 @@ def is_known(key: str) -> bool:
             _, _, inner = entry_key.partition(".")
             name, _, last = entry_key.rpartition(".")
             # a name may be a key itself, with dots
-            return not inner or inner in fields or (last in fields and is_known(name))
+            is_own = not inner or inner in fields
+            return is_own or is_known(entry_key) or (last in fields and is_known(name))
     return False
 
 

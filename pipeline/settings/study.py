@@ -108,5 +108,5 @@ class StudyConfig(Section):
     seed: int = Field(0, ge=0)
     """Of what is drawn. The same seed and results propose the same runs anywhere."""
     reference: list[Number] | None = None
-    """For each objective the value from which the hypervolume is measured; null: the worst of the
-    first generation."""
+    """For each objective the value from which the hypervolume is measured; null: a tenth of
+    the first generation's range beyond its worst."""

@@ -46,7 +46,7 @@ def proposed(
 
     ``results`` are in the order in which they were proposed.
     """
-    with _quiet():
+    with quiet():
         from optuna import create_study
         from optuna.samplers import RandomSampler
 
@@ -132,7 +132,7 @@ def _seed(settings: StudyConfig, generation: int) -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what Optuna logs and warns of, which are its own words for what is meant here."""
     import optuna
 

@@ -20,8 +20,9 @@ from pipeline.studies.quantities import Constraint, Objective, Term, constraint_
 from pipeline.studies.sampling import Result, proposed
 from pipeline.studies.space import Space
 
-MEASURED = ("space", "objectives", "constraints", "method", "population", "seed")
-"""Keys that a study keeps to once it has begun: its proposals depend on them."""
+KEPT = ("objectives", "constraints", "method", "population", "seed", "reference")
+"""Keys besides the ranges that a study keeps to once it has begun."""
+SPACE = f"{StudyConfig.key}.space"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Search(Study):
     @cached_property
     def space(self) -> Space:
         """What varies."""
-        return Space(self.settings.space)
+        return Space(dict(sorted(self.settings.space.items())))  # in whatever order it is typed
 
     @cached_property
     def objectives(self) -> tuple[Objective, ...]:
@@ -90,19 +91,20 @@ class Search(Study):
 
     @property
     def identity(self) -> Mapping[str, Json]:
-        """All that the proposals depend on."""
+        """All that the proposals depend on, and from where the hypervolume is measured."""
         values = self.settings.model_dump(mode="json", exclude_none=True)
-        return {f"{StudyConfig.key}.{name}": values[name] for name in MEASURED}
+        own = {f"{StudyConfig.key}.{name}": values.get(name) for name in KEPT}
+        ranges = {f"{SPACE}.{key}": each for key, each in values["space"].items()}
+        return {SPACE: sorted(values["space"]), **ranges, **own}
 
     @classmethod
     def of_identity(cls, identity: Mapping[str, Json]) -> "Search | None":
         """The search of which this is the identity; None where it is of another kind."""
-        own = {
-            name.removeprefix(f"{StudyConfig.key}."): value
-            for name, value in identity.items()
-            if name.startswith(f"{StudyConfig.key}.")
-        }
-        return cls(StudyConfig.model_validate(own)) if own else None
+        if SPACE not in identity:
+            return None
+        own = {name: identity[f"{StudyConfig.key}.{name}"] for name in KEPT}
+        ranges = {key: identity[f"{SPACE}.{key}"] for key in identity[SPACE]}
+        return cls(StudyConfig.model_validate({**own, "space": ranges}))
 
     @property
     def budget(self) -> str:
@@ -110,10 +112,16 @@ class Search(Study):
         settings = self.settings
         parts = [f"{settings.runs} runs" if settings.runs else ""]
         parts.append(f"{settings.gpu_hours:g} GPU hours" if settings.gpu_hours else "")
-        most = " or ".join(filter(None, parts))
+        return f"budget {' or '.join(filter(None, parts))}, {self.in_words}"
+
+    @property
+    def in_words(self) -> str:
+        """What proposes how many runs, and what for."""
+        settings = self.settings
+        demands = "".join(f", {text}" for text in settings.constraints)
         return (
-            f"budget {most}, {settings.population} at a time by {settings.method}, seed "
-            f"{settings.seed}: {', '.join(settings.objectives)}"
+            f"{settings.population} at a time by {settings.method}, seed {settings.seed}: "
+            f"{', '.join(settings.objectives)}{demands}"
         )
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 LEAST = 1e-6
 """Of the numbers whose logarithms are shares: zero has none."""
+SHARES = "[{}]"
+"""After a key: the place of one of its shares."""
 DIGITS = 10
 """Of a number that a run is given: 12.6, not 12.600000000000001."""
 
@@ -73,7 +75,7 @@ class Space:
 
 
 def _of_share(key: str, place: int) -> str:
-    return f"{key}[{place}]"
+    return key + SHARES.format(place)
 
 
 def _suggested(trial: "Trial", key: str, given: Range) -> Json:
