@@ -8,6 +8,7 @@ from pydantic import Field, PlainValidator, SerializeAsAny
 from pipeline.files import Json
 from pipeline.settings.cluster import ClusterSection
 from pipeline.settings.section import Execution, Name, S, Section, SomeText
+from pipeline.settings.study import StudyConfig
 
 
 class ModelConfig(Section):
@@ -149,6 +150,7 @@ class Config(Section):
     cluster: Execution[SerializeAsAny[ClusterSection]]
     run: Execution[RunConfig]
     sweep: Execution[SweepConfig] = Field(default_factory=lambda: SweepConfig.model_validate({}))
+    study: Execution[StudyConfig] = Field(default_factory=lambda: StudyConfig.model_validate({}))
     store: Execution[StoreConfig]
     plan: Execution[Annotated[bool | str, PlainValidator(_is_plan)]] = False
     """true shows what would run, what is done and what it would ask for, and runs nothing; json
