@@ -165,19 +165,27 @@ def launch(*overrides: str) -> Run:
     Inline it is done when this returns. With ``cluster=local`` or ``cluster=slurm`` it is
     submitted; with ``wait=true`` it is followed until it ends. Raises ``ConfigError`` with
     everything that is wrong, and ``StageError`` where a stage cannot go on; the same call goes on
-    from the last step. With ``sweep.name=NAME`` the run joins that sweep. Nothing is printed:
-    warnings are in the run's summary.
+    from the last step. With ``sweep.name=NAME`` the run joins that sweep; with ``prune.until`` it
+    is the one that was found. Nothing is printed: warnings are in the run's summary.
     """
     from pipeline.config.compose import compose_overrides
     from pipeline.jobs.launching import carry_out, go_offline
     from pipeline.plan.sweep import Sweep as PlannedSweep
     from pipeline.screen import screen
+    from pipeline.studies import proposes
 
     config = compose_overrides(overrides)
     if config.plan:
         raise ConfigError(["plan: a plan is printed; type: python launch.py plan=true ..."])
     go_offline([config])
     console = screen(is_quiet=True)
+    if proposes(config):
+        from pipeline.jobs.studying import conduct
+
+        given = f"multipruner.launch({', '.join(map(repr, overrides))})"
+        if found := conduct([config], [overrides], given, console):
+            return Run(found[0])
+        raise StageError("many runs were proposed and done; multipruner.open_sweep has them all")
     if config.sweep.name:
         command = f"multipruner.open_sweep({config.sweep.name!r})"
         sweep = PlannedSweep.of([config], [overrides], command)

@@ -62,21 +62,22 @@ def conduct(
     command: str,
     console: Console,
     leader: "Leader | None" = None,
-) -> None:
+) -> list[Path]:
     """Carry the studies of combinations through, to the end of their budgets, as one sweep.
 
-    Raises ``ConfigError`` with everything that is wrong, and ``StageError`` where it cannot go on.
+    Returns the folders of the runs that were found, where studies look for one. Raises
+    ``ConfigError`` with everything that is wrong, and ``StageError`` where it cannot go on.
     """
     studies = _Studies.of(configs, overrides, command, console)
     if configs[0].plan:
         studies.show()
-        return
+        return []
     with awaited_lease(studies.folder / COORDINATOR, studies.tell) as guard:
         assert guard is not None
         studies.begin()
         while studies.propose(guard):
             studies.carry_out(guard, leader)
-    studies.conclude()
+    return studies.conclude()
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +265,7 @@ class _Studies:
     def _tell_outcome(self, place: _Place) -> None:
         """Say what a run gave, where the study has words for it."""
         study = self._conducted[place.label].study
-        if place.trial.state == "done" and (words := study.in_words(place.trial)):
+        if place.trial.state == "done" and (words := study.outcome_in_words(place.trial)):
             among = f"{place.label}: " if len(self._conducted) > 1 else ""
             self.console.print(f"{among}{words}")
 
@@ -303,8 +304,8 @@ class _Studies:
             return replace(place, trial=replace(trial, state="failed", reason=reason))
         return replace(place, trial=replace(trial, state="done", outcome=outcome))
 
-    def conclude(self) -> None:
-        """Compare all runs, and say how the studies ended.
+    def conclude(self) -> list[Path]:
+        """Compare all runs, and say how the studies ended; the runs that were looked for.
 
         Raises ``StageError`` where one of them did not find what it looked for.
         """
@@ -322,6 +323,7 @@ class _Studies:
         )
         if missed := [ending.text for ending in endings.values() if ending.run is None]:
             raise StageError("; ".join(missed))
+        return [Path(ending.run) for ending in endings.values() if ending.run]
 
     def _endings(self) -> dict[str, Ending]:
         """What came of the studies that look for a run, written beside them and in its folder."""

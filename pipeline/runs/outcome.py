@@ -52,7 +52,7 @@ def report_of(run: Run, listener: RunListener, summary: Summary) -> RunReport:
 
 
 def _shown_settings(config: Config) -> dict[str, Any]:
-    settings = config.model_dump(mode="json")
+    settings = config.model_dump(mode="json", exclude={"prune": {"until"}})
     shown = ["model", "calibration", "prune", "probe", "evaluate"]
     return {name: settings[name] for name in [*shown, *_recovers(config)]}
 

@@ -52,7 +52,7 @@ class Study(ABC):
     def outcome(self, run: ComparedRun) -> dict[str, float]:
         """What counts of a finished run. Raises ``StageError`` where the run does not have it."""
 
-    def in_words(self, trial: Trial) -> str:  # noqa: ARG002
+    def outcome_in_words(self, trial: Trial) -> str:  # noqa: ARG002
         """What came of a trial that is done; empty where the line of its run says enough."""
         return ""
 

@@ -77,7 +77,7 @@ class Until(Study):
         """What the run has of what is wanted."""
         return outcome_of(run, self.config, self.source, self.goals)
 
-    def in_words(self, trial: Trial) -> str:
+    def outcome_in_words(self, trial: Trial) -> str:
         """What a run has of what is wanted."""
         assert trial.outcome is not None
         has = ", ".join(goal.in_words(trial.outcome) for goal in self.goals)
