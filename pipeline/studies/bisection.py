@@ -2,9 +2,9 @@
 
 The first run is at a guess. While none has it, the next goes further, as far as those before let
 expect; then the bracket between the last that has not and the first that has is narrowed, by a
-straight line through both ends and by halving, in turns. What was timed is timed once more in
-another process before it counts: so a ratio that had it by luck is one that has not, and the
-search goes on above it. More noise makes more runs, not a wrong end.
+straight line through both ends and by halving. What was timed is timed once more in another process
+before it counts, and where both differ a third time, which decides: a ratio that had it by luck
+lacks it, and the search goes on above. More noise makes more runs, not a wrong end.
 """
 
 import math
@@ -16,7 +16,10 @@ from pipeline.stages.prune import UNREACHED
 from pipeline.studies.base import Trial
 from pipeline.studies.goals import RATIO, Goal, Outcome
 
-TARGET, AGAIN = "prune.target_ratio", "probe.again"
+TARGET, AGAIN, EVERY = "prune.target_ratio", "probe.again", "probe.every"
+ENDS = 1_000_000
+"""Of ``EVERY``, in all runs on the way: more steps than there are, so that both ends are measured
+alone."""
 FARTHER, MUCH_FARTHER = 1.2, 2.0
 """The next ratio is at least and at most so many times the last, while none has what is wanted."""
 MARGIN = 1.05
@@ -39,13 +42,29 @@ class Tried:
         """What its runs removed: at least the ratio."""
         return max(outcome.get(RATIO, self.ratio) for outcome in self.outcomes)
 
+    def votes(self, goals: Sequence[Goal]) -> list[bool]:
+        """Of each measurement, whether it has everything."""
+        return [all(goal.is_met(outcome) for goal in goals) for outcome in self.outcomes]
+
     def has(self, goals: Sequence[Goal]) -> bool:
-        """Whether every measurement has everything."""
-        return all(goal.is_met(outcome) for goal in goals for outcome in self.outcomes)
+        """Whether most measurements have everything."""
+        votes = self.votes(goals)
+        return 2 * sum(votes) > len(votes)
+
+    def is_open(self, goals: Sequence[Goal]) -> bool:
+        """Whether as many have everything as have not."""
+        votes = self.votes(goals)
+        return 2 * sum(votes) == len(votes)
+
+    def may_have(self, goals: Sequence[Goal]) -> bool:
+        """Whether one more measurement could be another: it was timed once, too roughly to say."""
+        (first, *more) = self.outcomes
+        return not more and all(goal.may_be_met(first) for goal in goals)
 
     def share(self, goals: Sequence[Goal]) -> float:
-        """How far the worst of them is on the way from the dense model; 1 is there."""
-        return min(goal.share(outcome) for goal in goals for outcome in self.outcomes)
+        """How far it is on the way from the dense model, of several measurements what counts."""
+        shares = [min(goal.share(outcome) for goal in goals) for outcome in self.outcomes]
+        return max(shares) if self.has(goals) else min(shares)
 
 
 @dataclass(frozen=True)
@@ -75,29 +94,38 @@ class Bisection:
             return 1
         farther = math.log(max(1.0, self.cap / self._first)) / math.log(FARTHER)
         places = max(1.0, (self.cap - self.least) / self.step)
-        return math.ceil(farther) + 2 * math.ceil(math.log2(places)) + self.is_timed + 2
+        return math.ceil(farther) + 2 * math.ceil(math.log2(places)) + 2 * self.is_timed + 2
 
     def next(self, trials: Sequence[Trial]) -> list[Mapping[str, Json]]:
         """The next run, by what is known of those before; none: it is over, or one failed.
 
-        What is measured has ``AGAIN``; the run at the ratio that was found has not.
+        Runs on the way have ``EVERY``; the one at the ratio that was found has not.
         """
         failed = [trial for trial in trials if trial.state == "failed"]
         if ended(trials) or not all(map(is_limit, failed)):
             return []
         limit = min((trial.values[TARGET] for trial in failed), default=math.inf)
         tried = tried_of(trials)
+        if self.goals and (values := self._on_the_way(tried, limit)):
+            return [values]
+        _, having = self._bracket(tried)
+        if having:
+            return [{TARGET: having.ratio, AGAIN: having.votes(self.goals).index(True)}]
+        return [] if self.goals else [{TARGET: self.least, AGAIN: 0}]
+
+    def _on_the_way(self, tried: Sequence[Tried], limit: float) -> dict[str, Json] | None:
+        """What to measure next; None where nothing more would tell."""
         low, having = self._bracket(tried)
-        if not self.goals:
-            return [{TARGET: self.least}]
+        if split := next((each for each in tried if each.is_open(self.goals)), None):
+            return on_the_way(split.ratio, len(split.outcomes))
         if having is None:
-            ratio = self._farther(low, limit)
-            return [] if ratio is None else [{TARGET: ratio, AGAIN: 0}]
+            if ratio := self._farther(low, limit):
+                return on_the_way(ratio)
+            return on_the_way(low.ratio, 1) if low and low.may_have(self.goals) else None
         if not self._is_closed(low, having):
-            return [{TARGET: self._between(tried), AGAIN: 0}]
-        if self.is_timed and len(having.outcomes) == 1:
-            return [{TARGET: having.ratio, AGAIN: 1}]
-        return [{TARGET: having.ratio}]
+            return on_the_way(self._between(tried))
+        is_sure = len(having.outcomes) > 1 or not self.is_timed
+        return None if is_sure else on_the_way(having.ratio, 1)
 
     def below(self, trials: Sequence[Trial]) -> Tried | None:
         """The highest ratio that lacks something, below the one that was found; None: not tried."""
@@ -176,6 +204,11 @@ class Bisection:
         return min(self.cap, max(near, self.least or self.step))
 
 
+def on_the_way(ratio: float, again: int = 0) -> dict[str, Json]:
+    """The values of a run on the way."""
+    return {TARGET: ratio, AGAIN: again, EVERY: ENDS}
+
+
 def _ratio(tried: Tried) -> float:
     return tried.ratio
 
@@ -187,13 +220,13 @@ def is_limit(trial: Trial) -> bool:
 
 def ended(trials: Sequence[Trial]) -> Trial | None:
     """The run at the ratio that was found; None before it is done."""
-    return next((t for t in trials if t.state == "done" and AGAIN not in t.values), None)
+    return next((t for t in trials if t.state == "done" and EVERY not in t.values), None)
 
 
 def tried_of(trials: Sequence[Trial]) -> list[Tried]:
     """The ratios that were measured, in the order in which they first were."""
     outcomes: dict[float, list[Outcome]] = {}
     for trial in trials:
-        if trial.outcome is not None and AGAIN in trial.values:
+        if trial.outcome is not None and EVERY in trial.values:
             outcomes.setdefault(trial.values[TARGET], []).append(trial.outcome)
     return [Tried(ratio, tuple(each)) for ratio, each in outcomes.items()]

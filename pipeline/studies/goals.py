@@ -47,6 +47,12 @@ class Goal:
         value = self.counts(outcome)
         return value >= self.wanted if self.wanted > self.dense else value <= self.wanted
 
+    def may_be_met(self, outcome: Outcome) -> bool:
+        """Whether it is met within what the measurement is sure of."""
+        if not self.is_timed:
+            return self.is_met(outcome)
+        return outcome[self.key + HIGH] >= self.wanted
+
     def share(self, outcome: Outcome) -> float:
         """How much of the way from the dense model is gone; 1 is all of it."""
         return (self.counts(outcome) - self.dense) / (self.wanted - self.dense)

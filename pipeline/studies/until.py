@@ -16,11 +16,21 @@ from pipeline.stages.export import ExportConfig
 from pipeline.stages.probe import ProbeConfig
 from pipeline.stages.recover import RecoverConfig
 from pipeline.studies.base import Ending, Kind, Study, Trial
-from pipeline.studies.bisection import AGAIN, TARGET, Bisection, Tried, ended, is_limit, tried_of
+from pipeline.studies.bisection import (
+    AGAIN,
+    ENDS,
+    EVERY,
+    TARGET,
+    Bisection,
+    ended,
+    is_limit,
+    tried_of,
+)
 from pipeline.studies.goals import (
     RATIO,
     WEIGHTS,
     Goal,
+    Outcome,
     goals_of,
     is_asked,
     least_ratio,
@@ -28,8 +38,8 @@ from pipeline.studies.goals import (
 )
 from pipeline.studies.reach import finest_percent, most_percent, round_step
 
-ENDS_ALONE: Mapping[str, Any] = {"every": 1_000_000, "text": None, "tasks": []}
-"""Of ``probe``: more steps than there are, so that only both ends are measured, without text."""
+ENDS_ALONE: Mapping[str, Any] = {"every": ENDS, "text": None, "tasks": []}
+"""Of ``probe``: only both ends are measured, without text."""
 REPEATS = 15
 """Timed repetitions where the user did not ask for a probe; graphs need two."""
 
@@ -86,9 +96,10 @@ class Until(Study):
     def configured(self, config: Config, values: Mapping[str, Json]) -> Config:
         """Timed at its end, and neither evaluated nor recovered nor exported before the last."""
         prune = config.prune.model_copy(update={"until": UntilConfig.model_validate({})})
-        probe = self._with_speeds(config.of(ProbeConfig))
+        again = {"again": config.of(ProbeConfig).again}
+        probe = self._with_speeds(self.config.of(ProbeConfig)).model_copy(update=again)
         sections: dict[str, Any] = {"prune": prune, "probe": probe}
-        if AGAIN in values:
+        if EVERY in values:
             sections |= {
                 "probe": self._at_the_end(probe),
                 "run": config.run.model_copy(update={"pictures": []}),
@@ -104,7 +115,7 @@ class Until(Study):
 
     def is_apart(self, values: Mapping[str, Json]) -> bool:
         """What is timed again is timed in another process than before."""
-        return bool(values.get(AGAIN))
+        return EVERY in values and bool(values[AGAIN])
 
     @property
     def identity(self) -> Mapping[str, Json]:
@@ -161,19 +172,14 @@ class Until(Study):
         assert found.outcome is not None
         ratio = found.values[TARGET]
         tried = {each.ratio: each.outcomes for each in tried_of(trials)}
-        has = [
-            ", again ".join(map(goal.in_words, tried.get(ratio, (found.outcome,))))
-            if goal.is_timed
-            else goal.in_words(found.outcome)
-            for goal in self.goals
-        ]
+        has = _words(self.goals, tried.get(ratio, (found.outcome,)))
         text = (
             f"prune.until is met at prune.target_ratio={ratio!r} ({found.outcome[RATIO]:.2f} % "
-            f"removed): {'; '.join([*has, *self._at(trials)])}"
+            f"removed): {'; '.join([has, *self._at(trials)])}"
         )
         if not self.search.goals or (below := self.search.below(trials)) is None:
             return text
-        return f"{text}. At {below.ratio:g}: {self._words(below)}"
+        return f"{text}. At {below.ratio:g}: {_words(self.search.goals, below.outcomes)}"
 
     def _why_not(self, trials: Sequence[Trial]) -> str:
         """The run that failed, or how far it came."""
@@ -191,11 +197,8 @@ class Until(Study):
         text = f"prune.until: {wanted} is out of reach up to {limit}"
         if (best := self.search.best(trials)) is None:
             return text
-        has = "; ".join([self._words(best), *self._at(trials)])
-        return f"{text}; it came to {has} at {best.ratio:g}"
-
-    def _words(self, tried: Tried) -> str:
-        return ", ".join(goal.in_words(tried.outcomes[0]) for goal in self.search.goals)
+        has = "; ".join([_words(self.search.goals, best.outcomes), *self._at(trials)])
+        return f"{text}; at {best.ratio:g} it came to {has}"
 
     def _at(self, trials: Sequence[Trial]) -> list[str]:
         """What speeds were measured at, and where."""
@@ -229,6 +232,14 @@ class Until(Study):
         """What is wanted, as it was given."""
         values = self.config.prune.until.model_dump()
         return {key: value for key, value in values.items() if value is not None}
+
+
+def _words(goals: Sequence[Goal], outcomes: Sequence[Outcome]) -> str:
+    """What measurements of one ratio had."""
+    return "; ".join(
+        ", again ".join(map(goal.in_words, outcomes if goal.is_timed else outcomes[:1]))
+        for goal in goals
+    )
 
 
 def _left_out(section: Section) -> Section:

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.stages.prune import UNREACHED
 from pipeline.studies.base import Trial
-from pipeline.studies.bisection import AGAIN, TARGET, Bisection, ended, tried_of
+from pipeline.studies.bisection import AGAIN, EVERY, TARGET, Bisection, ended, on_the_way, tried_of
 from pipeline.studies.goals import RATIO, Goal
 
 SPEED, CACHE = "decode_speedup", "kv_cache_bytes_per_token"
@@ -55,7 +55,7 @@ def test_the_least_ratio_is_found_and_measured_twice(wanted: float, step: float)
     exact = 100 * (1 - 1 / wanted) / 0.8
     end = ended(trials)
     assert end is not None
-    assert end.values == {TARGET: pytest.approx(exact, abs=step)}
+    assert end.values[TARGET] == pytest.approx(exact, abs=step)
     assert end.values[TARGET] >= exact - 1e-9
     (found,) = [each for each in tried_of(trials) if each.ratio == end.values[TARGET]]
     assert len(found.outcomes) == 2
@@ -68,29 +68,31 @@ def test_few_runs_are_enough_where_speed_follows_size() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_what_is_found_has_it_in_both_measurements_however_noisy(seed: int) -> None:
+def test_what_is_found_has_it_in_two_measurements_however_noisy(seed: int) -> None:
     search = Bisection((speed(1.25),), 0, 75, 0.5, guess=20)
     trials = carried_out(search, timed(noise=0.05, seed=seed))
     end = ended(trials)
     assert end is not None
     (found,) = [each for each in tried_of(trials) if each.ratio == end.values[TARGET]]
-    assert [outcome[f"{SPEED}_low"] >= 1.25 for outcome in found.outcomes] == [True, True]
+    votes = [outcome[f"{SPEED}_low"] >= 1.25 for outcome in found.outcomes]
+    assert votes in ([True, True], [True, False, True], [False, True, True])
+    assert end.values[AGAIN] == votes.index(True), "the run at the end has one that has it"
     assert faster(found.ratio) > 1.25
 
 
 def test_a_ratio_that_had_it_by_luck_is_passed_over() -> None:
     search = Bisection((speed(1.25),), 0, 75, 1.0, guess=20)
-    lucky = {29.0: iter([1.3, 1.2])}
+    lucky = {29.0: iter([1.3, 1.2, 1.2])}
 
     def measure(ratio: float) -> Mapping[str, float]:
         value = next(lucky[ratio]) if ratio in lucky else faster(ratio - 5)
         return {SPEED: value, f"{SPEED}_low": value, f"{SPEED}_high": value}
 
     trials = carried_out(search, measure)
-    assert {TARGET: 29.0, AGAIN: 1} in [trial.values for trial in trials]
+    assert on_the_way(29.0, 2) in [trial.values for trial in trials]
     end = ended(trials)
     assert end is not None
-    assert end.values == {TARGET: 30.0}
+    assert end.values[TARGET] == 30.0
 
 
 def test_out_of_reach_ends_at_the_cap_and_tells_the_best() -> None:
@@ -101,6 +103,19 @@ def test_out_of_reach_ends_at_the_cap_and_tells_the_best() -> None:
     assert best is not None
     assert best.ratio == 40
     assert [trial.values[TARGET] for trial in trials] == [40]
+
+
+def test_what_was_timed_too_roughly_at_the_cap_is_timed_again() -> None:
+    search = Bisection((speed(1.4),), 0, 40, 0.5, guess=47)
+    rough = iter([(1.2, 1.9), (1.45, 1.6), (1.41, 1.5)])
+
+    def measure(_: float) -> Mapping[str, float]:
+        low, high = next(rough)
+        return {SPEED: 1.5, f"{SPEED}_low": low, f"{SPEED}_high": high}
+
+    trials = carried_out(search, lambda ratio: measure(ratio) if ratio == 40 else timed(0)(ratio))
+    assert [trial.values[AGAIN] for trial in trials if trial.values[TARGET] == 40][:3] == [0, 1, 2]
+    assert any(EVERY not in trial.values for trial in trials)
 
 
 def test_it_goes_on_from_what_is_there_and_ends_alike() -> None:
@@ -118,14 +133,14 @@ def test_all_that_is_wanted_is_met_and_no_ratio_is_below_the_least() -> None:
     trials = carried_out(search, lambda ratio: {**of_speed(ratio), CACHE: 1000 - 8 * ratio})
     end = ended(trials)
     assert end is not None
-    assert end.values == {TARGET: 50.0}
+    assert end.values[TARGET] == 50.0
     assert min(trial.values[TARGET] for trial in trials) >= 30.25
 
 
 def test_what_is_counted_is_not_measured_again() -> None:
     search = Bisection((Goal(CACHE, 600, dense=1000),), 0, 75, 0.5, guess=40)
     trials = carried_out(search, lambda ratio: {CACHE: 1000 - 10 * math.floor(ratio)})
-    assert ended(trials).values == {TARGET: 40.0}  # type: ignore[union-attr]
+    assert ended(trials).values[TARGET] == 40.0  # type: ignore[union-attr]
     assert all(not trial.values.get(AGAIN) for trial in trials)
 
 
@@ -144,7 +159,7 @@ def test_ratios_that_coarse_pieces_pass_over_are_not_tried() -> None:
 
 def test_a_run_that_failed_ends_it() -> None:
     search = Bisection((speed(1.25),), 0, 75, 0.5, guess=20)
-    failed = Trial(0, {TARGET: 20.0, AGAIN: 0}, state="failed", reason="no memory")
+    failed = Trial(0, on_the_way(20.0), state="failed", reason="no memory")
     assert search.next([failed]) == []
 
 
@@ -161,7 +176,7 @@ def test_what_cannot_be_removed_is_a_limit_below_which_it_goes_on() -> None:
             trials.append(Trial(len(trials), proposed[0], outcome=outcome, state="done"))
     assert ended(trials) is not None
     hopeless = Bisection((speed(2.5),), 0, 80, 0.5, guess=60)
-    limit = Trial(1, {TARGET: 60.0, AGAIN: 0}, state="failed", reason=UNREACHED)
-    near = Trial(0, {TARGET: 59.5, AGAIN: 0}, outcome=timed(noise=0)(59.5), state="done")
-    assert hopeless.next([limit]) == [{TARGET: 30.0, AGAIN: 0}]
+    limit = Trial(1, on_the_way(60.0), state="failed", reason=UNREACHED)
+    near = Trial(0, on_the_way(59.5), outcome=timed(noise=0)(59.5), state="done")
+    assert hopeless.next([limit]) == [on_the_way(30.0)]
     assert hopeless.next([near, limit]) == []

@@ -14,7 +14,7 @@ from pipeline.settings.core import Config
 from pipeline.stages.evaluate import EvaluateConfig
 from pipeline.stages.probe import ProbeConfig, probe_protocol
 from pipeline.studies.base import Trial
-from pipeline.studies.bisection import AGAIN, TARGET
+from pipeline.studies.bisection import AGAIN, TARGET, on_the_way
 from pipeline.studies.goals import least_ratio, sizes
 from pipeline.studies.reach import most_percent, phases_at
 from pipeline.studies.until import Until
@@ -101,7 +101,7 @@ def test_a_target_for_weights_is_met_by_those_states_alone_that_are_small_enough
     for params in range(int(wanted * 1e9 / itemsize) - 3, int(wanted * 1e9 / itemsize) + 4):
         goes_on = (total - params) / total * 100 < ratio
         assert goes_on == (params * itemsize / 1e9 > wanted)
-    assert study.next([]) == [{TARGET: ratio}], "nothing has to be tried"
+    assert study.next([]) == [{TARGET: ratio, AGAIN: 0}], "nothing has to be tried"
 
 
 def test_the_cap_is_about_what_can_be_removed(source: ModelSource) -> None:
@@ -174,12 +174,14 @@ def test_the_end_is_told_with_what_was_measured_and_what_is_below(source: ModelS
     study = until(source, "prune.until.decode_speedup=1.2", "prune.target_ratio=30")
     enough, less = Interval(1.23, 1.2, 1.26), Interval(1.19, 1.18, 1.2)
     trials = [
-        Trial(0, {TARGET: 15.5, AGAIN: 0}, outcome(less, 15.6), "done"),
-        Trial(1, {TARGET: 16.0, AGAIN: 0}, outcome(enough, 16.4), "done"),
-        Trial(2, {TARGET: 16.0, AGAIN: 1}, outcome(enough, 16.4), "done"),
+        Trial(0, on_the_way(15.5), outcome(less, 15.6), "done"),
+        Trial(1, on_the_way(16.0), outcome(enough, 16.4), "done"),
+        Trial(2, on_the_way(16.0, 1), outcome(enough, 16.4), "done"),
     ]
-    assert study.next(trials) == [{TARGET: 16.0}]
-    trials.append(Trial(3, {TARGET: 16.0}, outcome(enough, 16.4), "done", run="runs/found"))
+    assert study.next(trials) == [{TARGET: 16.0, AGAIN: 0}]
+    trials.append(
+        Trial(3, {TARGET: 16.0, AGAIN: 0}, outcome(enough, 16.4), "done", run="runs/found")
+    )
     ending = study.ending(trials)
     assert ending is not None
     assert ending.run == "runs/found"
@@ -195,11 +197,11 @@ def test_the_end_is_told_with_what_was_measured_and_what_is_below(source: ModelS
 
 def test_out_of_reach_tells_how_far_it_came(source: ModelSource) -> None:
     study = until(source, "prune.until.decode_speedup=1.5", "prune.target_ratio=30")
-    trials = [Trial(0, {TARGET: 30.0, AGAIN: 0}, outcome(Interval(1.23, 1.2, 1.26), 30.2), "done")]
+    trials = [Trial(0, on_the_way(30.0), outcome(Interval(1.23, 1.2, 1.26), 30.2), "done")]
     ending = study.ending(trials)
     assert ending is not None
     assert ending.run is None
     assert ending.text == (
-        "prune.until: decode_speedup=1.5 is out of reach up to prune.target_ratio=30; it came to "
-        "decode_speedup 1.23 (1.20 to 1.26); workload default at 30"
+        "prune.until: decode_speedup=1.5 is out of reach up to prune.target_ratio=30; at 30 it "
+        "came to decode_speedup 1.23 (1.20 to 1.26); workload default"
     )
