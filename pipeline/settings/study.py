@@ -101,8 +101,9 @@ class StudyConfig(Section):
     """Budget: runs at most, failed ones too. A larger one continues the study."""
     gpu_hours: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Budget: no generation begins after so many hours of GPUs."""
-    method: Literal["nsga2", "tpe", "random"] = "nsga2"
-    """What proposes: nsga2 (evolution), tpe (a model of what is good), random; by Optuna."""
+    method: Literal["tpe", "nsga2", "random"] = "tpe"
+    """What proposes, by Optuna: tpe (a model of what is good; best for some dozens of runs), nsga2
+    (evolution, for several generations), random."""
     population: int = Field(8, ge=2)
     """Runs that are proposed together; on a cluster they run side by side."""
     seed: int = Field(0, ge=0)

@@ -1,14 +1,11 @@
 """How much each key decides of what is good, by Optuna's PED-ANOVA."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from pipeline.files import Json, encode
 from pipeline.settings.study import Range
 from pipeline.studies.sampling import quiet
-
-if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
+from pipeline.studies.space import distribution_of
 
 LEAST_RUNS = 10
 """Of fewer nothing can be said."""
@@ -32,7 +29,7 @@ def importance(
         from optuna.trial import create_trial
 
         study = create_study()
-        distributions = {name: _distribution(each) for name, each in axes.items()}
+        distributions = {name: distribution_of(each) for name, each in axes.items()}
         texts = {name for name, each in axes.items() if each.choices is not None}
         for each, loss in zip(values, losses, strict=True):
             params = {name: encode(v) if name in texts else v for name, v in each.items()}
@@ -42,20 +39,3 @@ def importance(
         found = evaluator.evaluate(study)
     total = sum(found.values())
     return {name: found.get(name, 0.0) / total for name in axes} if total else {}
-
-
-def _distribution(given: Range) -> "BaseDistribution":
-    from optuna.distributions import (
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
-
-    if given.choices is not None:
-        return CategoricalDistribution([encode(choice) for choice in given.choices])
-    assert given.low is not None
-    assert given.high is not None
-    if given.is_whole:
-        step = int(given.step or 1)
-        return IntDistribution(int(given.low), int(given.high), log=given.log, step=step)
-    return FloatDistribution(given.low, given.high, log=given.log, step=given.step)

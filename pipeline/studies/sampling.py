@@ -1,14 +1,13 @@
 """Optuna's samplers as a pure function: from the results so far to the next generation.
 
-Nothing is kept between two calls. The study is told all results again, generation by generation,
-and its sampler is seeded by the study's seed and the generation's number.
+Nothing is kept between two calls: a study is made of the results, and its sampler is seeded by the
+study's seed and the generation's number. Of a generation all runs are drawn before any is told.
 """
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pipeline.files import Json, encode
@@ -16,15 +15,16 @@ from pipeline.settings.study import StudyConfig
 from pipeline.studies.space import Space
 
 if TYPE_CHECKING:
-    from optuna import Study, Trial
+    from optuna import Study
     from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
 
 GENERATIONS = 10_000
 """Seeds of a study, so that no two studies draw the same."""
 ATTEMPTS = 20
 """So many draws for each run that is asked for, before known values are taken for all there are."""
-TWO = 2
-"""Parents, which evolution needs at least."""
+PARENTS = 2
+"""Of a child: so many evolution needs at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,79 +52,75 @@ def proposed(
 
         objectives = len(settings.objectives)
         study = create_study(directions=["minimize"] * objectives)
-        completed: int | None = None
-        generation = 0
-        for number, group in groupby(results, key=lambda each: each.generation):
-            told = list(group)
-            study.sampler = _sampler(settings, number, completed, replays=True)
-            _tell(study, space, told)
-            completed = sum(each.losses is not None for each in told)
-            generation = number + 1
-        study.sampler = _sampler(settings, generation, completed, replays=False)
+        study.add_trials([_trial_of(each, space) for each in results])
+        last = results[-1].generation if results else -1
+        completed = sum(each.generation == last and each.losses is not None for each in results)
+        study.sampler = _sampler(settings, last + 1, completed)
         known = {encode(dict(each.values)) for each in results}
         new = _drawn(study, space, count, known)
         if len(new) < count:
-            study.sampler = RandomSampler(seed=_seed(settings, generation))
+            study.sampler = RandomSampler(seed=_seed(settings, last + 1))
             new += _drawn(study, space, count - len(new), known)
         return new
 
 
-def _tell(study: "Study", space: Space, told: Sequence[Result]) -> None:
-    """All parameters of a generation are suggested before any result is told."""
-    from optuna.trial import TrialState
+def _trial_of(result: Result, space: Space) -> "FrozenTrial":
+    """What a study takes for one of its own trials, of the generation that it was proposed in.
 
-    asked: list[Trial] = []
-    for each in told:
-        study.enqueue_trial(space.params_of(each.values))
-        trial = study.ask()
-        space.suggest(trial)
-        asked.append(trial)
-    for trial, each in zip(asked, told, strict=True):
-        if each.losses is None:
-            study.tell(trial, state=TrialState.FAIL)
-            continue
-        for name, excess in each.excesses.items():
-            trial.set_constraint(name, excess)
-        study.tell(trial, list(each.losses))
+    A trial that is queued and asked for anew would be of no generation.
+    """
+    from optuna.samplers import NSGAIISampler
+    from optuna.trial import TrialState, create_trial
+
+    of_generation = NSGAIISampler._get_generation_key()
+    failed = result.losses is None
+    return create_trial(
+        state=TrialState.FAIL if failed else TrialState.COMPLETE,
+        values=result.losses,
+        params=space.params_of(result.values),
+        distributions=space.distributions(),
+        system_attrs={of_generation: result.generation},
+        constraints=None if failed else dict(result.excesses),
+    )
 
 
 def _drawn(study: "Study", space: Space, count: int, known: set[str]) -> list[dict[str, Json]]:
     """So many values that are not known, and are from now on; fewer after many attempts."""
     new: list[dict[str, Json]] = []
+    distributions = space.distributions()
     for _ in range(ATTEMPTS * count):
         if len(new) == count:
             break
-        values = space.suggest(study.ask())
+        values = space.values_of(study.ask(distributions).params)
         if (text := encode(values)) not in known:
             known.add(text)
             new.append(values)
     return new
 
 
-def _sampler(
-    settings: StudyConfig, generation: int, completed: int | None, *, replays: bool
-) -> "BaseSampler":
+def _sampler(settings: StudyConfig, generation: int, completed: int) -> "BaseSampler":
     """The sampler of a generation; ``completed`` is how many of the one before did not fail.
 
-    A generation counts as whole with these, so that a failed run does not have its generation
-    drawn once more. What is told again needs of a sampler only that it counts generations.
+    That counts as whole with these, so that a failed run does not have it drawn once more.
     """
     from optuna.samplers import NSGAIISampler, RandomSampler, TPESampler
 
     seed = _seed(settings, generation)
-    if settings.method == "nsga2":
-        evolution = NSGAIISampler(population_size=settings.population, seed=seed)
-        if completed is not None and completed >= TWO:
-            evolution.population_size = min(completed, settings.population)
-        return evolution
-    if settings.method == "tpe" and not replays:
-        return TPESampler(
-            seed=seed,
-            multivariate=True,
-            constant_liar=True,
-            n_startup_trials=settings.population,
-        )
-    return RandomSampler(seed=seed)
+    match settings.method:
+        case "nsga2":
+            evolution = NSGAIISampler(population_size=settings.population, seed=seed)
+            if completed >= PARENTS:
+                evolution.population_size = min(completed, settings.population)
+            return evolution
+        case "tpe":
+            return TPESampler(
+                seed=seed,
+                multivariate=True,
+                constant_liar=True,
+                n_startup_trials=settings.population,
+            )
+        case "random":
+            return RandomSampler(seed=seed)
 
 
 def _seed(settings: StudyConfig, generation: int) -> int:

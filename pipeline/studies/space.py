@@ -1,5 +1,6 @@
 """Ranges of configuration keys as parameters of a search, and back."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pipeline.files import Json, encode
 from pipeline.settings.study import WHOLE, Range
 
 if TYPE_CHECKING:
-    from optuna import Trial
+    from optuna.distributions import BaseDistribution
 
 LEAST = 1e-6
 """Of the numbers whose logarithms are shares: zero has none."""
@@ -25,12 +26,35 @@ class Space:
 
     ranges: Mapping[str, Range]
 
-    def suggest(self, trial: "Trial") -> dict[str, Json]:
-        """Values that a sampler draws."""
-        return {key: _suggested(trial, key, each) for key, each in self.ranges.items()}
+    def distributions(self) -> "dict[str, BaseDistribution]":
+        """What parameters are drawn from: one for each key, of shares one for each."""
+        from optuna.distributions import FloatDistribution
+
+        drawn: dict[str, BaseDistribution] = {}
+        for key, each in self.ranges.items():
+            if each.simplex:
+                names = [_of_share(key, place) for place in range(each.simplex)]
+                drawn |= {name: FloatDistribution(LEAST, 1.0) for name in names}
+            else:
+                drawn[key] = distribution_of(each)
+        return drawn
+
+    def values_of(self, params: Mapping[str, Any]) -> dict[str, Json]:
+        """What drawn parameters mean."""
+        values: dict[str, Json] = {}
+        for key, each in self.ranges.items():
+            if each.simplex:
+                drawn = [params[_of_share(key, place)] for place in range(each.simplex)]
+                values[key] = shares_of(drawn, int(each.shares_step))
+            elif each.choices is not None:
+                values[key] = json.loads(params[key])
+            else:
+                value = params[key]
+                values[key] = round(value, DIGITS) if isinstance(value, float) else value
+        return values
 
     def params_of(self, values: Mapping[str, Json]) -> dict[str, Any]:
-        """The parameters that give values; of shares one set of the many that do."""
+        """Parameters that give values; of shares one set of the many that do."""
         params: dict[str, Any] = {}
         for key, each in self.ranges.items():
             if each.simplex:
@@ -78,22 +102,18 @@ def _of_share(key: str, place: int) -> str:
     return key + SHARES.format(place)
 
 
-def _suggested(trial: "Trial", key: str, given: Range) -> Json:
-    if given.simplex:
-        drawn = [
-            trial.suggest_float(_of_share(key, place), LEAST, 1.0) for place in range(given.simplex)
-        ]
-        return shares_of(drawn, int(given.shares_step))
+def distribution_of(given: Range) -> "BaseDistribution":
+    """What Optuna draws a range of numbers, or choices, from."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
     if given.choices is not None:
-        by_text = {encode(choice): choice for choice in given.choices}
-        return by_text[trial.suggest_categorical(key, list(by_text))]
+        return CategoricalDistribution([encode(choice) for choice in given.choices])
     assert given.low is not None
     assert given.high is not None
     if given.is_whole:
         step = int(given.step or 1)
-        return trial.suggest_int(key, int(given.low), int(given.high), step=step, log=given.log)
-    drawn_value = trial.suggest_float(key, given.low, given.high, step=given.step, log=given.log)
-    return round(drawn_value, DIGITS)
+        return IntDistribution(int(given.low), int(given.high), log=given.log, step=step)
+    return FloatDistribution(given.low, given.high, log=given.log, step=given.step)
 
 
 def shares_of(drawn: Sequence[float], step: int) -> list[int]:

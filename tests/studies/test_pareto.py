@@ -21,6 +21,7 @@ SEARCH = (
     "study.space.prune.target_ratio={low: 5, high: 12}",
     "study.space.prune.distribution.step=50",
     "study.runs=6",
+    "study.method=nsga2",
     "study.population=3",
     "study.constraints=['ppl <= dense * 50']",
     "prune.mlp_group_size=8",
