@@ -3,6 +3,7 @@
 What is measured there does not have this process's places in memory, nor what it keeps warm.
 """
 
+import gc
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ ERROR = "error: "
 def run_apart(run: Run, console: Console) -> str:
     """Run a run in another process; what came of it, in a line. Raises ``StageError``."""
     mended(run.claim, Quiet(console).warning)
+    _release_memory()
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     ended = subprocess.run(
         [sys.executable, "-P", "-u", "-m", __name__, str(run.folder.path)],
@@ -36,6 +38,15 @@ def run_apart(run: Run, console: Console) -> str:
     if ended.returncode:
         raise StageError(last.removeprefix(ERROR) or "its process was killed")
     return f"{last}, in another process: {run.folder.path}"
+
+
+def _release_memory() -> None:
+    """Give back what torch keeps of the GPU for later: the other process needs it now."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def main() -> int:

@@ -41,25 +41,42 @@ def most_percent(config: Config, source: ModelSource) -> tuple[float, float]:
 
 
 def _most(config: Config, source: ModelSource, choice: Choice) -> float:
+    walks = _Walks(choice)
     reached, missed = 0.0, 100.0
     for _ in range(HALVINGS):
         middle = (reached + missed) / 2
-        if _reaches(phases_at(config, source, middle), source, middle, choice):
+        phases = phases_at(config, source, middle)
+        if _reaches(phases, PruningState.dense(source.shape), middle, walks):
             reached = middle
         else:
             missed = middle
     return math.floor(reached * 100) / 100
 
 
-def _reaches(phases: Sequence[Phase], source: ModelSource, target: float, choice: Choice) -> bool:
-    state, narrowed = PruningState.dense(source.shape), 0.0  # of blocks that stay
+class _Walks:
+    """States along dimensions of whole pieces, each walked once for all targets."""
+
+    def __init__(self, choice: Choice) -> None:
+        self._choice = choice
+        self._states: dict[tuple[str, PruningState], list[PruningState]] = {}
+
+    def end(self, phase: Phase, start: PruningState, percent: float) -> PruningState:
+        """The first state with at least ``percent`` removed; there must be one."""
+        states = self._states.setdefault((phase.dimension, start), [start])
+        while states[-1].ratio_percent < percent:
+            chosen = self._choice(states[-1], phase.candidates(states[-1]))
+            states.append(states[-1].without(chosen))
+        return next(state for state in states if state.ratio_percent >= percent)
+
+
+def _reaches(phases: Sequence[Phase], state: PruningState, target: float, walks: _Walks) -> bool:
+    narrowed = 0.0  # percent, of blocks that stay
     for phase in phases:
         empty = phase.exhausted(state)
         if empty.ratio_percent + narrowed <= phase.end_percent:
             state = empty
         elif all(unit.is_whole for unit in phase.units):
-            while state.ratio_percent + narrowed < phase.end_percent:
-                state = state.without(choice(state, phase.candidates(state)))
+            state = walks.end(phase, state, phase.end_percent - narrowed)
         else:
             narrowed += max(0.0, phase.end_percent - state.ratio_percent - narrowed)
     return state.ratio_percent + narrowed >= target

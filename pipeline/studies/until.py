@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.files import Json
 from pipeline.models.source import ModelSource
+from pipeline.plan.run import refused_exports
 from pipeline.report.compare.records import ComparedRun, read_run
 from pipeline.settings.core import Config, UntilConfig
 from pipeline.settings.section import Section
@@ -40,6 +41,8 @@ from pipeline.studies.reach import finest_percent, most_percent, round_step
 
 ENDS_ALONE: Mapping[str, Any] = {"every": ENDS, "text": None, "tasks": []}
 """Of ``probe``: only both ends are measured, without text."""
+OF_NOBODY: Mapping[str, Any] = {"name": None, "dir": None, "pictures": []}
+"""Of ``run``: on the way no run has the name that was given for the one at the end."""
 REPEATS = 15
 """Timed repetitions where the user did not ask for a probe; graphs need two."""
 
@@ -63,17 +66,22 @@ class Until(Study):
                 ["prune.until: nothing is pruned with evaluate.pruning_config; leave one out"]
             )
         goals = goals_of(config, source)
-        (likely, most), has_cap = most_percent(config, source), TARGET in typed
-        cap = config.prune.target_ratio if has_cap else likely
-        if cap > most:
-            raise ConfigError([
-                f"prune.target_ratio: {cap:g} is wrong; allowed is up to {most:.2f}: "
-                f"prune={config.prune.method} can remove no more of this model"
-            ])  # fmt: skip
         exact = [goal for goal in goals if goal.key == WEIGHTS]
         least = max((least_ratio(config, source, goal) for goal in exact), default=0.0)
-        if least > cap:
-            raise ConfigError([_too_small(exact[0], least, cap, has_cap=has_cap)])
+        likely, most = most_percent(config, source)
+        cap, has_cap = likely if least <= likely else most, TARGET in typed
+        if has_cap:
+            cap = config.prune.target_ratio
+        problems = refused_exports(config, source)
+        if cap > most:
+            problems.append(
+                f"prune.target_ratio: {cap:g} is wrong; allowed is up to {most:.2f}: "
+                f"prune={config.prune.method} can remove no more of this model"
+            )
+        elif least > cap:
+            problems.append(_too_small(exact[0], least, cap, has_cap=has_cap))
+        if problems:
+            raise ConfigError(problems)
         others = tuple(goal for goal in goals if goal.key != WEIGHTS)
         step = round_step(finest_percent(config, source, cap))
         guess = max((_guess(goal) for goal in others), default=0.0)
@@ -102,7 +110,7 @@ class Until(Study):
         if EVERY in values:
             sections |= {
                 "probe": self._at_the_end(probe),
-                "run": config.run.model_copy(update={"pictures": []}),
+                "run": config.run.model_copy(update=OF_NOBODY),
                 "recover": config.of(RecoverConfig).model_copy(update={"steps": []}),
                 "evaluate": _left_out(config.of(EvaluateConfig)),
                 "export": _left_out(config.of(ExportConfig)),

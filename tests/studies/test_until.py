@@ -141,6 +141,7 @@ def test_runs_on_the_way_measure_what_counts_at_both_ends_and_nothing_else(
     study = until(
         source, "prune.until.decode_speedup=1.2", "probe=serving", "prune.until.workload=long",
         "probe.tasks=[piqa]", "evaluate=commonsense", "export=hf", "recover=distill",
+        "run.name=fast",
     )  # fmt: skip
     on_the_way, end = trial_and_end(study, study.config)
     protocol = probe_protocol(on_the_way)
@@ -148,6 +149,7 @@ def test_runs_on_the_way_measure_what_counts_at_both_ends_and_nothing_else(
     assert (protocol.texts, protocol.tasks) == ((), ())
     assert on_the_way.of(ProbeConfig).every > 10_000
     assert not on_the_way.of(EvaluateConfig).enabled
+    assert (on_the_way.run.name, end.run.name) == (None, "fast")
     assert end.of(EvaluateConfig) == study.config.of(EvaluateConfig)
     assert end.of(ProbeConfig) == study.config.of(ProbeConfig)
 

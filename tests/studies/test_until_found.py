@@ -8,7 +8,9 @@ import pytest
 from support_inputs import TINY, save_model, write_tokens
 
 import launch
+from pipeline.plan.run import Run, settings_of
 from pipeline.report.compare.records import ComparedRun, read_run
+from pipeline.runs.session import needs_conclusion
 from pipeline.studies import until
 
 PROBED = "probe.workloads={default: {batch: 1, prompt_tokens: 4, output_tokens: 2}}"
@@ -65,3 +67,9 @@ def test_the_least_ratio_is_found_timed_again_elsewhere_and_taken_up_where_it_wa
     assert launch.main() == 0
     assert len(processes) == launched, "nothing is done again"
     assert capsys.readouterr().out.count("generation") == 0
+
+    again = {**settings_of(found)["probe"], "again": 1}
+    measured_again = Run.open(found, other={"probe": again})
+    assert measured_again.is_complete
+    assert needs_conclusion(measured_again), "what its folder says is of another measurement"
+    assert not needs_conclusion(Run.open(found))
