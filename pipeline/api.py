@@ -222,11 +222,12 @@ def compare(runs: Sequence[Run | Sweep | str | Path], out: str | Path | None = N
     from pandas import read_csv
 
     from pipeline.jobs.comparing import gather
-    from pipeline.report.output import write_comparison
+    from pipeline.report.output import COMPARISON, write_comparison
 
     targets = [str(_folder_of(each)) for each in runs]
     comparison, folder = gather(targets, Path(out) if out else None)
-    written = {path.suffix: path for path in write_comparison(comparison, folder)}
+    paths = write_comparison(comparison, folder)
+    written = {path.suffix: path for path in paths if path.stem == COMPARISON}
     return Comparison(
         table=read_csv(written[".csv"]),
         answers=tuple(f"{answer.question}: {answer.text}" for answer in comparison.answers),
