@@ -194,7 +194,7 @@ class Until(Study):
         if failed := [t for t in trials if t.state == "failed" and not is_limit(t)]:
             return (
                 f"prune.until: the run with prune.target_ratio={failed[0].values[TARGET]:g} "
-                f"failed: {failed[0].reason}"
+                f"failed: {failed[0].reason}; sweep.name=NAME tries it again, with all that is done"
             )
         wanted = ", ".join(f"{goal.key}={goal.wanted:g}" for goal in self.goals)
         limits = [trial.values[TARGET] for trial in trials if is_limit(trial)]
