@@ -128,13 +128,18 @@ def override_of(key: str, value: Json) -> str:
 def _written(value: Json) -> str:
     if isinstance(value, str):
         plain = re.fullmatch(r"[A-Za-z_][\w./-]*", value) and value not in RESERVED
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        escaped = re.sub(r"(\\*)('|$)", _doubled, value)
         return value if plain else f"'{escaped}'"
     if isinstance(value, list):
         return f"[{','.join(map(_written, value))}]"
     if isinstance(value, Mapping):
         return f"{{{','.join(f'{name}: {_written(each)}' for name, each in value.items())}}}"
     return json.dumps(value)
+
+
+def _doubled(found: re.Match[str]) -> str:
+    """Backslashes count for two before a quote alone, as Hydra reads them."""
+    return found[1] * 2 + ("\\'" if found[2] else "")
 
 
 RESERVED = ("true", "false", "null", "nan", "inf")

@@ -7,6 +7,7 @@ A module or package of this folder with a value ``KIND`` is a kind of study. It 
 from collections.abc import Collection
 from functools import cache
 
+from pipeline.errors import ConfigError
 from pipeline.models.source import ModelSource
 from pipeline.registry import declared
 from pipeline.settings.core import Config
@@ -30,5 +31,10 @@ def study_of(config: Config, source: ModelSource, typed: Collection[str]) -> Stu
     ``typed`` are the keys that the user gave. Raises ``ConfigError`` where the configuration cannot
     be studied so.
     """
-    kind = next((kind for kind in kinds() if kind.is_wanted(config)), None)
-    return kind.of(config, source, typed) if kind else Alone()
+    wanted = [kind for kind in kinds() if kind.is_wanted(config)]
+    if len(wanted) > 1:
+        raise ConfigError([
+            "study.space: ranges are given, and another key has runs proposed as well; "
+            "leave one of them out"
+        ])  # fmt: skip
+    return wanted[0].of(config, source, typed) if wanted else Alone()

@@ -202,7 +202,7 @@ def _kinds() -> Iterable[Kind]:
         yield Kind(name, unit, partial(_kept, of), _workloads, PROBE_LATENCY)
     yield Kind("memory_mb", "MB", _peak, _workloads, PROBE_LATENCY)
     yield Kind("params", "", _params, _always, "")
-    yield Kind("ratio", "% removed", _ratio, _always, "")
+    yield Kind("ratio", "%", _ratio, _always, "")
 
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _kinds()}

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_inputs import A_FIFTH, TINY, save_model, write_tokens
+from support_inputs import A_FIFTH, TINY, problems_of, save_model, write_tokens
 
 import launch
 import pipeline.studies
+from pipeline.config.compose import compose_one, override_of
 from pipeline.errors import StageError
 from pipeline.jobs import studying
 from pipeline.plan.sweep import Sweep
@@ -169,6 +170,30 @@ def test_a_plan_shows_the_first_generation_and_writes_nothing(
     shown = capsys.readouterr().out
     assert "this is generation 1" in shown
     assert "nothing was submitted" in shown
+
+
+@pytest.mark.parametrize(
+    "text", ["it's, a [test]", "C:\\dir", "it's \\'\\", "true", "plain_name", "", "1e3", "a=b"]
+)
+def test_text_is_proposed_as_it_is(text: str) -> None:
+    composed = compose_one([override_of("tracking.group", text)])
+    assert composed.raw.tracking.group == text
+
+
+def test_numbers_lists_and_options_are_proposed_as_they_are() -> None:
+    values = {"prune": "flap", "prune.target_ratio": 12.5, "evaluate.limit": None}
+    values |= {"evaluate.tasks": ["piqa", "a b"], "prune.bias": False}
+    raw = compose_one([override_of(key, value) for key, value in values.items()]).raw
+    assert (raw.prune.method, raw.prune.target_ratio, raw.prune.bias) == ("flap", 12.5, False)
+    assert (raw.evaluate.limit, list(raw.evaluate.tasks)) == (None, ["piqa", "a b"])
+
+
+def test_two_ways_of_proposing_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = Kind(lambda _: True, lambda *_: Halving())
+    monkeypatch.setattr(pipeline.studies, "kinds", lambda: [kind, kind])
+    config: Any = None
+    (problem,) = problems_of(lambda: pipeline.studies.study_of(config, config, ()))
+    assert problem.endswith("leave one of them out")
 
 
 def test_what_is_on_disk_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pipeline.report.wording import number
 
 SMALL, LARGE = 0.05, 0.3
 """Shares of importance: below the one a key hardly matters, from the other on it decides."""
+FEW = 5
 MOST_SHOWN = 12
 """Runs of the front in a terminal."""
 
@@ -114,7 +115,10 @@ class SearchReport:
             losses = [goal.loss(run.readings[place].value) for run in front]
             best = front[losses.index(min(losses))]
             which = "highest" if goal.is_higher_better else "lowest"
-            yield f"{which.capitalize()} {goal.name}", self.in_words(best)
+            yield (
+                f"{which.capitalize()} {goal.name}",
+                self.in_words(best) + self._alike(best, place),
+            )
         if len(self.goals) > 1:
             yield "All goals together", f"{self.in_words(self._middle(front))}; {_of(front, self)}"
             yield "How far it came", self._progress()
@@ -144,7 +148,22 @@ class SearchReport:
             for goal, reading in zip(self.goals, run.readings, strict=True)
         )
         values = ", ".join(f"{key} {_text(value)}" for key, value in run.values.items())
-        return f"trial {run.number} ({values}): {has}"
+        return f"trial {run.number}{f' ({values})' if values else ''}: {has}"
+
+    def _alike(self, best: SearchedRun, place: int) -> str:
+        """Which runs cannot be told from the best in a goal: their intervals overlap."""
+        ends = best.readings[place].ends
+        if ends is None:
+            return ""
+        alike = [
+            str(run.number)
+            for run in self.runs
+            if run.counts and run is not best and _overlap(ends, run.readings[place].ends)
+        ]
+        if not alike:
+            return ""
+        more = f" and {len(alike) - FEW} more" if len(alike) > FEW else ""
+        return f"; in this it cannot be told from trials {', '.join(alike[:FEW])}{more}"
 
     def _middle(self, front: Sequence[SearchedRun]) -> SearchedRun:
         """The run with the largest gain over the reference point by itself."""
@@ -198,6 +217,10 @@ def _on_front(key: Key, front: Sequence[SearchedRun]) -> str:
     low, high = min(values), max(values)
     span = _text(low) if low == high else f"{_text(low)} to {_text(high)}"
     return f"on the front {span}, of {_text(key.low)} to {_text(key.high)}"
+
+
+def _overlap(one: tuple[float, float], other: tuple[float, float] | None) -> bool:
+    return other is not None and one[0] <= other[1] and other[0] <= one[1]
 
 
 def reading_text(reading: Reading, goal: Goal) -> str:
