@@ -50,7 +50,7 @@ def compose_and_run(command: str, leader: "Leader | None" = None) -> None:
     if is_sweep:
         run_sweep(combinations, checked.problems, command, leader)
     elif combinations:
-        run(combinations[0].raw, checked.problems, combinations[0].overrides, leader)
+        run(combinations[0].raw, checked.problems, combinations[0].overrides, command, leader)
     elif checked.problems:
         raise ConfigError(checked.problems)
 
@@ -59,6 +59,7 @@ def run(
     raw: "DictConfig",
     problems: Sequence[str],
     overrides: Sequence[str] = (),
+    command: str = "",
     leader: "Leader | None" = None,
 ) -> None:
     """Validate what Hydra composed, and run it or have it run. Raises ``PipelineError``."""
@@ -71,8 +72,14 @@ def run(
     from pipeline.plan.preflight import check
     from pipeline.plan.run import Run
     from pipeline.screen import screen
+    from pipeline.studies import proposes
 
     go_offline([config])
+    if proposes(config):
+        from pipeline.jobs.studying import conduct
+
+        conduct([config], [overrides], command, screen(wraps=True), leader)
+        return
     carry_out([Run.prepare(config, check(config))], screen(wraps=True), leader=leader)
 
 
@@ -86,9 +93,16 @@ def run_sweep(
     from pipeline.jobs.launching import carry_out, go_offline
     from pipeline.plan.sweep import Sweep, validated
     from pipeline.screen import screen
+    from pipeline.studies import proposes
 
     configs = validated(combinations, problems)
     go_offline(configs)
+    if any(map(proposes, configs)):
+        from pipeline.jobs.studying import conduct
+
+        overrides = [each.overrides for each in combinations]
+        conduct(configs, overrides, command, screen(wraps=True), leader)
+        return
     sweep = Sweep.of(configs, [each.overrides for each in combinations], command)
     carry_out(sweep.runs, screen(wraps=True), sweep, leader)
 

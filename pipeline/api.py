@@ -165,19 +165,27 @@ def launch(*overrides: str) -> Run:
     Inline it is done when this returns. With ``cluster=local`` or ``cluster=slurm`` it is
     submitted; with ``wait=true`` it is followed until it ends. Raises ``ConfigError`` with
     everything that is wrong, and ``StageError`` where a stage cannot go on; the same call goes on
-    from the last step. With ``sweep.name=NAME`` the run joins that sweep. Nothing is printed:
-    warnings are in the run's summary.
+    from the last step. With ``sweep.name=NAME`` the run joins that sweep; with ``prune.until`` it
+    is the one that was found. Nothing is printed: warnings are in the run's summary.
     """
     from pipeline.config.compose import compose_overrides
     from pipeline.jobs.launching import carry_out, go_offline
     from pipeline.plan.sweep import Sweep as PlannedSweep
     from pipeline.screen import screen
+    from pipeline.studies import proposes
 
     config = compose_overrides(overrides)
     if config.plan:
         raise ConfigError(["plan: a plan is printed; type: python launch.py plan=true ..."])
     go_offline([config])
     console = screen(is_quiet=True)
+    if proposes(config):
+        from pipeline.jobs.studying import conduct
+
+        given = f"multipruner.launch({', '.join(map(repr, overrides))})"
+        if found := conduct([config], [overrides], given, console):
+            return Run(found[0])
+        raise StageError("many runs were proposed and done; multipruner.open_sweep has them all")
     if config.sweep.name:
         command = f"multipruner.open_sweep({config.sweep.name!r})"
         sweep = PlannedSweep.of([config], [overrides], command)
@@ -214,11 +222,12 @@ def compare(runs: Sequence[Run | Sweep | str | Path], out: str | Path | None = N
     from pandas import read_csv
 
     from pipeline.jobs.comparing import gather
-    from pipeline.report.output import write_comparison
+    from pipeline.report.output import COMPARISON, write_comparison
 
     targets = [str(_folder_of(each)) for each in runs]
     comparison, folder = gather(targets, Path(out) if out else None)
-    written = {path.suffix: path for path in write_comparison(comparison, folder)}
+    paths = write_comparison(comparison, folder)
+    written = {path.suffix: path for path in paths if path.stem == COMPARISON}
     return Comparison(
         table=read_csv(written[".csv"]),
         answers=tuple(f"{answer.question}: {answer.text}" for answer in comparison.answers),

@@ -1,10 +1,11 @@
 """From the command line to configurations: Hydra composes, the schema checks."""
 
+import json
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -101,6 +102,48 @@ def _of_one_run(overrides: list[str]) -> Combination:
     with open_dict(raw):
         del raw["hydra"]
     return Combination(raw, tuple(given))
+
+
+def compose_one(overrides: Sequence[str]) -> Combination:
+    """One combination, of overrides that Hydra has taken before or that are made like those.
+
+    Raises ``ConfigError`` for what cannot be composed.
+    """
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    GlobalHydra.instance().clear()
+    try:
+        return _with_absent_keys(list(overrides), _of_one_run)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError([_in_a_line(error)]) from error
+
+
+def override_of(key: str, value: Json) -> str:
+    """The override that gives a key, or a group, a value: text in quotes where it needs them."""
+    return f"{key}={_written(value)}"
+
+
+def _written(value: Json) -> str:
+    if isinstance(value, str):
+        plain = re.fullmatch(r"[A-Za-z_][\w./-]*", value) and value not in RESERVED
+        escaped = re.sub(r"(\\*)('|$)", _doubled, value)
+        return value if plain else f"'{escaped}'"
+    if isinstance(value, list):
+        return f"[{','.join(map(_written, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{name}: {_written(each)}' for name, each in value.items())}}}"
+    return json.dumps(value)
+
+
+def _doubled(found: re.Match[str]) -> str:
+    """Backslashes count for two before a quote alone, as Hydra reads them."""
+    return found[1] * 2 + ("\\'" if found[2] else "")
+
+
+RESERVED = ("true", "false", "null", "nan", "inf")
+"""Words that are no text to Hydra."""
 
 
 def compose_overrides(overrides: Sequence[str]) -> Config:

@@ -78,8 +78,12 @@ def is_known(key: str) -> bool:
         return True
     for mapping, entry in _mappings().items():
         if key.startswith(f"{mapping}."):
-            _, _, inner = key.removeprefix(f"{mapping}.").partition(".")
-            return not inner or inner in getattr(entry, "model_fields", ())
+            fields, entry_key = getattr(entry, "model_fields", ()), key.removeprefix(f"{mapping}.")
+            _, _, inner = entry_key.partition(".")
+            name, _, last = entry_key.rpartition(".")
+            # a name may be a key itself, with dots
+            is_own = not inner or inner in fields
+            return is_own or is_known(entry_key) or (last in fields and is_known(name))
     return False
 
 

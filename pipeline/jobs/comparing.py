@@ -13,6 +13,7 @@ from pipeline.jobs.checking import units_of_run
 from pipeline.jobs.status import of_runs, run_state
 from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.records import ComparedRun, missing_run, one_line, read_run
+from pipeline.report.compare.search import SearchReport
 from pipeline.store.folders import RUNS, SWEEPS, entries_of, sweep_folder
 
 OUT = Path("outputs/comparison")
@@ -23,6 +24,7 @@ UNREAD = ("missing", "damaged")
 def show(comparison: Comparison, console: Console, written: Iterable[Path]) -> None:
     """Print tables and answers, and which files were written."""
     from pipeline.report.compare.ranking import ranking_table
+    from pipeline.report.compare.search import front_table
     from pipeline.report.compare.seeds import seeds_table
     from pipeline.report.compare.table import runs_table
 
@@ -31,6 +33,9 @@ def show(comparison: Comparison, console: Console, written: Iterable[Path]) -> N
         console.print(seeds_table(comparison.seeds))
     if comparison.rankings:
         console.print(ranking_table(comparison.rankings))
+    for search in comparison.searches:
+        if search.front:
+            console.print(front_table(search))
     for answer in comparison.answers:
         console.print(f"{answer.question}: {answer.text}", soft_wrap=True)
     for path in written:
@@ -54,12 +59,26 @@ def gather(
         raise ConfigError(_none_finished(compared))
     alone = sweeps[targets[0]] if len(targets) == 1 and sweeps else None
     name = alone.resolve().name if alone else _name(compared)
-    comparison = Comparison(name, tuple(compared), workload)
+    comparison = Comparison(name, tuple(compared), workload, _searches(sweeps.values(), compared))
     timed = comparison.workloads
     if workload is not None and workload not in timed:
         known = f"allowed is {', '.join(timed)}" if timed else "add probe=latency to the launch"
         raise ConfigError([f"--workload: {workload!r} was not timed in these runs; {known}"])
     return comparison, out or alone or OUT
+
+
+def _searches(sweeps: Iterable[Path], runs: Sequence[ComparedRun]) -> tuple[SearchReport, ...]:
+    """The searches that sweeps are. Raises ``ConfigError`` for one that cannot be read."""
+    from pipeline.studies.reading import searches
+    from pipeline.studies.record import read
+
+    found: list[SearchReport] = []
+    for sweep in sweeps:
+        try:
+            found += searches(read(sweep), runs)
+        except DamagedError as damage:
+            raise ConfigError([f"{damage}; launch the study again"]) from damage
+    return tuple(found)
 
 
 def _name(runs: Sequence[ComparedRun]) -> str:

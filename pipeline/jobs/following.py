@@ -56,15 +56,22 @@ def steps(run: Path) -> int:
 
 def follow(runs: Sequence[Path], console: Console) -> None:
     """Show the table until nothing in it can change any more."""
+    table = wait_for(runs, console)
+    if not console.is_terminal:
+        console.print(table)
+
+
+def wait_for(runs: Sequence[Path], console: Console) -> Table:
+    """Wait until nothing can change any more, with the table on a terminal; what it says then."""
     table, moves = table_of(runs)
     if not console.is_terminal:
         while moves:
             time.sleep(EVERY_S)
             table, moves = table_of(runs)
-        console.print(table)
-        return
+        return table
     with Live(table, console=console, auto_refresh=False) as live:
         while moves:
             time.sleep(EVERY_S)
             table, moves = table_of(runs)
             live.update(table, refresh=True)
+    return table

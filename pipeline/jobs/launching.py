@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +16,18 @@ from rich.table import Table
 from pipeline.errors import StageError
 from pipeline.executors import executor_named
 from pipeline.files import mended
-from pipeline.jobs.following import follow
+from pipeline.jobs.apart import run_apart
+from pipeline.jobs.following import follow, wait_for
 from pipeline.jobs.status import of_runs, run_state
 from pipeline.jobs.submit import Work, completed, submit, survey
-from pipeline.jobs.sweeping import compare
+from pipeline.jobs.sweeping import compare, formats_of, run_each
 from pipeline.jobs.sweeping import run_here as run_sweep_here
 from pipeline.plan.forecast import Forecast
 from pipeline.plan.run import Run
 from pipeline.plan.sweep import Sweep, varying
 from pipeline.runs.display import Quiet, Terminal
 from pipeline.settings.core import Config
+from pipeline.store.run_folder import CANCELLED
 
 if TYPE_CHECKING:
     from pipeline.distributed.ranks import Leader
@@ -86,18 +88,7 @@ def go_offline(configs: Iterable[Config]) -> None:
 
 def launch(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) -> None:
     """Submit what is missing, and follow it where ``wait`` says so. ``sweep`` has the runs."""
-    from pipeline.runs.session import conclude, needs_conclusion
-
-    if sweep:
-        mended(sweep.claim, Quiet(console).warning)
-    executor = executor_named(runs[0].config.cluster.name)
-    for warning in executor.warnings(runs[0].store.root):
-        console.print(f"warning: {warning}")
-    submissions = submit(runs, console.print)
-    for run in runs:
-        if needs_conclusion(run):  # other runs had all of its stages
-            conclude(run, Quiet(console))
-    jobs = sum(submission.tasks for submission in submissions)
+    jobs = _submitted(runs, console, sweep)
     paths = [run.folder.path for run in runs]
     for run, states in zip(runs, of_runs(paths), strict=True):
         shown = ", ".join(
@@ -110,7 +101,7 @@ def launch(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) ->
     if runs[0].config.wait:
         follow(paths, console)
         if sweep and any(run_state(states) == "done" for states in of_runs(paths)):
-            compare(sweep, console)
+            compare(sweep.folder, formats_of(runs), console)
         ends = zip(paths, of_runs(paths), strict=True)
         if failed := [path for path, states in ends if run_state(states) != "done"]:
             raise StageError(f"not finished; see: multipruner status {failed[0]}")
@@ -121,6 +112,63 @@ def launch(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) ->
         f"      multipruner cancel {name}",
         sep="\n",
     )  # fmt: skip
+
+
+def _submitted(runs: Sequence[Run], console: Console, sweep: Sweep | None) -> int:
+    """Submit what is missing; the number of jobs."""
+    if sweep:
+        mended(sweep.claim, Quiet(console).warning)
+    executor = executor_named(runs[0].config.cluster.name)
+    for warning in executor.warnings(runs[0].store.root):
+        console.print(f"warning: {warning}")
+    submissions = submit(runs, console.print)
+    _conclude_open(runs, console)
+    return sum(submission.tasks for submission in submissions)
+
+
+def _conclude_open(runs: Sequence[Run], console: Console) -> None:
+    """Conclude runs of which other runs had all stages."""
+    from pipeline.runs.session import conclude, needs_conclusion
+
+    for run in runs:
+        if needs_conclusion(run):
+            conclude(run, Quiet(console))
+
+
+def carry_through(
+    sweep: Sweep,
+    console: Console,
+    leader: "Leader | None" = None,
+    apart: Collection[Path] = (),
+) -> dict[Path, str]:
+    """Have all runs done, here or by an executor, and wait for their end.
+
+    Those of the folders ``apart`` are done in processes of their own here, too.
+
+    Returns what runs failed of, by their folders. Raises ``StageError`` where they were cancelled.
+    """
+    runs = sweep.runs
+    if executor_named(runs[0].config.cluster.name).is_here:
+        here = partial(_run_among_others, console=console, leader=leader)
+
+        def one(run: Run) -> str:
+            return run_apart(run, console) if run.folder.path in apart else here(run)
+
+        return run_each(sweep, one, console)
+    console.print(f"{_submitted(runs, console, sweep)} jobs submitted")
+    paths = [run.folder.path for run in runs]
+    wait_for(paths, console)
+    _conclude_open(runs, console)
+    errors: dict[Path, str] = {}
+    for path, states in zip(paths, of_runs(paths), strict=True):
+        if (path / CANCELLED).exists():
+            raise StageError(f"{path} was cancelled; the same command goes on with it")
+        state = run_state(states)
+        if state != "done":
+            reasons = [each.reason for each in states if each.state == state and each.reason]
+            errors[path] = reasons[0] if reasons else state
+        console.print(f"{path}: {errors.get(path, state)}")
+    return errors
 
 
 def show(runs: Sequence[Run], console: Console, sweep: Sweep | None = None) -> None:

@@ -1,7 +1,7 @@
 """A sweep in this process: a line for every run, and at the end the comparison of all."""
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,28 @@ TAKEN_OVER = (
 
 
 def run_here(sweep: Sweep, run_one: Callable[[Run], str], console: Console) -> None:
+    """Run all runs, compare them, and sum up. Raises ``StageError`` where one failed."""
+    errors = run_each(sweep, run_one, console)
+    summary = _summary(sweep, errors)
+    files.replace(sweep.folder / "summary.json", encode(summary))
+    console.rule(characters="-")
+    if summary["done"] and not console.quiet:
+        compare(sweep.folder, formats_of(sweep.runs), console)
+    console.print(
+        f"{summary['done']} of {len(sweep.runs)} runs done, "
+        f"{summary['candidates_scored']:,} candidates scored: {sweep.folder / 'summary.json'}"
+    )
+    if errors:
+        raise StageError(
+            f"{len(errors)} of {len(sweep.runs)} runs failed; the others are complete, and "
+            "the same command tries these again"
+        )
+
+
+def run_each(sweep: Sweep, run_one: Callable[[Run], str], console: Console) -> dict[Path, str]:
     """Run all runs, one after the other; one that fails does not stop the others.
 
-    ``run_one`` gives what came of a run, in a line. Raises ``StageError`` at the end where one
-    failed.
+    ``run_one`` gives what came of a run, in a line. Returns what runs failed of, by their folders.
     """
     mended(sweep.claim, lambda text: console.print(f"warning: {text}", markup=False))
     errors: dict[Path, str] = {}
@@ -44,33 +62,21 @@ def run_here(sweep: Sweep, run_one: Callable[[Run], str], console: Console) -> N
         except Exception as error:  # noqa: BLE001 - a defect in one run is no reason to lose others
             errors[run.folder.path] = f"{type(error).__name__}: {error}"
             traceback.print_exc()
-    summary = _summary(sweep, errors)
-    files.replace(sweep.folder / "summary.json", encode(summary))
-    console.rule(characters="-")
-    if summary["done"] and not console.quiet:
-        compare(sweep, console)
-    console.print(
-        f"{summary['done']} of {len(sweep.runs)} runs done, "
-        f"{summary['candidates_scored']:,} candidates scored: {sweep.folder / 'summary.json'}"
-    )
-    if errors:
-        raise StageError(
-            f"{len(errors)} of {len(sweep.runs)} runs failed; the others are complete, and "
-            "the same command tries these again"
-        )
+    return errors
 
 
-def compare(sweep: Sweep, console: Console) -> None:
-    """Draw and show all runs of the sweep, those of earlier launches too.
-
-    Its pictures are of the kinds that its runs have.
-    """
+def compare(folder: Path, formats: Iterable[str], console: Console) -> None:
+    """Draw and show all runs of a sweep's folder, those of earlier launches too."""
     from pipeline.jobs.comparing import gather, show
     from pipeline.report.output import write_comparison
 
-    comparison, folder = gather([str(sweep.folder)], None)
-    formats = dict.fromkeys(kind for run in sweep.runs for kind in run.config.run.pictures)
+    comparison, folder = gather([str(folder)], None)
     show(comparison, console, write_comparison(comparison, folder, tuple(formats)))
+
+
+def formats_of(runs: Iterable[Run]) -> list[str]:
+    """Of the pictures that runs have."""
+    return list(dict.fromkeys(kind for run in runs for kind in run.config.run.pictures))
 
 
 def _summary(sweep: Sweep, errors: Mapping[Path, str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Bytes that a model takes: its weights, and what it keeps of every token."""
 
 from pipeline.measure.record import Memory
+from pipeline.models.families.base import CACHED
 from pipeline.models.prunable import PrunableModel
 
 
@@ -26,5 +27,5 @@ def kv_cache_bytes_per_token(model: PrunableModel) -> int:
         block.channels.segment_length(segment, block.width) * next(block.body.parameters()).itemsize
         for block in model.blocks
         if block.kind == "attn"
-        for segment in ("key", "value")
+        for segment in CACHED
     )

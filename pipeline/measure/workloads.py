@@ -22,6 +22,8 @@ class LatencySettings:
     """Generations that are timed, at most."""
     warmup: int
     """Generations before those, which are not; graphs are warm from being captured."""
+    again: int = 0
+    """Which of several measurements of the same it is."""
 
     def identity(self) -> dict[str, int]:
         """What decides what the figures mean; not how the workload is called."""
@@ -32,4 +34,5 @@ class LatencySettings:
             "output_tokens": self.output_tokens,
             "repeats": self.repeats,
             "warmup": self.warmup,
+            **({"again": self.again} if self.again else {}),
         }

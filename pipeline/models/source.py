@@ -21,12 +21,13 @@ from pipeline.models.beginnings import (
 )
 from pipeline.models.checks import check_config, check_folder, one_line
 from pipeline.models.families import PRUNED, family_of, stock_type
-from pipeline.models.families.base import Family, LayerDescription
+from pipeline.models.families.base import CACHED, Family, LayerDescription
 from pipeline.models.gguf_reading import gguf_field, quick_gguf
 from pipeline.models.quiet import quiet_transformers
 from pipeline.models.unsupported import no_safetensors, unknown_architecture, unread_gguf
 from pipeline.pruning.origin import Exported, Origin
 from pipeline.pruning.shape import ModelShape
+from pipeline.pruning.state import PruningState
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -233,6 +234,19 @@ class ModelSource:
             raise ConfigError(
                 [f"model.path: no model can be made as {self.config_file} says: {one_line(error)}"]
             ) from error
+
+    def cached_per_token(self, state: PruningState) -> int:
+        """Numbers that the KV cache keeps of a token of one sequence in a state of the model.
+
+        Keys and values of every attention that is left.
+        """
+        attentions = [(layer, self.layers[layer].attn) for layer in state.left("attn")]
+        return sum(
+            attention.channels.segment_length(segment, state.attn_widths[layer])
+            for layer, attention in attentions
+            if attention
+            for segment in CACHED
+        )
 
     def recall(self, shape: ModelShape) -> None:
         """Take the shape that was found before for these files: to find it takes a second."""

@@ -82,37 +82,11 @@ class Run:
 
     def check_exports(self) -> None:
         """Raise ``ConfigError`` where an export cannot be written, or its folder is taken."""
-        settings, uniform = self.config.of(ExportConfig), self._ends_uniform
-        refusals = (
-            (target.name, target.refused(self.source, settings.of(target), uniform))
-            for target in settings.wanted
-        )
-        problems = [f"export.{name}: {reason}" for name, reason in refusals if reason]
-        if settings.pad and settings.wanted and (reason := self._why_no_zeros):
-            problems.append(f"export.pad: {reason}")
+        problems = refused_exports(self.config, self.source)
         reasons = (taken(folder, self.plan.key) for _, folder in self.exports)
         problems += [f"export.dir: {reason}" for reason in reasons if reason]
         if problems:
             raise ConfigError(problems)
-
-    @property
-    def _ends_uniform(self) -> bool | None:
-        """Whether the exported model's layers will be alike; None where only the run tells."""
-        if self.config.of(ExportConfig).pad:
-            return True
-        if self.config.of(EvaluateConfig).pruning_config:
-            return None
-        method = methods()[self.config.prune.method]
-        return False if method.narrows(self.config.prune, self.source) else None
-
-    @property
-    def _why_no_zeros(self) -> str | None:
-        """Why there can be no zeros where something went; None where there can, or it may be."""
-        prune = self.config.prune
-        if self.config.of(EvaluateConfig).pruning_config:
-            return None
-        loses_heads = methods()[prune.method].narrows(prune, self.source, ATTN_WIDTH)
-        return self.source.family.why_no_zeros if loses_heads else None
 
     def claim(self) -> None:
         """Make the run's folder this run's."""
@@ -133,6 +107,37 @@ class Run:
     def is_complete(self) -> bool:
         """Whether every stage is finished."""
         return all(self.store.finished(stage) is not None for stage in self.plan.stages)
+
+
+def refused_exports(config: Config, source: ModelSource) -> list[str]:
+    """Why exports cannot be written of the model that a run ends with, as far as it is known."""
+    settings, uniform = config.of(ExportConfig), _ends_uniform(config, source)
+    refusals = (
+        (target.name, target.refused(source, settings.of(target), uniform))
+        for target in settings.wanted
+    )
+    problems = [f"export.{name}: {reason}" for name, reason in refusals if reason]
+    if settings.pad and settings.wanted and (reason := _why_no_zeros(config, source)):
+        problems.append(f"export.pad: {reason}")
+    return problems
+
+
+def _ends_uniform(config: Config, source: ModelSource) -> bool | None:
+    """Whether the exported model's layers will be alike; None where only the run tells."""
+    if config.of(ExportConfig).pad:
+        return True
+    if config.of(EvaluateConfig).pruning_config:
+        return None
+    return False if methods()[config.prune.method].narrows(config.prune, source) else None
+
+
+def _why_no_zeros(config: Config, source: ModelSource) -> str | None:
+    """Why there can be no zeros where something went; None where there can, or it may be."""
+    prune = config.prune
+    if config.of(EvaluateConfig).pruning_config:
+        return None
+    loses_heads = methods()[prune.method].narrows(prune, source, ATTN_WIDTH)
+    return source.family.why_no_zeros if loses_heads else None
 
 
 def config_of(path: Path, other: Mapping[str, Any] = MappingProxyType({})) -> Config:

@@ -1,7 +1,7 @@
 """A sweep: all combinations of ``-m`` as one plan, in which what runs share is done once."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from pipeline.config.compose import Combination, from_composed, overridden_key
 from pipeline.config.schema import idle
 from pipeline.errors import ConfigError
 from pipeline.files import encode
+from pipeline.models.source import ModelSource
 from pipeline.plan.plan import Plan, plan, planning_of
 from pipeline.plan.run import Run, settled
 from pipeline.pruning.phases import Phase
@@ -38,13 +39,13 @@ def validated(combinations: Sequence[Combination], problems: Sequence[str]) -> l
         chosen: Any = OmegaConf.to_container(each.raw)
         typed &= idle(chosen, typed).keys()
     checks = [partial(from_composed, each.raw, overrides=typed) for each in combinations]
-    return _all(checks, [each.overrides for each in combinations], problems)
+    return all_of(checks, [each.overrides for each in combinations], problems)
 
 
 T = TypeVar("T")
 
 
-def _all(
+def all_of(
     checks: Sequence[Callable[[], T]],
     overrides: Sequence[Sequence[str]],
     problems: Sequence[str] = (),
@@ -94,7 +95,7 @@ def reopened(paths: Sequence[Path]) -> list[Run]:
 
     preflight = Preflight()
     opened = [partial(Run.open, path, preflight.check) for path in paths]
-    return _all(opened, [(path.name,) for path in paths])
+    return all_of(opened, [(path.name,) for path in paths])
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Sweep:
     name: str
     command: str
     runs: tuple[Run, ...]
-    """In the order in which they run best: those first that go furthest."""
+    """As ``in_order`` has them."""
     overrides: Mapping[Path, tuple[str, ...]]
     """By the run's folder, in the order of the combinations."""
 
@@ -116,37 +117,17 @@ class Sweep:
         from pipeline.plan.preflight import Preflight
 
         preflight = Preflight()
-        sources = _all([partial(preflight.check, config) for config in configs], overrides)
-        name = configs[0].sweep.name or _name(overrides, sources[0].name)
-        named = [
-            config.model_copy(update={"sweep": config.sweep.model_copy(update={"name": name})})
-            for config in configs
-        ]
-        store = Store(configs[0].store_dir)
-        alone = [
-            plan(planning_of(settled(config, source), source, store))
-            for config, source in zip(named, sources, strict=True)
-        ]
-        runs = [
-            Run.planned(plan(replace(each.planning, reach=reach)) if reach else each, store)
-            for each, reach in zip(alone, reaches(alone, store), strict=True)
-        ]
+        sources = all_of([partial(preflight.check, config) for config in configs], overrides)
+        name = configs[0].sweep.name or sweep_name(overrides, sources[0].name)
+        runs = planned_together([named(config, name) for config in configs], sources)
         folders: dict[Path, tuple[str, ...]] = {}
         distinct: dict[Path, Run] = {}
         for run, given, label in zip(runs, overrides, labels(overrides), strict=True):
             path = run.folder.path
             if path in distinct and distinct[path].config != run.config:
-                raise ConfigError([
-                    f"run.name: {label or 'a combination'} would have the folder {path} of another "
-                    "one; give each a name of its own, e.g. run.name='NAME-${prune.target_ratio}'"
-                ])  # fmt: skip
+                raise ConfigError([taken(path, label or "a combination")])
             folders[path], distinct[path] = given, run
-        in_order = sorted(
-            distinct.values(),
-            key=lambda run: [phase.end_percent for phase in phases_of(run.config, run.source)],
-            reverse=True,
-        )
-        return cls(name, command, tuple(in_order), folders)
+        return cls(name, command, in_order(distinct.values()), folders)
 
     @property
     def folder(self) -> Path:
@@ -167,6 +148,41 @@ class Sweep:
         runs = list((earlier | entries).values())
         written = {"name": self.name, "command": self.command, "runs": runs}
         files.replace(self.folder / "sweep.json", encode(written))
+
+
+def named(config: Config, name: str) -> Config:
+    """A configuration of a sweep of that name."""
+    return config.model_copy(update={"sweep": config.sweep.model_copy(update={"name": name})})
+
+
+def planned_together(configs: Sequence[Config], sources: Sequence[ModelSource]) -> list[Run]:
+    """The runs of checked configurations, planned so that they share what they can."""
+    store = Store(configs[0].store_dir)
+    alone = [
+        plan(planning_of(settled(config, source), source, store))
+        for config, source in zip(configs, sources, strict=True)
+    ]
+    return [
+        Run.planned(plan(replace(each.planning, reach=reach)) if reach else each, store)
+        for each, reach in zip(alone, reaches(alone, store), strict=True)
+    ]
+
+
+def in_order(runs: Iterable[Run]) -> tuple[Run, ...]:
+    """In the order in which they run best: those first that go furthest."""
+
+    def ends(run: Run) -> list[float]:
+        return [phase.end_percent for phase in phases_of(run.config, run.source)]
+
+    return tuple(sorted(runs, key=ends, reverse=True))
+
+
+def taken(path: Path, label: str) -> str:
+    """The message where a run would have the folder of another one."""
+    return (
+        f"run.name: {label} would have the folder {path} of another one; give each a name of its "
+        "own, e.g. run.name='NAME-${prune.target_ratio}'"
+    )
 
 
 def reaches(plans: Sequence[Plan], store: Store) -> list[dict[str, float]]:
@@ -231,8 +247,8 @@ class _Sharing:
         return min(farther, default=end)
 
 
-def _name(overrides: Sequence[Sequence[str]], model: str) -> str:
-    """The chosen sweep's name, else the keys that vary; and the model's."""
+def sweep_name(overrides: Sequence[Sequence[str]], model: str, otherwise: str = "sweep") -> str:
+    """The chosen sweep's name, else the keys that vary, else ``otherwise``; and the model's."""
     chosen = [
         o.partition("=")[2] for o in overrides[0] if o.lstrip("+").partition("=")[0] == "sweep"
     ]
@@ -242,5 +258,5 @@ def _name(overrides: Sequence[Sequence[str]], model: str) -> str:
         for part in label.split(" ")
         if "=" in part
     )
-    parts = [*(chosen or varying or ["sweep"]), model]
+    parts = [*(chosen or varying or [otherwise]), model]
     return "-".join("".join(c if c.isalnum() or c in "._-" else "-" for c in p) for p in parts)

@@ -9,13 +9,13 @@ from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.table import to_csv
 from pipeline.report.data import RunReport
 from pipeline.report.drawing.shapes import Drawing
-from pipeline.report.pages.comparison import comparison_page
+from pipeline.report.pages.comparison import comparison_page, search_page
 from pipeline.report.pages.run import run_page
-from pipeline.report.pictures.comparison import comparison_picture
+from pipeline.report.pictures.comparison import comparison_picture, search_picture
 from pipeline.report.pictures.run import run_picture
 from pipeline.report.pictures.sheet import FORMATS
 
-REPORT, COMPARISON = "report", "comparison"
+REPORT, COMPARISON, STUDY = "report", "comparison", "study"
 """Names of files, without their ends."""
 
 
@@ -44,11 +44,15 @@ def write_comparison(
     comparison: Comparison, folder: Path, formats: Collection[str] = tuple(FORMATS)
 ) -> list[Path]:
     """Write page, pictures in ``formats`` and CSV of runs into ``folder``; where they are."""
-    contents = [
+    contents: list[tuple[str, str | bytes]] = [
         (f"{COMPARISON}.html", comparison_page(comparison)),
         *_pictures(COMPARISON, comparison_picture(comparison), formats),
         (f"{COMPARISON}.csv", to_csv(comparison.runs)),
     ]
+    for place, search in enumerate(comparison.searches):
+        name = f"{STUDY}-{place + 1}" if place else STUDY
+        contents.append((f"{name}.html", search_page(search)))
+        contents += _pictures(name, search_picture(search), formats)
     return _write(contents, folder)
 
 

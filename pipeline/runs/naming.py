@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.methods import method_of
 from pipeline.settings.core import Config
+from pipeline.settings.flat import flat
 from pipeline.stages.base import PlannedStage
 from pipeline.stages.calibrate import CalibrationConfig
 from pipeline.stages.evaluate import EvaluateConfig
@@ -69,12 +70,16 @@ def mirrored_config(config: Config, folder: Path) -> dict[str, Any]:
     Above its sections stands what the columns of a table of runs are usually chosen from.
     """
     settings, method = config.model_dump(mode="json"), method_of(config.prune)
-    columns = {
+    columns: dict[str, Any] = {
         "method": config.prune.method,
         "target_ratio": config.prune.target_ratio,
         "distribution": method.label(config.prune),
         **method.columns(config.prune),
     }
+    if config.sweep.trial is not None:
+        values = flat(settings)
+        columns["trial"] = config.sweep.trial
+        columns["proposed"] = {key: values[key] for key in config.study.space if key in values}
     cluster = _set(config.cluster.shown())
     return {**settings, "cluster": cluster, "folder": str(folder.absolute()), **columns}
 

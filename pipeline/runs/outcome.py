@@ -64,7 +64,7 @@ def _evaluations(summary: Summary) -> dict[str, int]:
 
 
 def _shown_settings(config: Config) -> dict[str, Any]:
-    settings = config.model_dump(mode="json")
+    settings = config.model_dump(mode="json", exclude={"prune": {"until"}})
     shown = ["model", "calibration", "prune", "probe", "evaluate"]
     return {name: settings[name] for name in [*shown, *_recovers(config)]}
 

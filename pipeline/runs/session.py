@@ -127,9 +127,9 @@ def needs_conclusion(run: Run) -> bool:
     if not run.is_complete:
         return False
     summary = Summary.read(run.folder.path)
-    return (
-        summary is None or summary.status != "done" or set(summary.stages) != set(run.plan.by_name)
-    )
+    keys = {name: stage.key for name, stage in run.plan.by_name.items()}
+    told = {name: entry.key for name, entry in summary.stages.items()} if summary else {}
+    return summary is None or summary.status != "done" or told != keys
 
 
 def _until_whole(run: Run, display: Display, attempt: Callable[[], T]) -> T:

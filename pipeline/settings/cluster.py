@@ -8,6 +8,11 @@ from pipeline.settings.section import Section
 class Resources(Section):
     """What a job asks for. An executor adds its own keys, or has none."""
 
+    @property
+    def devices(self) -> int:
+        """What its hours are counted in: GPUs, or one where it has none."""
+        return 1
+
 
 class ClusterSection(Section):
     """Where stages run. Each executor has the keys that it understands."""

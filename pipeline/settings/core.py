@@ -8,6 +8,7 @@ from pydantic import Field, PlainValidator, SerializeAsAny
 from pipeline.files import Json
 from pipeline.settings.cluster import ClusterSection
 from pipeline.settings.section import Execution, Name, S, Section, SomeText
+from pipeline.settings.study import StudyConfig
 
 
 class ModelConfig(Section):
@@ -38,6 +39,22 @@ class ModelConfig(Section):
 DEFAULT_METHOD = "multipruner"
 
 
+class UntilConfig(Section):
+    """Where pruning ends by what was measured: the least ratio is looked for that has it all."""
+
+    decode_speedup: float | None = Field(None, gt=1, allow_inf_nan=False)
+    """How many times as fast as the dense model tokens are decoded, at the lower end of the
+    interval of 95 %. prune.target_ratio, where it is typed, is the most that may go."""
+    prefill_speedup: float | None = Field(None, gt=1, allow_inf_nan=False)
+    """The same of reading prompts."""
+    workload: SomeText | None = None
+    """What speeds are measured at: a name of probe.workloads; null is the first."""
+    weights_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Size of the weights at most, in 10^9 bytes: parameters times bytes of model.dtype."""
+    kv_cache_bytes_per_token: int | None = Field(None, ge=0)
+    """Bytes at most that the KV cache keeps of a token of one sequence."""
+
+
 class PruneConfig(Section):
     """What is removed."""
 
@@ -46,6 +63,8 @@ class PruneConfig(Section):
     """What decides which piece goes; prune=NAME sets it, and the keys that the method has."""
     target_ratio: float = Field(gt=0, lt=100, allow_inf_nan=False)
     """Percent of all parameters to remove, embeddings counted."""
+    until: Execution[UntilConfig] = Field(default_factory=lambda: UntilConfig.model_validate({}))
+    """What is to be measured, in the place of a target."""
 
 
 class ScoringConfig(Section):
@@ -110,6 +129,8 @@ class SweepConfig(Section):
     """Folder below outputs/sweeps, and group in W&B; null is made of what varies and the model."""
     most: int = Field(500, ge=1)
     """Combinations that one launch may have: more are more likely a mistake."""
+    trial: int | None = Field(None, ge=0)
+    """Number of the run among those that a study proposed; the study sets it."""
 
 
 class StoreConfig(Section):
@@ -129,6 +150,7 @@ class Config(Section):
     cluster: Execution[SerializeAsAny[ClusterSection]]
     run: Execution[RunConfig]
     sweep: Execution[SweepConfig] = Field(default_factory=lambda: SweepConfig.model_validate({}))
+    study: Execution[StudyConfig] = Field(default_factory=lambda: StudyConfig.model_validate({}))
     store: Execution[StoreConfig]
     plan: Execution[Annotated[bool | str, PlainValidator(_is_plan)]] = False
     """true shows what would run, what is done and what it would ask for, and runs nothing; json

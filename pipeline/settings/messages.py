@@ -21,7 +21,13 @@ def messages(details: Iterable[Any], given: Json, unknown_key: Callable[[str], s
 def _key(detail: Any, given: Json) -> str:
     """The key of the value that an error is about, without what pydantic adds to its place."""
     key, value = "", given
-    for part in detail["loc"]:
+    rest = list(detail["loc"])
+    while rest:
+        part = rest.pop(0)
+        is_nested = isinstance(value, Mapping) and part not in value and "." in str(part)
+        if is_nested:  # a dotted key that was typed as groups of keys
+            rest[:0] = str(part).split(".")
+            continue
         is_there = (isinstance(value, Mapping) and part in value) or (
             isinstance(value, list) and isinstance(part, int) and part < len(value)
         )

@@ -73,6 +73,8 @@ class ProbeConfig(Section):
     """Timed repetitions at most; CUDA graphs need no more than two that agree."""
     warmup: int = Field(1, ge=0)
     """Repetitions before those that are timed."""
+    again: int = Field(0, ge=0)
+    """Another number times all models once more, in records of their own."""
 
 
 FILE = "probe.json"
@@ -118,7 +120,13 @@ def probe_protocol(config: Config) -> "MeasurementProtocol":
 
     probe = config.of(ProbeConfig)
     workloads = [
-        LatencySettings(name, repeats=probe.repeats, warmup=probe.warmup, **workload.model_dump())
+        LatencySettings(
+            name,
+            repeats=probe.repeats,
+            warmup=probe.warmup,
+            again=probe.again,
+            **workload.model_dump(),
+        )
         for name, workload in probe.workloads.items()
     ]
     texts = [Text(Path(source).name, source, probe.text_tokens, probe.seqlen)

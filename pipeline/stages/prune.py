@@ -18,6 +18,8 @@ from pipeline.stages.shared.phases import MATERIAL, needs_windows, phases_of
 
 SEARCH = "search.json"
 """What a search after the phases came to, generation by generation."""
+UNREACHED = "cannot be reached"
+"""In the message where the target is too high."""
 
 
 def decisions_recipe(planning: Planning) -> Recipe:
@@ -92,7 +94,7 @@ def _check_target(
     if ratio < config.prune.target_ratio:
         reached = math.floor(ratio * 100) / 100
         raise StageError(
-            f"prune.target_ratio={config.prune.target_ratio:g} cannot be reached: with "
+            f"prune.target_ratio={config.prune.target_ratio:g} {UNREACHED}: with "
             f"{method_of(config.prune).reach_depends_on} at most {reached:.2f} % can go. The "
             f"{len(steps)} steps are kept; a target up to {reached:.2f} reuses them"
         )

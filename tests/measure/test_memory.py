@@ -10,6 +10,7 @@ from torch import Tensor
 from pipeline.measure.memory import kv_cache_bytes_per_token, measure_memory, weight_bytes
 from pipeline.measure.record import Memory
 from pipeline.models.prunable import PrunableModel
+from pipeline.models.source import ModelSource
 
 STATES = {
     "dense": {},
@@ -51,6 +52,13 @@ def test_cache_bytes_fall_with_heads_and_attentions_and_not_with_mlps(pruned) ->
     assert kv_cache_bytes_per_token(pruned(attn=(2,))) == dense - dense // 3
     assert kv_cache_bytes_per_token(pruned(mlp=(0,), mlp_widths={1: 8})) == dense
     assert kv_cache_bytes_per_token(pruned(attn=(0, 1, 2))) == 0
+
+
+def test_a_models_files_tell_the_same_of_any_state(pruned, build, state, tmp_path: Path) -> None:
+    build().model.config.save_pretrained(tmp_path)
+    live = pruned(**state)
+    told = ModelSource(tmp_path, None, None).cached_per_token(live.state)
+    assert told * torch.float32.itemsize == kv_cache_bytes_per_token(live)
 
 
 @pytest.mark.parametrize("tied", [True, False])

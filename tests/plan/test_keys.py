@@ -59,6 +59,8 @@ OTHER: dict[str, Json] = {
     "evaluate.texts": {"wikitext2": "other.txt"},
     "probe.tasks": ["own"],
     "run.pictures": ["svg"],
+    "study.space": {"prune.target_ratio": {"low": 1, "high": 2}},
+    "study.reference": [1.0],
     "probe.text": "other.txt",
     "probe.workloads": {"default": {"batch": 2}},
     "export.hf.dtype": "float16",

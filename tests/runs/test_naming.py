@@ -79,6 +79,13 @@ def test_a_table_of_runs_has_method_ratio_and_distribution_as_columns() -> None:
     assert "percent_of_blocks" not in mirrored_config(configured("prune=shortgpt"), Path("x"))
 
 
+def test_a_trial_shows_its_number_and_what_was_proposed() -> None:
+    space = "++study.space={prune.target_ratio: {low: 5, high: 25}}"
+    shown = mirrored_config(configured(space, "sweep.trial=7", "prune.target_ratio=12"), Path("x"))
+    assert (shown["trial"], shown["proposed"]) == (7, {"prune.target_ratio": 12})
+    assert "trial" not in mirrored_config(configured(space), Path("x"))
+
+
 def test_what_may_hold_a_key_is_not_shown_elsewhere() -> None:
     config = configured(
         "cluster=slurm",

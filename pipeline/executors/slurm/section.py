@@ -53,6 +53,11 @@ class StageResources(Resources):
     parameters: dict[OptionName, OneLine | int | float | bool] = Field(default_factory=dict)
     """Any other option of sbatch by its long name, e.g. {exclude: node7, nice: 100}."""
 
+    @property
+    def devices(self) -> int:
+        """GPUs of all nodes; one where it has none."""
+        return max(1, (self.gpus or 0) * (self.nodes or 1))
+
 
 class SlurmStages(StagesResources):
     """The same keys for single stages: they win over the cluster's."""

@@ -22,6 +22,8 @@ Segment = Literal["query", "key", "value", "query_heads", "channel", "expert", "
 """What a run of rows or columns belongs to; ``query_heads`` has one entry for each head. All of an
 attention are cut by key/value heads. Of a mixture ``expert`` has an entry for each expert, which is
 its weights, and ``route`` what the router has for it."""
+CACHED: tuple[Segment, ...] = ("key", "value")
+"""What an attention keeps of every token."""
 
 SKIP_NAMES: Mapping[BlockKind, str] = {"attn": "attention", "mlp": "mlp"}
 """How ``skip`` of transformers' per-layer configurations calls a block that is not there."""

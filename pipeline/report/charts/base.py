@@ -60,6 +60,8 @@ class Axis:
     logarithmic: bool = False
     whole: bool = False
     """Whether only whole numbers have a tick, e.g. layers; half a step of room is left around."""
+    names: tuple[str, ...] = ()
+    """Of a whole axis: what stands at 0, 1, 2, ... in the place of numbers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,17 @@ SENSITIVITY = Section(
     picture_height=216,
     lead="Calibration perplexity without one unit: the higher, the more it is needed.",
 )
+SEARCH = Section(
+    name="search",
+    title="What the search found",
+    order=5,
+    columns=2,
+    height=300,
+    picture_columns=2,
+    picture_height=290,
+    foot="The front has the runs that no other beats, by their values; error bars say from where "
+    "to where they may be.",
+)
 OVER_REMOVED = Section(
     name="over-removed",
     title="Against what was removed",

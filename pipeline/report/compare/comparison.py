@@ -1,6 +1,6 @@
 """Runs side by side, gathered once: what table, page, pictures and CSV are made of."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from pipeline.report.compare.answers import Answer, answers, notes
@@ -8,6 +8,7 @@ from pipeline.report.compare.groups import Group, groups
 from pipeline.report.compare.published import Published, published_for
 from pipeline.report.compare.ranking import Ranking, rankings
 from pipeline.report.compare.records import ComparedRun, alike
+from pipeline.report.compare.search import SearchReport
 from pipeline.report.compare.seeds import Seeds, over_seeds
 
 
@@ -19,6 +20,8 @@ class Comparison:
     given: tuple[ComparedRun, ...]
     workload: str | None = None
     """Whose latency is compared; None: each run's main one."""
+    searches: tuple[SearchReport, ...] = ()
+    """Over configuration keys, of which the runs are trials."""
 
     @cached_property
     def runs(self) -> tuple[ComparedRun, ...]:
@@ -43,7 +46,14 @@ class Comparison:
     @cached_property
     def answers(self) -> list[Answer]:
         """Which to take."""
-        return answers(self.runs)
+        found = [
+            replace(answer, question=f"{search.name}: {answer.question}")
+            if len(self.searches) > 1
+            else answer
+            for search in self.searches
+            for answer in search.answers
+        ]
+        return [*found, *answers(self.runs)]
 
     @cached_property
     def rankings(self) -> list[Ranking]:

@@ -16,6 +16,7 @@ from pipeline.report.drawing.shapes import (
     Text,
     line,
     rectangle,
+    shortened,
     text_width,
 )
 
@@ -88,12 +89,21 @@ def _axes(chart: Chart, x: Scale, y: Scale, width: float, height: float) -> Iter
     for tick in _y_ticks(chart, y):
         yield line(x.start, y(tick), x.end, y(tick), GUIDE)
         yield Text(x.start - 8, y(tick) + 4, tick_text(tick), colours.MUTED, "end")
+    yield from _x_ticks(chart, x, y)
+    yield line(x.start, y.start, x.end, y.start, AXIS)
+    yield Text((x.start + width) / 2, height - 4, chart.x.title, colours.MUTED, "middle")
+
+
+def _x_ticks(chart: Chart, x: Scale, y: Scale) -> Iterator[Shape]:
+    for place, name in enumerate(chart.x.names):
+        room = x(1) - x(0) - 4
+        yield Text(x(place), y.start + 16, shortened(name, room), colours.MUTED, "middle")
+    if chart.x.names:
+        return
     room = WHOLE_TICK_ROOM if chart.x.whole else X_TICK_ROOM
     most = 40 if chart.x.whole else 8
     for tick in x.ticks(max(2, min(most, int((x.end - x.start) / room))), chart.x.whole):
         yield Text(x(tick), y.start + 16, tick_text(tick), colours.MUTED, "middle")
-    yield line(x.start, y.start, x.end, y.start, AXIS)
-    yield Text((x.start + width) / 2, height - 4, chart.x.title, colours.MUTED, "middle")
 
 
 def _bands(chart: Chart, x: Scale, y: Scale) -> Iterator[Shape]:

@@ -1,10 +1,12 @@
 """Several runs as one HTML file that needs nothing else."""
 
 from pipeline.report.charts import figures_of_comparison
+from pipeline.report.charts.study import figures_of_search
 from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.groups import differing_keys, value_text
 from pipeline.report.compare.ranking import COLUMNS, LEGEND, ranking_rows
 from pipeline.report.compare.records import ComparedRun
+from pipeline.report.compare.search import SearchReport, columns_of, rows_of
 from pipeline.report.compare.seeds import SEED_COLUMNS, SEED_LEGEND, seed_rows
 from pipeline.report.compare.table import (
     PUBLISHED_COLUMNS,
@@ -39,6 +41,17 @@ def comparison_page(comparison: Comparison) -> str:
         published_columns=PUBLISHED_COLUMNS,
         published_rows=published_rows(comparison.runs, comparison.published),
         protocols_differ=protocols_differ(comparison.runs),
+    )
+
+
+def search_page(search: SearchReport) -> str:
+    """The page of a search by itself."""
+    return render(
+        "search.html.j2",
+        search=search,
+        sections=shown(figures_of_search(search)),
+        columns=columns_of(search),
+        rows=list(rows_of(search)),
     )
 
 
