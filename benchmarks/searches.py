@@ -120,7 +120,7 @@ def main() -> int:
     arguments, overrides = parser.parse_known_args()
     methods()["chance"] = ChanceMethod()
     bench = Bench(arguments, overrides)
-    print(f"greedy: {bench.greedy():.1f} s with nothing on disk", flush=True)
+    print(f"greedy steps: {bench.greedy():.1f} s, with those that lay in the folder", flush=True)
     print(row(("search", "by", "ratio %", *HEAD)), row(["---"] * (3 + len(HEAD))), sep="\n")
     for name in arguments.only:
         sizes = arguments.evol if "evol" in name else arguments.level_switch

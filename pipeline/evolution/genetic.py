@@ -157,6 +157,9 @@ class Genetic(Search):
             tuple(trial.suggest_int(each.name, 0, each.most) for each in visited.variables)
             for trial in trials
         ]
+        in_study = study.get_trials(deepcopy=False)
+        for trial in trials:  # those that were enqueued have no generation yet: nothing was drawn
+            study.sampler.get_trial_generation(study, in_study[trial.number])
         visited.evaluate_all(vectors)
         for trial, vector in zip(trials, vectors, strict=True):
             state, score = visited.of(vector)
