@@ -5,8 +5,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
+from pipeline.files import Json
 from pipeline.pruning.phases import Phase
 from pipeline.pruning.shape import BlockKind
 from pipeline.pruning.state import PruningState
@@ -14,7 +15,6 @@ from pipeline.pruning.units import Unit
 
 Measure = Literal["perplexity", "divergence"]
 """Of a state on text: perplexity, or KL(dense || state) of the next tokens in nats."""
-Json = Any
 
 
 class Evaluate(Protocol):

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.evolution.base import Evaluate, Json, plain
+from pipeline.evolution.base import Evaluate, plain
+from pipeline.files import Json
 from pipeline.pruning.state import PruningState
 
 

@@ -16,7 +16,6 @@ from pipeline.evolution.base import (
     Evaluate,
     Found,
     Given,
-    Json,
     Measure,
     Search,
     Space,
@@ -25,6 +24,7 @@ from pipeline.evolution.base import (
 )
 from pipeline.evolution.figures import Figures, figures_of, ranked
 from pipeline.evolution.moves import moved, resized, with_widths
+from pipeline.files import Json
 from pipeline.pruning.shape import BLOCK_KINDS, BlockKind
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.units import UNITS

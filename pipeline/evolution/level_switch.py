@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.evolution.base import Evaluate, Found, Given, Json, Measure, Search, Space, plain
+from pipeline.evolution.base import Evaluate, Found, Given, Measure, Search, Space, plain
 from pipeline.evolution.moves import moved
+from pipeline.files import Json
 from pipeline.pruning.state import PruningState
 
 MOST_MOVES = 3
