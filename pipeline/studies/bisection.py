@@ -3,8 +3,9 @@
 The first run is at a guess. While none has it, the next goes further, as far as those before let
 expect; then the bracket between the last that has not and the first that has is narrowed, by a
 straight line through both ends and by halving. What was timed is timed once more in another process
-before it counts, and where both differ a third time, which decides: a ratio that had it by luck
-lacks it, and the search goes on above. More noise makes more runs, not a wrong end.
+before it counts, and so is what would have it if its interval were shorter; where both differ a
+third time decides. So a ratio that had it by luck lacks it, and the search goes on above. More
+noise makes more runs, not a wrong end.
 """
 
 import math
@@ -52,8 +53,13 @@ class Tried:
         return 2 * sum(votes) > len(votes)
 
     def is_open(self, goals: Sequence[Goal]) -> bool:
-        """Whether as many have everything as have not."""
-        votes = self.votes(goals)
+        """Whether another measurement has to tell: as many have everything as have not.
+
+        Or the only one would have it if it were surer.
+        """
+        votes, (first, *more) = self.votes(goals), self.outcomes
+        if not more and not votes[0]:
+            return all(goal.is_likely_met(first) for goal in goals)
         return 2 * sum(votes) == len(votes)
 
     def may_have(self, goals: Sequence[Goal]) -> bool:

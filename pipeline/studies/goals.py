@@ -49,9 +49,16 @@ class Goal:
 
     def may_be_met(self, outcome: Outcome) -> bool:
         """Whether it is met within what the measurement is sure of."""
+        return self._is_met_at(outcome, HIGH)
+
+    def is_likely_met(self, outcome: Outcome) -> bool:
+        """Whether it is met by the median, however sure that is."""
+        return self._is_met_at(outcome, "")
+
+    def _is_met_at(self, outcome: Outcome, end: str) -> bool:
         if not self.is_timed:
             return self.is_met(outcome)
-        return outcome[self.key + HIGH] >= self.wanted
+        return outcome[self.key + end] >= self.wanted
 
     def share(self, outcome: Outcome) -> float:
         """How much of the way from the dense model is gone; 1 is all of it."""
