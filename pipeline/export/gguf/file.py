@@ -118,7 +118,7 @@ def _add_keys(writer: GGUFWriter, packed: PackedModel, source: ModelSource) -> N
     writer.add_context_length(text.max_position_embeddings)
     writer.add_embedding_length(text.hidden_size)
     writer.add_block_count(len(packed.layers))
-    query, key_value, channels, _ = (list(column) for column in zip(
+    query, key_value, channels, *_ = (list(column) for column in zip(
         *(layer.widths for layer in packed.layers), strict=True
     ))  # fmt: skip
     channels = [width or ZERO_MLP_WIDTH for width in channels]
