@@ -8,10 +8,10 @@ python benchmarks/searches.py model=smollm2_135m prune.mlp_group_size=256 prune.
 
 Launches every search with every seed as a user would, in this process. Before the clock of any
 search starts MultiPruner's own steps are walked; they are kept in ``--folder`` from one call to the
-next. Chance draws as many states as the search beside it paid for (in tokens), each one to eight
-moves away from the greedy state, and keeps the best. Every seed has a store with the greedy steps
-alone, so that its seconds are those of a whole search; with ``--shared`` all have one, and what a
-seed meets that another one evaluated is found. Overrides go to launch.py; ``--golden`` takes
+next. Chance draws as many states as the search beside it computed in all (in tokens), each one to
+eight moves away from the greedy state, and keeps the best. Every seed has a store with the greedy
+steps alone, so that its seconds are those of a whole search; with ``--shared`` all have one, and
+what a seed meets that another one evaluated is found. Overrides go to launch.py; ``--golden`` takes
 calibration windows, group sizes and ratio from a recorded reference run.
 """
 
@@ -32,7 +32,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import launch
-from pipeline.evolution.base import Evaluate, Found, Given, Search, pieces_of, plain
+from pipeline.evolution.base import Evaluate, Found, Given, Search, plain
 from pipeline.evolution.moves import moved
 from pipeline.files import Json
 from pipeline.methods import methods
@@ -103,6 +103,8 @@ class Ran:
     computed: int
     found: int
     ratio_percent: float
+    windows: int
+    """Windows that states were evaluated on."""
 
 
 def main() -> int:
@@ -173,7 +175,7 @@ class Bench:
         return self._launch(store, f"{name}-{seed}", (*how, f"prune.seed={seed}"))
 
     def chance(self, name: str, seed: int, ran: Ran) -> Ran:
-        """As many states by chance as a search paid for."""
+        """As many states by chance as a search computed."""
         states = max(1, round(self.full_evaluations(ran)))
         fitness = ran.shown["measure"]
         how = (
@@ -183,16 +185,10 @@ class Bench:
         return self.run(f"chance-{name}", seed, how)
 
     def full_evaluations(self, ran: Ran) -> float:
-        """States on the whole text that what a search asked for amounts to, in tokens."""
-        asked = ran.shown["history"][-1]["evaluations"]
-        settings = ran.shown["settings"]
-        if "survivors" not in settings:
-            return float(asked)
+        """What a run computed, as evaluations of a state on the whole text that is searched on."""
         (facts,) = (self.folder / "greedy" / "stages" / "calibrate").glob("*/calibration.json")
-        block = json.loads(facts.read_text())["block"]
-        pieces = [len(piece) for piece in pieces_of(block["windows"], block["seqlen"])]
-        counts = [asked, *(1 + settings["generations"] * each for each in settings["survivors"])]
-        return sum(a * b for a, b in zip(counts, pieces, strict=False)) / sum(pieces)
+        windows = json.loads(facts.read_text())["block"]["windows"]
+        return ran.windows / windows
 
     def row(self, name: str, runs: Sequence[Ran]) -> str:
         """Medians over seeds."""
@@ -211,6 +207,7 @@ class Bench:
         folder = self.folder / "runs" / name
         command = [*QUIET, *self.overrides, *how, f"run.dir={folder}", f"store.dir={store}"]
         sys.argv = ["launch.py", *command]
+        before = windows_in(store)
         with (self.folder / f"{name}.log").open("w") as log, contextlib.redirect_stdout(log):
             if launch.main():
                 raise SystemExit(f"launch.py failed; see {self.folder / name}.log")
@@ -218,7 +215,13 @@ class Bench:
         shown = json.loads((folder / "search.json").read_text())
         seconds = summary["stages"]["prune"]["seconds"]
         counts = summary["states_evaluated"], summary["evaluations_found"]
-        return Ran(shown, seconds, *counts, summary["ratio_percent"])
+        return Ran(shown, seconds, *counts, summary["ratio_percent"], windows_in(store) - before)
+
+
+def windows_in(store: Path) -> int:
+    """Windows of all evaluations in a store."""
+    files = store.glob("evaluations/*/states/*.json")
+    return sum(len(json.loads(file.read_text())["losses"]) for file in files)
 
 
 def of_golden(path: Path | None, folder: Path) -> list[str]:
