@@ -24,7 +24,7 @@ ONLY_IN = {
     "lm_eval": ("measure",),
     "matplotlib": ("report",),
     "hydra": ("config",),
-    "optuna": ("studies",),
+    "optuna": ("evolution", "studies"),
 }
 """Packages, and the rooms that may import them."""
 PROJECTION = re.compile(r"\b[qkvo]_proj\b|\b(gate|up|down)_proj\b|\.model_type\b")

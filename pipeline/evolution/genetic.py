@@ -6,9 +6,7 @@ generations, mutation, where it starts and how one of the last front is chosen a
 
 import math
 import random
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +22,7 @@ from pipeline.evolution.base import (
 )
 from pipeline.evolution.figures import Figures, figures_of, ranked
 from pipeline.evolution.moves import moved, resized, with_widths
+from pipeline.evolution.quiet import quiet_optuna
 from pipeline.files import Json
 from pipeline.pruning.shape import BLOCK_KINDS, BlockKind
 from pipeline.pruning.state import PruningState
@@ -116,7 +115,7 @@ class Genetic(Search):
         """Start from the states of the greedy way that lie near the target."""
         visited = _Visited(given, evaluate, self.near)
         history: list[dict[str, Json]] = []
-        with _quiet_optuna() as optuna:
+        with quiet_optuna() as optuna:
             study = optuna.create_study(directions=["minimize", "maximize"])
             for first in self._first(visited):
                 study.enqueue_trial({each.name: each.gone(first) for each in visited.variables})
@@ -287,18 +286,3 @@ class _Visited:
 def _with_full_widths(state: PruningState) -> PruningState:
     shape = state.shape
     return replace(state, attn_widths=shape.widths("attn"), mlp_widths=shape.widths("mlp"))
-
-
-@contextmanager
-def _quiet_optuna() -> Iterator[Any]:
-    """Optuna without its log, and without its warnings of what may change in later versions."""
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield optuna
-    finally:
-        optuna.logging.set_verbosity(before)

@@ -68,7 +68,8 @@ def write_folder(
 
 def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]:
     """``config.json``; ``packed`` has as many heads in every attention."""
-    query, key_value, widest, _ = packed.widest
+    widest = packed.widest
+    queries_per_key = widest.query // widest.key_value
     values: dict[str, Any] = packed.dense.to_dict()
     for key in (*OF_ANOTHER_FAMILY, *OF_THE_DENSE_MODEL):
         values.pop(key, None)
@@ -79,13 +80,13 @@ def configuration(packed: "PackedModel", dtype: "torch.dtype") -> dict[str, Any]
         "auto_map": {"AutoConfig": f"{CONFIGURATION.removesuffix('.py')}.DeciLMConfig"},
         "dtype": str(dtype).removeprefix("torch."),
         "num_hidden_layers": len(packed.layers),
-        "num_attention_heads": query,
-        "num_key_value_heads": key_value,
+        "num_attention_heads": widest.query,
+        "num_key_value_heads": widest.key_value,
         "head_dim": packed.head_dim,
-        "intermediate_size": widest or packed.dense.intermediate_size,
+        "intermediate_size": widest.intermediate or packed.dense.intermediate_size,
         "attention_bias": False if qkv_bias else getattr(packed.dense, "attention_bias", False),
         "mlp_bias": getattr(packed.dense, "mlp_bias", False),
-        "block_configs": [_block(layer, query // key_value) for layer in packed.layers],
+        "block_configs": [_block(layer, queries_per_key) for layer in packed.layers],
     }
     return {**values, "qkv_bias": True} if qkv_bias else values
 

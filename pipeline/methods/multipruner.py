@@ -236,7 +236,7 @@ def _units(
     dimension: Dimension, settings: MultiPrunerConfig, source: "ModelSource"
 ) -> tuple[Unit, ...]:
     """What may go in a dimension: of mixtures, too, where MLP channels have a share."""
-    if dimension == "mlp_channels" and _takes_channels(settings) and source.shape.has_mixtures:
+    if dimension == "mlp_channels" and _takes_channels(settings) and source.may_have_mixtures:
         return ALL_MLP_CHANNELS
     return STANDARD[dimension]
 

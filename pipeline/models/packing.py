@@ -13,7 +13,7 @@ import copy
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -65,6 +65,20 @@ class PackedBlock:
                 yield from ((f"{name}.{inner}", t) for inner, t in stored(norm).items())
 
 
+class Widths(NamedTuple):
+    """What a layer has, 0 of what it lacks."""
+
+    query: int
+    """Query heads."""
+    key_value: int
+    """Key/value heads."""
+    intermediate: int
+    """Channels of a plain MLP."""
+    experts: int
+    expert_width: int
+    """Channels of each expert."""
+
+
 @dataclass(frozen=True, slots=True)
 class PackedLayer:
     """One layer: an attention and the MLP behind it; None where there is none."""
@@ -105,9 +119,9 @@ class PackedLayer:
         return (self.mlp.inside if self.mlp else None) or 0
 
     @property
-    def widths(self) -> tuple[int, int, int, int, int]:
-        """Query heads, key/value heads, intermediate channels, experts, channels of each expert."""
-        return (*self.heads, self.intermediate_size, self.experts, self.expert_width)
+    def widths(self) -> Widths:
+        """All of them."""
+        return Widths(*self.heads, self.intermediate_size, self.experts, self.expert_width)
 
     @property
     def is_whole(self) -> bool:
@@ -205,7 +219,7 @@ class PackedModel:
         """
         if not self.is_uniform or not _is_allowed(self._uniform_config()):
             return True
-        width, hidden = self.widest[0] * self.head_dim, self.family.hidden_size(self.dense)
+        width, hidden = self.widest.query * self.head_dim, self.family.hidden_size(self.dense)
         return self.family.heads_fill_hidden and width != hidden
 
     @property
@@ -214,9 +228,10 @@ class PackedModel:
         return CAUSAL if self.needs_code else opener_name(self.architecture)
 
     @property
-    def widest(self) -> tuple[int, ...]:
+    def widest(self) -> Widths:
         """The largest of each of ``PackedLayer.widths``."""
-        return tuple(max(of_all) for of_all in zip(*(x.widths for x in self.layers), strict=True))
+        of_layers = zip(*(layer.widths for layer in self.layers), strict=True)
+        return Widths(*map(max, of_layers))
 
     def config(self) -> PretrainedConfig:
         """The configuration that says what each layer has.

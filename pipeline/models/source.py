@@ -215,6 +215,13 @@ class ModelSource:
         """How models like this one are put together."""
         return family_of(self.config.model_type)
 
+    @property
+    def may_have_mixtures(self) -> bool:
+        """Whether models of its family have mixtures of experts; reads no more than that needs."""
+        if self.gguf_file:
+            return self._gguf_field(f"{self._stated_architecture}.expert_count") is not None
+        return family_of(self._stated_architecture).mixture is not None
+
     @cached_property
     def layers(self) -> tuple[LayerDescription, ...]:
         """The layers as the configuration describes them. Raises ``ConfigError``."""

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from pipeline.evolution.quiet import quiet_optuna
 from pipeline.files import Json, encode
 from pipeline.settings.study import Range
-from pipeline.studies.sampling import quiet
 from pipeline.studies.space import distribution_of
 
 LEAST_RUNS = 10
@@ -23,7 +23,7 @@ def importance(
     """
     if len(values) < LEAST_RUNS or len(set(losses)) == 1:
         return {}
-    with quiet():
+    with quiet_optuna():
         from optuna import create_study
         from optuna.importance import PedAnovaImportanceEvaluator
         from optuna.trial import create_trial

@@ -4,12 +4,11 @@ Nothing is kept between two calls: a study is made of the results, and its sampl
 study's seed and the generation's number. Of a generation all runs are drawn before any is told.
 """
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pipeline.evolution.quiet import quiet_optuna
 from pipeline.files import Json, encode
 from pipeline.settings.study import StudyConfig
 from pipeline.studies.space import Space
@@ -46,7 +45,7 @@ def proposed(
 
     ``results`` are in the order in which they were proposed.
     """
-    with quiet():
+    with quiet_optuna():
         from optuna import create_study
         from optuna.samplers import RandomSampler
 
@@ -125,18 +124,3 @@ def _sampler(settings: StudyConfig, generation: int, completed: int) -> "BaseSam
 
 def _seed(settings: StudyConfig, generation: int) -> int:
     return settings.seed * GENERATIONS + generation
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without what Optuna logs and warns of, which are its own words for what is meant here."""
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)

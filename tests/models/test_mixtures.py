@@ -197,7 +197,7 @@ def test_what_cannot_be_had_of_experts_is_told(
 
 def test_a_share_for_experts_of_a_model_without() -> None:
     settings = configured("prune.distribution=[1,0,0,1]").prune
-    source: Any = SimpleNamespace(shape=DENSE, layers=())
+    source: Any = SimpleNamespace(shape=DENSE, layers=(), may_have_mixtures=False)
     (problem,) = METHOD.problems(settings, source)
     assert "its fourth share, 1, is for the experts of a mixture" in problem
 
@@ -222,7 +222,7 @@ def test_gradients_reach_routers_and_experts() -> None:
 def test_groups_of_channels_in_experts_are_what_kernels_take() -> None:
     settings = configured("prune.mlp_group_size=12").prune
     shape = shape_from_config(CONFIG_MAPPING["olmoe"](intermediate_size=96, num_hidden_layers=2))
-    source: Any = SimpleNamespace(shape=shape, layers=())
+    source: Any = SimpleNamespace(shape=shape, layers=(), may_have_mixtures=True)
     (problem,) = METHOD.problems(settings, source)
     assert problem.startswith("prune.mlp_group_size: 12 is wrong; allowed is a multiple of 8 below")
 

@@ -118,10 +118,9 @@ def _add_keys(writer: GGUFWriter, packed: PackedModel, source: ModelSource) -> N
     writer.add_context_length(text.max_position_embeddings)
     writer.add_embedding_length(text.hidden_size)
     writer.add_block_count(len(packed.layers))
-    query, key_value, channels, *_ = (list(column) for column in zip(
-        *(layer.widths for layer in packed.layers), strict=True
-    ))  # fmt: skip
-    channels = [width or ZERO_MLP_WIDTH for width in channels]
+    widths = [layer.widths for layer in packed.layers]
+    query, key_value = [each.query for each in widths], [each.key_value for each in widths]
+    channels = [each.intermediate or ZERO_MLP_WIDTH for each in widths]
     same = packed.is_uniform
     writer.add_head_count(query[0] if same else query)
     writer.add_head_count_kv(key_value[0] if same else key_value)
