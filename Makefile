@@ -45,12 +45,12 @@ check: install
 		-m "not gpu and not slurm and not slow" $(CHECK); tests=$$?; \
 	wait $$types && exit $$tests
 
-# Two workers mostly wait for SLURM; types are checked meanwhile, too.
+# Three workers mostly wait, for SLURM or for programs; types are checked meanwhile, too.
 test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@$(BIN)/mypy & types=$$!; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadgroup -m "not gpu"; tests=$$?; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 5 --dist loadgroup -m "not gpu"; tests=$$?; \
 	wait $$types && exit $$tests
 
 clean:
