@@ -13,7 +13,7 @@ from pipeline.jobs.checking import units_of_run
 from pipeline.jobs.status import of_runs, run_state
 from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.records import ComparedRun, missing_run, one_line, read_run
-from pipeline.report.compare.search import SearchReport
+from pipeline.report.compare.study import SearchReport
 from pipeline.store.folders import RUNS, SWEEPS, entries_of, sweep_folder
 
 OUT = Path("outputs/comparison")
@@ -24,8 +24,8 @@ UNREAD = ("missing", "damaged")
 def show(comparison: Comparison, console: Console, written: Iterable[Path]) -> None:
     """Print tables and answers, and which files were written."""
     from pipeline.report.compare.ranking import ranking_table
-    from pipeline.report.compare.search import front_table
     from pipeline.report.compare.seeds import seeds_table
+    from pipeline.report.compare.study import front_table
     from pipeline.report.compare.table import runs_table
 
     console.print(runs_table(comparison.name, comparison.runs))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.methods.multipruner import OF_MIXTURES
 from pipeline.report.compare.records import ComparedRun
-from pipeline.report.compare.search import Goal, Key, Reading, SearchedRun, SearchReport
+from pipeline.report.compare.study import Goal, Key, Reading, SearchedRun, SearchReport
 from pipeline.settings.study import Range
 from pipeline.studies.base import Trial
 from pipeline.studies.importance import importance

@@ -10,7 +10,7 @@ import pytest
 from support_inputs import TINY, save_model, save_tokenizer, write_tokens
 
 import launch
-from pipeline.report.compare.search import Goal, Reading, SearchedRun, SearchReport
+from pipeline.report.compare.study import Goal, Reading, SearchedRun, SearchReport
 from pipeline.studies.pareto import front, history, hypervolume
 from pipeline.studies.reading import searches
 from pipeline.studies.record import read

@@ -17,7 +17,7 @@ from pipeline.report.charts.base import (
 )
 from pipeline.report.charts.sections import SEARCH
 from pipeline.report.compare.comparison import Comparison
-from pipeline.report.compare.search import Goal, SearchedRun, SearchReport
+from pipeline.report.compare.study import Goal, SearchedRun, SearchReport
 
 FRONT, OTHER = Marker(colours.ORANGE), Marker(colours.MUTED)
 MISSED = Marker(colours.MUTED, "cross")

@@ -8,8 +8,8 @@ from pipeline.report.compare.groups import Group, groups
 from pipeline.report.compare.published import Published, published_for
 from pipeline.report.compare.ranking import Ranking, rankings
 from pipeline.report.compare.records import ComparedRun, alike
-from pipeline.report.compare.search import SearchReport
 from pipeline.report.compare.seeds import Seeds, over_seeds
+from pipeline.report.compare.study import SearchReport
 
 
 @dataclass(frozen=True)

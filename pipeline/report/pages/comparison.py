@@ -6,8 +6,8 @@ from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.groups import differing_keys, value_text
 from pipeline.report.compare.ranking import COLUMNS, LEGEND, ranking_rows
 from pipeline.report.compare.records import ComparedRun
-from pipeline.report.compare.search import SearchReport, columns_of, rows_of
 from pipeline.report.compare.seeds import SEED_COLUMNS, SEED_LEGEND, seed_rows
+from pipeline.report.compare.study import SearchReport, columns_of, rows_of
 from pipeline.report.compare.table import (
     PUBLISHED_COLUMNS,
     captions,

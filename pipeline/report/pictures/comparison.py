@@ -7,7 +7,7 @@ from pipeline.report.charts.base import Figure
 from pipeline.report.charts.study import figures_of_search
 from pipeline.report.compare.answers import Answer
 from pipeline.report.compare.comparison import Comparison
-from pipeline.report.compare.search import SearchReport
+from pipeline.report.compare.study import SearchReport
 from pipeline.report.drawing.shapes import Drawing, wrapped
 from pipeline.report.pictures.sheet import EDGE, LINE_SIZE, WIDTH, sheet, title_block
 
