@@ -6,6 +6,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from pipeline.errors import StageError
 from pipeline.models.prunable import PrunableModel
 
 CPU_TOKENS = 2048
@@ -14,6 +15,14 @@ GPU_TOKENS = 32768
 """On a GPU: enough to fill it."""
 WORKING_SHARE = 0.5
 """Most of the budget that a block's own activations may take."""
+
+
+def too_much(what: str, seqlen: int, device: torch.device) -> StageError:
+    """The error where the least that can walk at a time, in words, does not fit."""
+    return StageError(
+        f"out of memory with {what} and one window of {seqlen} tokens on {device}; shorten "
+        "calibration.seqlen or load the model in half precision (model.dtype)"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.errors import StageError
 from pipeline.models.blocks import Block, Context
 from pipeline.models.prunable import PrunableModel
 from pipeline.pruning.passes import LOSS_IN_BLOCKS
 from pipeline.pruning.units import Candidate, Cut
 from pipeline.scoring.kernels import fast_kernels
-from pipeline.scoring.memory import Budget
+from pipeline.scoring.memory import Budget, too_much
 from pipeline.scoring.perplexity import Windows, perplexity_of_losses, window_losses
 
 Progress = Callable[[float], None]
@@ -143,11 +142,7 @@ class OnePass:
                 tile_losses = self._walk(model, tile, part, budget.rows, spare, progress)
             except torch.OutOfMemoryError as error:
                 if not tile.halves():
-                    raise StageError(
-                        f"out of memory with one candidate and one window of {seqlen} tokens on "
-                        f"{model.device}; shorten calibration.seqlen or load the model in half "
-                        "precision (model.dtype)"
-                    ) from error
+                    raise too_much("one candidate", seqlen, model.device) from error
                 self._kept, self._limit = [], tile.sequences // 2
                 tiles[:0] = tile.halves()
                 progress.take_back()

@@ -19,14 +19,13 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from pipeline.errors import StageError
 from pipeline.models.prunable import PrunableModel
 from pipeline.pruning.passes import LOSS_IN_BLOCKS
 from pipeline.pruning.shape import BLOCK_KINDS
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.units import Cut
 from pipeline.scoring.kernels import fast_kernels
-from pipeline.scoring.memory import Budget
+from pipeline.scoring.memory import Budget, too_much
 from pipeline.scoring.one_pass import Progress, WindowLoss, add_residual
 from pipeline.scoring.perplexity import Windows
 
@@ -95,11 +94,7 @@ def losses_of_states(
             found = _walk(model, [levels[row] for row in tile.rows], windows, tile, loss, budget)
         except torch.OutOfMemoryError as error:
             if not tile.halves():
-                raise StageError(
-                    f"out of memory with one state and one window of {seqlen} tokens on "
-                    f"{model.device}; shorten calibration.seqlen or load the model in half "
-                    "precision (model.dtype)"
-                ) from error
+                raise too_much("one state", seqlen, model.device) from error
             limit = tile.sequences // 2
             tiles[:0] = tile.halves()
             continue

@@ -19,6 +19,7 @@ from pipeline.report.compare.quantities import (
     percent_of_dense,
 )
 from pipeline.report.compare.records import ComparedRun, Measured, Value
+from pipeline.report.compare.study import Goal
 from pipeline.report.dense_and_pruned import BYTES_PER_MB
 from pipeline.settings.core import Config
 from pipeline.stages.evaluate import EvaluateConfig
@@ -220,9 +221,14 @@ class Objective:
         """As it is typed."""
         return f"{'maximize' if self.is_higher_better else 'minimize'} {self.term.text}"
 
+    @property
+    def goal(self) -> Goal:
+        """As it is shown."""
+        return Goal(self.term.text, self.term.kind.unit, self.is_higher_better)
+
     def loss(self, value: float) -> float:
         """The value where less is better."""
-        return -value if self.is_higher_better else value
+        return self.goal.loss(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,10 +32,7 @@ def _report(
 ) -> SearchReport:
     names = _names(search.space.axes())
     searched = [_searched(search, trial, runs, names) for trial in record.trials]
-    goals = tuple(
-        Goal(each.term.text, each.term.kind.unit, each.is_higher_better)
-        for each in search.objectives
-    )
+    goals = tuple(each.goal for each in search.objectives)
     losses = {
         run.number: [goal.loss(r.value) for goal, r in zip(goals, run.readings, strict=True)]
         for run in searched
