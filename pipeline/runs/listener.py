@@ -1,5 +1,6 @@
 """What a process learns of a run from its stages, passed on to a person and to the trackers."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ from pipeline.tracking.metrics import (
     step_metrics,
 )
 from pipeline.tracking.tracker import Tracker
+
+WRITING = 0.1
+"""The largest share of the time that goes to ``steps.jsonl`` where steps come fast."""
 
 
 class RunListener:
@@ -53,6 +57,8 @@ class RunListener:
         self.warnings: list[str] = []
         self._learnt = 0
         self._logged_dense = False
+        self._write_from = 0.0
+        """When ``steps.jsonl`` may be written again, by the monotonic clock."""
 
     @property
     def steps_computed(self) -> int:
@@ -114,8 +120,10 @@ class RunListener:
         if record:
             self.records[step.step] = record
         is_computed = step.source in self.computed
-        if is_computed:
+        started = time.monotonic()
+        if is_computed and started >= self._write_from:
             self.folder.write_steps(self.steps, self.records)
+            self._write_from = started + (time.monotonic() - started) / WRITING
         self.state = self.state.without(step.chosen)
         self.tracker.log(step_metrics(step, record) | active_metrics(self.state))
         self.display.step(step, is_computed)

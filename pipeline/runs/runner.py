@@ -122,6 +122,7 @@ class StageRunner:
             result = stage.stage.run(self.config, inputs, folder)
             self.store.note_provenance(stage, provenance())
             self.store.commit(stage, result, guard)
+            self.listener.write_steps()
             is_done = True
         finally:
             entry = self.stages[stage.name] = StageSummary(
