@@ -1,5 +1,6 @@
 """What is wanted of a pruned model in numbers, and how much of it a finished run has."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -79,6 +80,8 @@ class Goal:
         if not self.is_timed:
             return f"{self.key} {value:.6g}"
         low, high = outcome[self.key + LOW], outcome[self.key + HIGH]
+        # outwards, so that a low end of 1.1971 is not shown as the 1.20 that it lacks
+        low, high = math.floor(100 * low + 1e-9) / 100, math.ceil(100 * high - 1e-9) / 100
         return f"{self.key} {value:.2f} ({low:.2f} to {high:.2f})"
 
 

@@ -15,7 +15,7 @@ from pipeline.stages.evaluate import EvaluateConfig
 from pipeline.stages.probe import ProbeConfig, probe_protocol
 from pipeline.studies.base import Trial
 from pipeline.studies.bisection import AGAIN, TARGET, on_the_way
-from pipeline.studies.goals import least_ratio, sizes
+from pipeline.studies.goals import Goal, least_ratio, sizes
 from pipeline.studies.reach import most_percent, phases_at
 from pipeline.studies.until import Until
 
@@ -207,3 +207,12 @@ def test_out_of_reach_tells_how_far_it_came(source: ModelSource) -> None:
         "prune.until: decode_speedup=1.5 is out of reach up to prune.target_ratio=30; at 30 it "
         "came to decode_speedup 1.23 (1.20 to 1.26); workload default"
     )
+
+
+def test_an_interval_is_shown_no_narrower_than_it_is() -> None:
+    goal = Goal("decode_speedup", 1.2, dense=1.0)
+    outcome = {"decode_speedup": 1.21, "decode_speedup_low": 1.1971, "decode_speedup_high": 1.2234}
+    assert not goal.is_met(outcome)
+    assert goal.in_words(outcome) == "decode_speedup 1.21 (1.19 to 1.23)"
+    exact = {"decode_speedup": 1.21, "decode_speedup_low": 1.13, "decode_speedup_high": 1.29}
+    assert goal.in_words(exact) == "decode_speedup 1.21 (1.13 to 1.29)"
