@@ -73,7 +73,13 @@ def _lines(report: RunReport, card: Card) -> Iterator[str]:
     )
     rows = dense_and_pruned(report)
     cells = [
-        (row.label, row.dense, row.pruned, f"{row.change} {row.interval}".strip(), row.recovered)
+        (
+            row.label,
+            row.dense,
+            row.pruned,
+            f"{row.change} {row.interval}".strip(),
+            f"{row.recovered} {row.back}".strip(),
+        )
         for row in rows
     ]
     shown = 5 if any(row.recovered for row in rows) else 4

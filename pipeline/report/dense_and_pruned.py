@@ -46,7 +46,10 @@ class Row:
     interval: str = ""
     """From where to where the change may be, with 95 %: of accuracies, by the same items."""
     recovered: str = ""
-    """After recovery; of a perplexity with the share of the lost log-perplexity that is back."""
+    """After recovery."""
+    back: str = ""
+    """What came back: the share of the lost log-perplexity, or points of accuracy with their
+    interval of 95 % by the same items."""
 
 
 def dense_and_pruned(report: RunReport) -> list[Row]:
@@ -81,21 +84,21 @@ def _size(report: RunReport) -> Iterator[Row]:
 def _perplexities(report: RunReport) -> Iterator[Row | None]:
     for text in report.texts:
         row = _row(f"Perplexity: {text.protocol}", text.dense, text.pruned, digits=2)
-        yield row and replace(row, recovered=_recovered_perplexity(text))
+        recovered = finite(text.recovered)
+        if row and recovered:
+            row = replace(row, recovered=number(recovered, 2), back=_share_back(text, recovered))
+        yield row
     if not report.texts and report.calibration_perplexities[1] is not None:
         on = f": {report.calibration_text}" if report.calibration_text else ""
         yield _row(f"Calibration perplexity{on}", *report.calibration_perplexities, digits=2)
 
 
-def _recovered_perplexity(text: TextLoss) -> str:
-    """With the share of the lost log-perplexity that came back."""
-    if text.recovered is None:
-        return ""
-    value = number(text.recovered, 2)
+def _share_back(text: TextLoss, recovered: float) -> str:
+    """The share of the lost log-perplexity; nothing where none was lost."""
     if not text.dense or not text.pruned or text.pruned <= text.dense:
-        return value
-    share = math.log(text.pruned / text.recovered) / math.log(text.pruned / text.dense)
-    return f"{value}, {round(share * 100)} % back"
+        return ""
+    share = math.log(text.pruned / recovered) / math.log(text.pruned / text.dense)
+    return f"{round(share * 100)} % back"
 
 
 def _accuracies(report: RunReport) -> Iterator[Row | None]:
@@ -115,22 +118,32 @@ def _accuracy(
         comparable = not (ours and theirs) or ours.keys() == theirs.keys()
         label = f"Accuracy: {tasks_protocol(list(tasks.values()))}"
         row = _accuracy_row(label, before, after, comparable)
-        is_same = back.keys() == tasks.keys()
-        yield row and replace(row, recovered=_recovered_accuracy(mean_accuracy(recovered), is_same))
+        yield _with_recovered(row, after, recovered if back.keys() == tasks.keys() else ())
     for name, task in tasks.items():
-        row = _accuracy_row(
-            f"{name}, {task.items:,} items", _only(ours.get(name)), _only(theirs.get(name))
-        )
-        of_it = mean_accuracy(_only(back.get(name)))
-        row = row and replace(row, recovered=_recovered_accuracy(of_it))
+        dense, pruned, tuned = (_only(side.get(name)) for side in (ours, theirs, back))
+        row = _accuracy_row(f"{name}, {task.items:,} items", dense, pruned)
+        row = _with_recovered(row, pruned, tuned)
         if row and len(tasks) > 1:
             yield replace(row, indent=True)
         elif row:
             yield replace(row, label=f"Accuracy: {row.label}")
 
 
-def _recovered_accuracy(accuracy: "Accuracy | None", is_shown: bool = True) -> str:
-    return accuracy_text(accuracy) if accuracy and is_shown else ""
+def _with_recovered(
+    row: Row | None, pruned: Sequence[TaskScore], recovered: Sequence[TaskScore]
+) -> Row | None:
+    """With the recovered model's accuracy, and what came back where the items are the same."""
+    before, after = mean_accuracy(pruned), mean_accuracy(recovered)
+    if row is None or after is None:
+        return row
+    ends = paired_ends(recovered, pruned)
+    back = f"{signed((after[0] - before[0]) * 100)} points {_span(ends)}" if before and ends else ""
+    return replace(row, recovered=accuracy_text(after), back=back)
+
+
+def _span(ends: tuple[float, float]) -> str:
+    low, high = ends
+    return f"({signed(low)} to {signed(high)})"
 
 
 Accuracy = tuple[float, float | None]
@@ -172,7 +185,7 @@ def _accuracy_row(
         row,
         change=points,
         better=None if low <= 0 <= high else better,
-        interval=f"({signed(low)} to {signed(high)})",
+        interval=_span(ends),
     )
 
 

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.report.data import RunReport
-from pipeline.report.dense_and_pruned import dense_and_pruned
+from pipeline.report.dense_and_pruned import Row, dense_and_pruned
 from pipeline.report.wording import number, relative_change
 
 MEASURED_ON = ("Perplexity: ", "Calibration perplexity: ", "Accuracy: ")
@@ -32,12 +32,18 @@ def dense_and_pruned_table(report: RunReport) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         label = Text(("  " if row.indent else "") + short.get(row.label, row.label))
-        # below it, else there is no room for labels; of the parts of a mean the page has it
-        interval = f"\n{row.interval.strip('()')}" if row.interval and not row.indent else ""
-        change = Text(f"{row.change}{interval}", style=CHANGE_STYLES[row.better])
-        recovered = [Text(row.recovered.replace(", ", "\n"))] if is_recovered else []
-        table.add_row(label, Text(row.dense), Text(row.pruned), change, *recovered)
+        change = Text(_narrow(row, row.change, row.interval), style=CHANGE_STYLES[row.better])
+        back, _, interval = row.back.partition(" (")
+        recovered = [Text(_narrow(row, f"{row.recovered}\n{back}".strip(), interval))]
+        table.add_row(
+            label, Text(row.dense), Text(row.pruned), change, *(recovered if is_recovered else [])
+        )
     return table
+
+
+def _narrow(row: Row, value: str, interval: str) -> str:
+    """An interval below, else there is no room for labels; of parts of a mean the page has it."""
+    return f"{value}\n{interval.strip('()')}" if interval and not row.indent else value
 
 
 def _shortened(labels: Sequence[str]) -> dict[str, str]:
@@ -64,6 +70,10 @@ def in_a_line(report: RunReport) -> str:
         said.append(f"{name} {number(after)}" + (f" ({change})" if change else ""))
     accuracy = next((row for row in dense_and_pruned(report) if "Accuracy" in row.label), None)
     if accuracy:
-        change = f" ({accuracy.change})" if accuracy.change else ""
-        said.append(f"accuracy {accuracy.recovered or accuracy.pruned}{change}")
+        name, value, change = "accuracy", accuracy.pruned, accuracy.change
+        if accuracy.recovered:
+            name, value = "accuracy after recovery", accuracy.recovered
+            back, _, _ = accuracy.back.partition(" (")
+            change = f"{back} by it" if back else ""
+        said.append(f"{name} {value}" + (f" ({change})" if change else ""))
     return ", ".join(said)

@@ -1,6 +1,7 @@
 """Recovered models in the table of a run, and among runs that are compared."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,14 +9,18 @@ from support_compare import SETTINGS, put, text, write_run, write_sweep
 from support_report import full, record
 
 from pipeline.jobs.comparing import gather
+from pipeline.measure.paired import paired_ends
+from pipeline.measure.record import Record, TaskScore
 from pipeline.report.charts.held_out_perplexity import of_comparison
 from pipeline.report.compare.answers import answers
 from pipeline.report.compare.paper_formats import to_latex
 from pipeline.report.compare.paper_table import paper_table
 from pipeline.report.compare.records import read_run
+from pipeline.report.data import RunReport
 from pipeline.report.dense_and_pruned import dense_and_pruned
 from pipeline.report.headline import headlines
-from pipeline.report.table import dense_and_pruned_table
+from pipeline.report.table import dense_and_pruned_table, in_a_line
+from pipeline.report.wording import signed
 from pipeline.screen import screen
 
 
@@ -41,13 +46,41 @@ def test_the_table_has_what_came_back_of_the_lost_log_perplexity() -> None:
     score = evaluated.pruned.texts[0]
     better = replace(evaluated.pruned, texts=(replace(score, ppl=19.0),))
     rows = dense_and_pruned(replace(report, evaluations=(replace(evaluated, recovered=better),)))
-    shown = [row.recovered for row in rows if row.label.startswith("Perplexity: WikiText-2")]
-    assert shown == ["19.00, 51 % back"]  # ln(23.87 / 19) / ln(23.87 / 15.31)
+    shown = [
+        (row.recovered, row.back) for row in rows if row.label.startswith("Perplexity: WikiText-2")
+    ]
+    assert shown == [("19.00", "51 % back")]  # ln(23.87 / 19) / ln(23.87 / 15.31)
     assert not any(row.recovered for row in dense_and_pruned(report))
+    assert "perplexity after recovery 19.00 (+24.1 %)" in in_a_line(
+        replace(report, evaluations=(replace(evaluated, recovered=better),))
+    )
     cost = headlines(replace(report, evaluations=(replace(evaluated, recovered=better),)))[1]
     assert (cost.title, cost.value) == ("Cost", "+24.1 %")  # 19 / 15.31
     assert cost.quantity.endswith(", after recovery")
     assert cost.details[0].endswith("15.31 → 23.87, 19.00 after recovery")
+
+
+def test_points_of_accuracy_that_came_back_have_their_interval() -> None:
+    report = full()
+    answers = {"dense": "1111", "pruned": "1100", "recovered": "1110"}
+    dense, pruned, recovered = (answered(report, items * 50) for items in answers.values())
+    evaluated = replace(report.evaluations[0], dense=dense, pruned=pruned, recovered=recovered)
+    report = replace(report, evaluations=(evaluated,))
+    (row,) = [row for row in dense_and_pruned(report) if "Accuracy" in row.label]
+    assert row.recovered == "75.0 ± 3.1 %"
+    low, high = paired_ends(recovered.tasks, pruned.tasks) or (0.0, 0.0)
+    assert 15 < low < 25 < high < 35
+    assert row.back == f"+25.0 points ({signed(low)} to {signed(high)})"
+    assert "accuracy after recovery 75.0 ± 3.1 % (+25.0 points by it)" in in_a_line(report)
+
+
+def answered(report: RunReport, items: str) -> Record:
+    """With one task, of which these items are right."""
+    assert report.dense is not None
+    share = items.count("1") / len(items)
+    error = math.sqrt(share * (1 - share) / len(items))
+    task = TaskScore("story_choice", len(items), share, error, None, None, items)
+    return replace(report.dense, tasks=(task,))
 
 
 def test_a_fifth_column_leaves_labels_whole_words() -> None:
