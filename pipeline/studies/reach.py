@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.methods import method_of
 from pipeline.models.source import ModelSource
-from pipeline.pruning.phases import Phase, likely
+from pipeline.pruning.phases import Phase
+from pipeline.pruning.play import likely
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.units import Candidate
 from pipeline.settings.core import Config, PruneConfig
