@@ -183,26 +183,34 @@ class _Studies:
 
     def propose(self, guard: "Guard") -> bool:
         """Have every study propose what comes next, and write it; whether there is anything."""
-        proposed = self._with_proposals()
-        if proposed != self._records:
+        before, self._records = self._records, self._with_proposals()
+        if self._records != before:
             guard()
-            record.write(self.folder, proposed)
-            self._records = proposed
+            record.write(self.folder, self._records)
+        for label, each in before.items():
+            for then, now in zip(each.trials, self._records[label].trials, strict=False):
+                if then != now:
+                    self.console.print(f"trial {now.number} failed before and is done: it counts")
+                    self._tell_outcome(_Place(label, now))
         return bool(self._open)
 
     def _with_proposals(self) -> dict[str, Record]:
-        """The records, with a next generation of every study that has no open trial."""
+        """The records, with a next generation of every study that has no open trial.
+
+        It is proposed with the outcomes of runs that failed and were done since.
+        """
         proposed = dict(self._records)
         for label, conducted in self._conducted.items():
             trials = self._records[label].trials
             if any(trial.state == "proposed" for trial in trials):
                 continue
             generation = trials[-1].generation + 1 if trials else 0
+            known = [_looked_at_again(conducted.study, each, generation) for each in trials]
             new = [
                 Trial(number, dict(values), generation=generation)
-                for number, values in enumerate(conducted.study.next(trials), len(trials))
+                for number, values in enumerate(conducted.study.next(known), len(known))
             ]
-            proposed[label] = replace(self._records[label], trials=(*trials, *new))
+            proposed[label] = replace(self._records[label], trials=(*known, *new))
         return proposed
 
     @property
@@ -395,6 +403,22 @@ class _Together:
         sweep = Sweep(studies.name, studies.command, in_order(distinct.values()), folders)
         by_place = {key: distinct[run.folder.path] for key, run in zip(good, runs, strict=True)}
         return cls(sweep, by_place, refused)
+
+
+def _looked_at_again(study: Study, trial: Trial, generation: int) -> Trial:
+    """A trial that failed, with its outcome for this generation if its run is done by now."""
+    if trial.state != "failed" or trial.run is None:
+        return trial
+    path = Path(trial.run)
+    try:
+        if not (read := read_run(path)).is_done:
+            return trial
+        outcome, hours = study.outcome(read), _gpu_hours(Run.open(path))
+    except PipelineError:
+        return trial
+    return replace(
+        trial, state="done", outcome=outcome, reason=None, gpu_hours=hours, counts_from=generation
+    )
 
 
 def _open_in(records: Mapping[str, Record], conducted: Mapping[str, _Conducted]) -> list[_Place]:

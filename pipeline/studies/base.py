@@ -32,6 +32,9 @@ class Trial:
     """What it failed of."""
     gpu_hours: float = 0.0
     """What the run itself computed: hours, times the GPUs that it had. One where it had none."""
+    counts_from: int | None = None
+    """Of a run that failed and was done later: the first generation that was proposed with its
+    outcome. None: that after its own."""
 
 
 class Study(ABC):
