@@ -112,6 +112,7 @@ class _Studies:
         self._preflight = Preflight()
         self._records: dict[str, Record] = {}
         self._waits_for: str | None = None
+        self._went_on = False
 
     @classmethod
     def of(
@@ -261,6 +262,7 @@ class _Studies:
                     f"{failed[0].reason}; the same command tries them again"
                 )
         guard()
+        self._went_on = True
         by_place = {(place.label, place.trial.number): place.trial for place in ended}
         self._records = {
             label: replace(
@@ -325,13 +327,24 @@ class _Studies:
             if ending.run:
                 self.console.print(ending.text, f"done: {ending.run}", sep="\n")
         failed = sum(trial.state == "failed" for trial in trials)
-        self.console.print(
-            f"{self.name}: {len(trials)} runs, {failed} failed; next: multipruner compare "
-            f"{shlex.quote(self.name)}"
-        )
+        ended = f"{len(trials)} runs, {failed} failed"
+        compared = f"multipruner compare {shlex.quote(self.name)}"
+        self.console.print(f"{self.name}: {ended}; next: {compared}")
+        if self._went_on:
+            texts = [ending.text for ending in endings.values()]
+            self._alert(trials, "; ".join([ended, *texts, f"see: {compared}"]))
         if missed := [ending.text for ending in endings.values() if ending.run is None]:
             raise StageError("; ".join(missed))
         return [Path(ending.run) for ending in endings.values() if ending.run]
+
+    def _alert(self, trials: Sequence[Trial], text: str) -> None:
+        """Tell the user that the study is done, by the last run that is."""
+        paths = [trial.run for trial in trials if trial.state == "done" and trial.run]
+        if self._first.tracking.alerts and paths:
+            from pipeline.runs.session import alert_afterwards
+
+            what = f"study {self.name} is done"
+            alert_afterwards(Run.open(Path(paths[-1])), what, text, self.console.print)
 
     def _endings(self) -> dict[str, Ending]:
         """What came of the studies that look for a run, written beside them and in its folder."""

@@ -18,6 +18,7 @@ from pipeline.errors import StageError
 from pipeline.jobs import studying
 from pipeline.plan.sweep import Sweep
 from pipeline.report.compare.records import ComparedRun
+from pipeline.runs import session
 from pipeline.studies import record
 from pipeline.studies.base import Kind, Study, Trial
 
@@ -172,6 +173,30 @@ def test_a_failed_run_that_is_done_later_counts_from_the_next_generation_on(
         proposed = [trial.values for trial in known if trial.generation == generation]
         assert Halving(generations=3).next(then) == proposed
     assert trials[5]["values"]["prune.target_ratio"] == trials[1]["outcome"]["removed"]
+
+
+def test_the_end_of_a_study_is_told_once(
+    type_command: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str]] = []
+
+    class Mirror:
+        def alert(self, title: str, text: str) -> None:
+            told.append((title, text))
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_, **__: None
+
+    monkeypatch.setattr(session, "open_mirror", lambda *_: Mirror())
+    wanted = ("tracking=wandb", "tracking.alerts=true")
+    trials = trials_of(type_command(Halving(refused=[10.0]), *wanted))
+    last = Path(trials[-1]["run"])
+    metrics = (last / "metrics.jsonl").read_bytes()
+    ended = "4 runs, 1 failed; see: multipruner compare halving-model"
+    assert told == [(f"{last.name}: study halving-model is done", ended)]
+    type_command(Halving(refused=[10.0]), *wanted)  # nothing is left to propose
+    assert len(told) == 1
+    assert (last / "metrics.jsonl").read_bytes() == metrics != b""
 
 
 def test_where_every_run_fails_the_same_command_tries_again(
