@@ -162,9 +162,8 @@ class _Studies:
     def begin(self) -> None:
         """Read again what is on disk, now that nobody else writes it."""
         self._read()
-        for each in self._conducted.values():
-            if each.study.budget:
-                self.console.print(f"{each.label}: {each.study.budget}")
+        for budget in self._budgets:
+            self.console.print(budget)
 
     def _read(self) -> None:
         """Take over what is on disk. Raises ``ConfigError`` where it is of another study."""
@@ -215,20 +214,22 @@ class _Studies:
         return proposed
 
     @property
+    def _budgets(self) -> list[str]:
+        """How long the studies go on, in words."""
+        studies = self._conducted.items()
+        return [f"{label}: {each.study.budget}" for label, each in studies if each.study.budget]
+
+    @property
     def _open(self) -> list[_Place]:
         return _open_in(self._records, self._conducted)
 
     def show(self) -> None:
         """Show what the next generation would do. Nothing is written."""
         places = _open_in(self._with_proposals(), self._conducted)
-        budgets = [
-            f"{each.label}: {each.study.budget}"
-            for each in self._conducted.values()
-            if each.study.budget
-        ]
         quiet = self._first.plan == "json"
         if not places:
-            self.console.print(*budgets, f"{self.name}: nothing is left to propose", sep="\n")
+            text = f"{self.name}: nothing is left to propose"
+            self.console.print(*self._budgets, text, sep="\n")
             return
         together = _Together.of(self, places)
         for reason in together.refused.values() if not quiet else ():
@@ -238,7 +239,7 @@ class _Studies:
         show(together.sweep.runs, self.console, together.sweep)
         if not quiet:
             generation = max(place.trial.generation for place in places) + 1
-            self.console.print(f"this is generation {generation}", *budgets, sep="\n")
+            self.console.print(f"this is generation {generation}", *self._budgets, sep="\n")
 
     def carry_out(self, guard: "Guard", leader: "Leader | None") -> None:
         """Have all open trials done, and write what came of them.
