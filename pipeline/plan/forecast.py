@@ -1,9 +1,4 @@
-"""What runs would have to score, counted without a model.
-
-Steps on disk are followed as they were decided. After them the search is played with the widest or
-the next best candidate in place of the one that the scores would choose: which piece goes is not
-known, how many candidates there are nearly is.
-"""
+"""What runs would have to score, counted without a model: steps on disk, and likely ones after."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
