@@ -9,9 +9,7 @@ from typing import Literal, Protocol
 
 from pipeline.files import Json
 from pipeline.pruning.phases import Phase
-from pipeline.pruning.shape import BlockKind
 from pipeline.pruning.state import PruningState
-from pipeline.pruning.units import Unit
 
 Measure = Literal["perplexity", "divergence"]
 """Of a state on text: perplexity, or KL(dense || state) of the next tokens in nats."""
@@ -52,11 +50,7 @@ class Space:
     @classmethod
     def of(cls, phases: Sequence[Phase]) -> "Space":
         """Everything that the phases of a method may take."""
-        units: dict[str, int] = {}
-        for phase in phases:
-            for unit in phase.units:
-                units[unit.name] = phase.size_of(unit) or 0
-        return cls(units)
+        return cls({u.name: phase.size_of(u) or 0 for phase in phases for u in phase.units})
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +116,3 @@ def pieces_of(windows: int, seqlen: int) -> list[range]:
 def plain(value: float) -> float | None:
     """For JSON, which has no infinity."""
     return value if math.isfinite(value) else None
-
-
-def width_range(state: PruningState, unit: Unit, size: int, layer: int) -> tuple[int, int]:
-    """The least and the full width that a unit's block may have, in whole groups from the full one.
-
-    Both are 0 where the block is gone or is no such unit.
-    """
-    kind: BlockKind
-    (kind,) = unit.kinds
-    block = state.shape.block(kind, layer)
-    if block is None or layer not in state.left(kind) or unit.name not in block.units(kind):
-        return 0, 0
-    groups = (block.width - block.least(unit.name)) // size
-    return block.width - groups * size, block.width

@@ -6,8 +6,8 @@ generations, mutation, where it starts and how one of the last front is chosen a
 
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.evolution.base import (
@@ -18,10 +18,9 @@ from pipeline.evolution.base import (
     Search,
     Space,
     plain,
-    width_range,
 )
 from pipeline.evolution.figures import Figures, figures_of, ranked
-from pipeline.evolution.moves import moved, resized, with_widths
+from pipeline.evolution.moves import moved, resized, width_range
 from pipeline.evolution.quiet import quiet_optuna
 from pipeline.files import Json
 from pipeline.pruning.shape import BLOCK_KINDS, BlockKind
@@ -187,7 +186,8 @@ class _Visited:
         self.given, self.evaluate = given, evaluate
         overshoot = given.last.ratio_percent - given.target_percent  # of large groups
         self._near = max(near, overshoot)
-        self._bare = _with_full_widths(given.last)
+        full = {kind: given.last.shape.widths(kind) for kind in BLOCK_KINDS}
+        self._bare = _with_all_widths(given.last, full)
         self.variables = variables_of(self._bare, given.space)
         self.known: dict[Vector, tuple[PruningState, float]] = {}
         """States that were evaluated, with their perplexities."""
@@ -280,9 +280,12 @@ class _Visited:
         widths = {kind: list(self._bare.widths(kind)) for kind in BLOCK_KINDS}
         for variable, gone in zip(self.variables, vector, strict=True):
             widths[variable.kind][variable.layer] = variable.full - gone * variable.size
-        return with_widths(with_widths(self._bare, "attn", widths["attn"]), "mlp", widths["mlp"])
+        return _with_all_widths(self._bare, widths)
 
 
-def _with_full_widths(state: PruningState) -> PruningState:
-    shape = state.shape
-    return replace(state, attn_widths=shape.widths("attn"), mlp_widths=shape.widths("mlp"))
+def _with_all_widths(
+    state: PruningState, widths: Mapping[BlockKind, Sequence[int]]
+) -> PruningState:
+    for kind in BLOCK_KINDS:
+        state = state.with_widths(kind, widths[kind])
+    return state

@@ -48,8 +48,11 @@ class LevelSwitch(Search):
 
     def most_states(self, rungs: int) -> list[float]:
         """Of all generations, and the start."""
-        first = [self.offspring, *self.survivors][:rungs]
-        return [1.0 + self.generations * count for count in first]
+        return [1.0 + self.generations * count for count in self._evaluated(rungs)]
+
+    def _evaluated(self, rungs: int) -> Sequence[int]:
+        """Children of a generation that are evaluated on each of so many pieces of text."""
+        return [self.offspring, *self.survivors][:rungs]
 
     def find(self, given: Given, evaluate: Evaluate) -> Found:
         """From where the phases ended, or the given start."""
@@ -61,14 +64,13 @@ class LevelSwitch(Search):
         history = [{"generation": 0, "evaluations": asked, "best": plain(fitness)}]
         for generation in range(1, self.generations + 1):
             left = self.generations - generation + 1
-            ahead = [count * left for count in [self.offspring, *self.survivors][:rungs]]
+            ahead = [left * count for count in self._evaluated(rungs)]
             evaluate.ahead(ahead, f"generation {generation} of {self.generations}")
             children = self._children(best, given.space, generation)
             asked += len(children)
-            for rung in range(rungs):
+            for rung, kept in enumerate([*self._evaluated(rungs)[1:], 1]):
                 scores = evaluate(children, self.measure, rung=rung)
-                ranked = sorted(range(len(children)), key=lambda row: (scores[row], row))
-                kept = 1 if rung == rungs - 1 else self.survivors[rung]
+                ranked = sorted(range(len(children)), key=scores.__getitem__)
                 children = [children[row] for row in ranked[:kept]]
                 lowest = min(scores, default=math.inf)
             if lowest < fitness:

@@ -1,10 +1,9 @@
 """Moves between states of one ratio: what one layer loses, another one of its kind gets back."""
 
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 
-from pipeline.evolution.base import Space, width_range
+from pipeline.evolution.base import Space
 from pipeline.pruning.shape import BlockKind
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.units import UNITS, Unit
@@ -32,8 +31,7 @@ def _exchanges(
         return
     (kind,) = unit.kinds
     if unit.is_whole:
-        gone = [i for i in range(len(state.shape.layers)) if _is_gone(state, kind, i)]
-        back, away = gone, state.left(kind)
+        back, away = sorted(state.removed(kind)), state.left(kind)
     else:
         ranges = {layer: width_range(state, unit, size, layer) for layer in state.left(kind)}
         widths = state.widths(kind)
@@ -53,32 +51,30 @@ def _exchanges(
                 yield resized(resized(state, kind, layer, size), kind, other, -size)
 
 
-def _is_gone(state: PruningState, kind: BlockKind, layer: int) -> bool:
-    removed = state.removed_attn if kind == "attn" else state.removed_mlp
-    return layer in removed
-
-
 def resized(state: PruningState, kind: BlockKind, layer: int, by: int) -> PruningState:
     """With so many channels or experts more in a block, or less."""
     widths = list(state.widths(kind))
     widths[layer] += by
-    return with_widths(state, kind, widths)
-
-
-def with_widths(state: PruningState, kind: BlockKind, widths: Sequence[int]) -> PruningState:
-    """With other widths of all blocks of a kind."""
-    if kind == "attn":
-        return replace(state, attn_widths=tuple(widths))
-    return replace(state, mlp_widths=tuple(widths))
+    return state.with_widths(kind, widths)
 
 
 def _exchanged(state: PruningState, kind: BlockKind, back: int, away: int) -> PruningState:
     """With one block back in the place of another one, as wide as that was."""
     widths = list(state.widths(kind))
     widths[back], widths[away] = widths[away], widths[back]
-    changed = with_widths(state, kind, widths)
-    if kind == "attn":
-        kept = tuple(i for i in state.removed_attn if i != back)
-        return replace(changed, removed_attn=(*kept, away))
-    kept = tuple(i for i in state.removed_mlp if i != back)
-    return replace(changed, removed_mlp=(*kept, away))
+    removed = [i for i in state.removed(kind) if i != back]
+    return state.with_widths(kind, widths).with_removed(kind, [*removed, away])
+
+
+def width_range(state: PruningState, unit: Unit, size: int, layer: int) -> tuple[int, int]:
+    """The least and the full width that a unit's block may have, in whole groups from the full one.
+
+    Both are 0 where the block is gone or is no such unit.
+    """
+    kind: BlockKind
+    (kind,) = unit.kinds
+    block = state.shape.block(kind, layer)
+    if block is None or layer not in state.left(kind) or unit.name not in block.units(kind):
+        return 0, 0
+    groups = (block.width - block.least(unit.name)) // size
+    return block.width - groups * size, block.width

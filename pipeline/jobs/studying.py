@@ -112,6 +112,7 @@ class _Studies:
         self._preflight = Preflight()
         self._records: dict[str, Record] = {}
         self._waits_for: str | None = None
+        self._went_on = False
 
     @classmethod
     def of(
@@ -161,9 +162,8 @@ class _Studies:
     def begin(self) -> None:
         """Read again what is on disk, now that nobody else writes it."""
         self._read()
-        for each in self._conducted.values():
-            if each.study.budget:
-                self.console.print(f"{each.label}: {each.study.budget}")
+        for budget in self._budgets:
+            self.console.print(budget)
 
     def _read(self) -> None:
         """Take over what is on disk. Raises ``ConfigError`` where it is of another study."""
@@ -183,27 +183,41 @@ class _Studies:
 
     def propose(self, guard: "Guard") -> bool:
         """Have every study propose what comes next, and write it; whether there is anything."""
-        proposed = self._with_proposals()
-        if proposed != self._records:
+        before, self._records = self._records, self._with_proposals()
+        if self._records != before:
             guard()
-            record.write(self.folder, proposed)
-            self._records = proposed
+            record.write(self.folder, self._records)
+        for label, each in before.items():
+            for then, now in zip(each.trials, self._records[label].trials, strict=False):
+                if then != now:
+                    self.console.print(f"trial {now.number} failed before and is done: it counts")
+                    self._tell_outcome(_Place(label, now))
         return bool(self._open)
 
     def _with_proposals(self) -> dict[str, Record]:
-        """The records, with a next generation of every study that has no open trial."""
+        """The records, with a next generation of every study that has no open trial.
+
+        It is proposed with the outcomes of runs that failed and were done since.
+        """
         proposed = dict(self._records)
         for label, conducted in self._conducted.items():
             trials = self._records[label].trials
             if any(trial.state == "proposed" for trial in trials):
                 continue
             generation = trials[-1].generation + 1 if trials else 0
+            known = [_looked_at_again(conducted.study, each, generation) for each in trials]
             new = [
                 Trial(number, dict(values), generation=generation)
-                for number, values in enumerate(conducted.study.next(trials), len(trials))
+                for number, values in enumerate(conducted.study.next(known), len(known))
             ]
-            proposed[label] = replace(self._records[label], trials=(*trials, *new))
+            proposed[label] = replace(self._records[label], trials=(*known, *new))
         return proposed
+
+    @property
+    def _budgets(self) -> list[str]:
+        """How long the studies go on, in words."""
+        studies = self._conducted.items()
+        return [f"{label}: {each.study.budget}" for label, each in studies if each.study.budget]
 
     @property
     def _open(self) -> list[_Place]:
@@ -212,14 +226,10 @@ class _Studies:
     def show(self) -> None:
         """Show what the next generation would do. Nothing is written."""
         places = _open_in(self._with_proposals(), self._conducted)
-        budgets = [
-            f"{each.label}: {each.study.budget}"
-            for each in self._conducted.values()
-            if each.study.budget
-        ]
         quiet = self._first.plan == "json"
         if not places:
-            self.console.print(*budgets, f"{self.name}: nothing is left to propose", sep="\n")
+            text = f"{self.name}: nothing is left to propose"
+            self.console.print(*self._budgets, text, sep="\n")
             return
         together = _Together.of(self, places)
         for reason in together.refused.values() if not quiet else ():
@@ -229,7 +239,7 @@ class _Studies:
         show(together.sweep.runs, self.console, together.sweep)
         if not quiet:
             generation = max(place.trial.generation for place in places) + 1
-            self.console.print(f"this is generation {generation}", *budgets, sep="\n")
+            self.console.print(f"this is generation {generation}", *self._budgets, sep="\n")
 
     def carry_out(self, guard: "Guard", leader: "Leader | None") -> None:
         """Have all open trials done, and write what came of them.
@@ -253,6 +263,7 @@ class _Studies:
                     f"{failed[0].reason}; the same command tries them again"
                 )
         guard()
+        self._went_on = True
         by_place = {(place.label, place.trial.number): place.trial for place in ended}
         self._records = {
             label: replace(
@@ -317,13 +328,24 @@ class _Studies:
             if ending.run:
                 self.console.print(ending.text, f"done: {ending.run}", sep="\n")
         failed = sum(trial.state == "failed" for trial in trials)
-        self.console.print(
-            f"{self.name}: {len(trials)} runs, {failed} failed; next: multipruner compare "
-            f"{shlex.quote(self.name)}"
-        )
+        ended = f"{len(trials)} runs, {failed} failed"
+        compared = f"multipruner compare {shlex.quote(self.name)}"
+        self.console.print(f"{self.name}: {ended}; next: {compared}")
+        if self._went_on:
+            texts = [ending.text for ending in endings.values()]
+            self._alert(trials, "; ".join([ended, *texts, f"see: {compared}"]))
         if missed := [ending.text for ending in endings.values() if ending.run is None]:
             raise StageError("; ".join(missed))
         return [Path(ending.run) for ending in endings.values() if ending.run]
+
+    def _alert(self, trials: Sequence[Trial], text: str) -> None:
+        """Tell the user that the study is done, by the last run that is."""
+        paths = [trial.run for trial in trials if trial.state == "done" and trial.run]
+        if self._first.tracking.alerts and paths:
+            from pipeline.runs.session import alert_afterwards
+
+            what = f"study {self.name} is done"
+            alert_afterwards(Run.open(Path(paths[-1])), what, text, self.console.print)
 
     def _endings(self) -> dict[str, Ending]:
         """What came of the studies that look for a run, written beside them and in its folder."""
@@ -395,6 +417,22 @@ class _Together:
         sweep = Sweep(studies.name, studies.command, in_order(distinct.values()), folders)
         by_place = {key: distinct[run.folder.path] for key, run in zip(good, runs, strict=True)}
         return cls(sweep, by_place, refused)
+
+
+def _looked_at_again(study: Study, trial: Trial, generation: int) -> Trial:
+    """A trial that failed, with its outcome for this generation if its run is done by now."""
+    if trial.state != "failed" or trial.run is None:
+        return trial
+    path = Path(trial.run)
+    try:
+        if not (read := read_run(path)).is_done:
+            return trial
+        outcome, hours = study.outcome(read), _gpu_hours(Run.open(path))
+    except PipelineError:
+        return trial
+    return replace(
+        trial, state="done", outcome=outcome, reason=None, gpu_hours=hours, counts_from=generation
+    )
 
 
 def _open_in(records: Mapping[str, Record], conducted: Mapping[str, _Conducted]) -> list[_Place]:

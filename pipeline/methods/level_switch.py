@@ -15,9 +15,8 @@ from pipeline.errors import ConfigError
 from pipeline.evolution.base import Measure
 from pipeline.evolution.level_switch import LevelSwitch
 from pipeline.files import digest_of, is_file
-from pipeline.given import file_problem, read_object
 from pipeline.methods.multipruner import GreedyDimensions, MultiPrunerConfig
-from pipeline.models.ordering import FILE, ChannelOrder, expert_order
+from pipeline.models.ordering import FILE, state_in
 from pipeline.pruning.phases import Phase
 from pipeline.pruning.shape import BLOCK_KINDS
 from pipeline.pruning.state import PruningState
@@ -95,7 +94,8 @@ class LevelSwitchMethod(GreedyDimensions[LevelSwitchConfig]):
         """As the phases do; with a given state, as that one is."""
         if settings.start is None:
             return super().narrows(settings, source, unit)
-        state, full = _read(settings.start, source), PruningState.dense(source.shape)
+        shape = source.shape
+        state, full = state_in(Path(settings.start), shape), PruningState.dense(shape)
         kinds = unit.kinds if unit else BLOCK_KINDS
         return any(state.widths(kind) != full.widths(kind) for kind in kinds)
 
@@ -128,12 +128,10 @@ class LevelSwitchMethod(GreedyDimensions[LevelSwitchConfig]):
             )
         if settings.start is None:
             return problems
-        if problem := file_problem(settings.start):
-            return [*problems, f"prune.start: {settings.start} {problem}"]
         try:
-            state = _read(settings.start, source)
+            state = state_in(Path(settings.start), source.shape)
         except ConfigError as error:
-            return [*problems, *(f"prune.start: {settings.start}: {p}" for p in error.problems)]
+            return [*problems, *(f"prune.start: {problem}" for problem in error.problems)]
         ratio = state.ratio_percent
         if state.expert_widths:
             problems.append(
@@ -148,13 +146,6 @@ class LevelSwitchMethod(GreedyDimensions[LevelSwitchConfig]):
                 f"give a target up to {most:.2f}, or another state"
             )
         return problems
-
-
-def _read(path: str, source: "ModelSource") -> PruningState:
-    """The state in a file. Raises ``ConfigError``."""
-    order = ChannelOrder.read(Path(path).parent / FILE)
-    experts = expert_order(order, source.shape)
-    return PruningState.from_pruning_config(source.shape, read_object(path), experts)
 
 
 METHOD = LevelSwitchMethod()

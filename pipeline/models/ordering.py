@@ -6,10 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import DamagedError
+from pipeline import given
+from pipeline.errors import ConfigError, DamagedError
 from pipeline.files import key_of, read_object, understood
 from pipeline.pruning.shape import ModelShape
-from pipeline.pruning.state import ExpertOrder
+from pipeline.pruning.state import ExpertOrder, PruningState
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,3 +92,17 @@ def expert_order(order: ChannelOrder | None, shape: ModelShape) -> ExpertOrder:
         layer: groups.get(f"mlp.{layer}", range(block.width))
         for layer, block in shape.mixtures.items()
     }
+
+
+def state_in(path: Path, shape: ModelShape, own: ChannelOrder | None = None) -> PruningState:
+    """The state in a ``pruning_config.json``, with the order beside it; where none is, ``own``.
+
+    Raises ``ConfigError`` with everything that is wrong, each after the path, and ``DamagedError``
+    for the order.
+    """
+    config = given.read_object(path)
+    order = ChannelOrder.read(path.parent / FILE) or own
+    try:
+        return PruningState.from_pruning_config(shape, config, expert_order(order, shape))
+    except ConfigError as error:
+        raise ConfigError([f"{path}: {problem}" for problem in error.problems]) from error

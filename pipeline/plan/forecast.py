@@ -1,13 +1,9 @@
-"""What runs would have to score, counted without a model.
-
-Steps on disk are followed as they were decided. After them the search is played with the widest or
-the next best candidate in place of the one that the scores would choose: which piece goes is not
-known, how many candidates there are nearly is.
-"""
+"""What runs would have to score, counted without a model: steps on disk, and likely ones after."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +12,9 @@ from pipeline.errors import DamagedError
 from pipeline.evolution.base import pieces_of
 from pipeline.methods import method_of
 from pipeline.plan.run import Run
-from pipeline.pruning.passes import LIKELY_HEIGHT, passes
-from pipeline.pruning.phases import Phase, likely
+from pipeline.pruning.passes import passes
+from pipeline.pruning.phases import Phase
+from pipeline.pruning.play import play
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.steps import Step
 from pipeline.pruning.trajectory import Trajectory
@@ -193,22 +190,16 @@ class _Counted:
             for phase in in_common_order(self.phases):
                 yield from self._first(phase)
         state, guessed = self.dense, False
-        high = LIKELY_HEIGHT * len(self.dense.shape.layers)
         for phase in self.phases:
-            trajectory, index = self._trajectory(phase, state), 0
-            before: Sequence[Candidate] = ()
-            while state.ratio_percent < phase.end_percent and (
-                candidates := phase.candidates(state)
-            ):
-                step = None if guessed else self._read(trajectory, index, phase, candidates)
-                new = self.method.choice.unscored(candidates, before)
-                known_to = high if index else 0
-                took = self._passes(state, new, known_to)
-                yield self._scoring(trajectory, index, phase, new, step, guessed, took)
-                guessed = guessed or step is None
-                state = state.without(step.chosen if step else likely(state, candidates))
-                before = candidates
-                index += 1
+            trajectory = self._trajectory(phase, state)
+            read = None if guessed else partial(self._read, trajectory, phase)
+            steps = play(phase, state, self.method.choice, read=read)
+            for index, step in enumerate(steps):
+                is_done = step.decided is not None
+                took = self._passes(step.state, step.scored, step.from_layer)
+                key, count = (trajectory.key, index), len(step.scored)
+                yield Scoring(key, phase.dimension, count, is_done, guessed, took)
+                state, guessed = step.after, guessed or not is_done
 
     def searches(self) -> dict[str, Searching]:
         """The search of the run, unless it is done or there is none."""
@@ -227,9 +218,9 @@ class _Counted:
     def _first(self, phase: Phase) -> Iterator[Scoring]:
         if candidates := phase.candidates(self.dense):
             trajectory = self._trajectory(phase, self.dense)
-            step = self._read(trajectory, 0, phase, candidates)
-            took = self._passes(self.dense, candidates)
-            yield self._scoring(trajectory, 0, phase, candidates, step, guessed=False, took=took)
+            is_done = self._read(trajectory, phase, 0, candidates) is not None
+            key, took = (trajectory.key, 0), self._passes(self.dense, candidates)
+            yield Scoring(key, phase.dimension, len(candidates), is_done, False, took)
 
     def _trajectory(self, phase: Phase, start: PruningState) -> Trajectory:
         """The trajectory; before calibration, one without steps that has the same name for all."""
@@ -241,19 +232,6 @@ class _Counted:
         )
         return self.run.store.trajectories.find(wanted)
 
-    def _scoring(
-        self,
-        trajectory: Trajectory,
-        index: int,
-        phase: Phase,
-        candidates: Sequence[Candidate],
-        step: Step | None,
-        guessed: bool,
-        took: float,
-    ) -> Scoring:
-        key = (trajectory.key, index)
-        return Scoring(key, phase.dimension, len(candidates), step is not None, guessed, took)
-
     def _passes(
         self, state: PruningState, candidates: Sequence[Candidate], from_layer: float = 0
     ) -> float:
@@ -261,7 +239,7 @@ class _Counted:
         return passes(state, candidates, from_layer) if needs_model else 0.0
 
     def _read(
-        self, trajectory: Trajectory, index: int, phase: Phase, candidates: Sequence[Candidate]
+        self, trajectory: Trajectory, phase: Phase, index: int, candidates: Sequence[Candidate]
     ) -> Step | None:
         """A step that is on disk; its time is noted. A damaged one will be scored again."""
         try:

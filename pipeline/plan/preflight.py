@@ -12,14 +12,13 @@ from pipeline.criteria.base import GRADIENTS
 from pipeline.errors import ConfigError
 from pipeline.executors import executor_named
 from pipeline.files import is_folder
-from pipeline.given import file_problem, folder_problem, read_object, why_unwritable
+from pipeline.given import file_problem, folder_problem, why_unwritable
 from pipeline.methods import method_of
-from pipeline.models.ordering import expert_order
+from pipeline.models.ordering import state_in
 from pipeline.models.source import ModelSource, locate
 from pipeline.plan.plan import plan, planning_of
 from pipeline.plan.prefetching import missing as not_in_cache
 from pipeline.plan.run import settled
-from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config, ModelConfig
 from pipeline.stages import calibrate, recover
 from pipeline.stages.calibrate import CalibrationConfig
@@ -27,7 +26,6 @@ from pipeline.stages.evaluate import (
     EvaluateConfig,
     data_sources,
     evaluation_protocol,
-    given_order,
     prunes,
 )
 from pipeline.stages.probe import ProbeConfig, probe_protocol
@@ -298,13 +296,10 @@ def _pruning_config(config: Config, source: ModelSource) -> list[str]:
     path = config.of(EvaluateConfig).pruning_config or ""
     if file_problem(path):
         return []  # told already
-    shape = source.shape
-    experts = expert_order(given_order(config), shape)
     try:
-        PruningState.from_pruning_config(shape, read_object(path), experts)
+        state_in(Path(path), source.shape)
     except ConfigError as error:
-        named = [p if p.startswith(path) else f"{path}: {p}" for p in error.problems]
-        return [f"evaluate.pruning_config: {problem}" for problem in named]
+        return [f"evaluate.pruning_config: {problem}" for problem in error.problems]
     return []
 
 

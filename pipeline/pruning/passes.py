@@ -8,8 +8,6 @@ from pipeline.pruning.units import Candidate
 
 LOSS_IN_BLOCKS = 4
 """What a loss costs, in blocks, for the time left."""
-LIKELY_HEIGHT = 0.75
-"""Where in a model the piece lies that goes first, as a share of its layers: most lie high."""
 
 
 def costs(

@@ -1,6 +1,6 @@
 """The parts of a run: one dimension after the other, each down to its share of the target."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,16 +88,3 @@ def _share_gone(state: PruningState, candidate: Candidate) -> float:
     blocks = [state.shape.block(kind, candidate.layer) for kind in candidate.unit.kinds]
     unit = candidate.unit.name
     return min(1 - candidate.width_after / block.full(unit) for block in blocks if block)
-
-
-def likely(state: PruningState, candidates: Sequence[Candidate]) -> Candidate:
-    """The candidate that stands for the one that will go: of the commonest blocks, the widest.
-
-    Which piece goes is not known before it is scored; how many candidates there are nearly is.
-    """
-
-    def preference(candidate: Candidate) -> tuple[int, int, int]:
-        left = sum(len(state.left(kind)) for kind in candidate.unit.kinds)
-        return left if candidate.unit.is_whole else 0, candidate.width_after, candidate.layer
-
-    return max(candidates, key=preference)

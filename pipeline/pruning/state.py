@@ -42,6 +42,22 @@ class PruningState:
         """Width of each layer's attention or MLP; a removed block keeps the one it had."""
         return self.attn_widths if kind == "attn" else self.mlp_widths
 
+    def with_widths(self, kind: BlockKind, widths: Sequence[int]) -> "PruningState":
+        """With other widths of each layer's attention or MLP."""
+        if kind == "attn":
+            return replace(self, attn_widths=tuple(widths))
+        return replace(self, mlp_widths=tuple(widths))
+
+    def removed(self, kind: BlockKind) -> tuple[int, ...]:
+        """The layers whose attention or MLP is gone, in the order of removal."""
+        return self.removed_attn if kind == "attn" else self.removed_mlp
+
+    def with_removed(self, kind: BlockKind, layers: Sequence[int]) -> "PruningState":
+        """With the attention or MLP of these layers gone, and of no others."""
+        if kind == "attn":
+            return replace(self, removed_attn=tuple(layers))
+        return replace(self, removed_mlp=tuple(layers))
+
     def width(self, unit: Unit, layer: int) -> int:
         """How many a layer has of what a unit takes: channels, experts, or channels of each."""
         if unit == EXPERT_WIDTH:
@@ -63,7 +79,7 @@ class PruningState:
 
     def left(self, kind: BlockKind) -> list[int]:
         """The layers whose attention or MLP is still there."""
-        removed = self.removed_attn if kind == "attn" else self.removed_mlp
+        removed = self.removed(kind)
         return [i for i, width in enumerate(self.widths(kind)) if width and i not in removed]
 
     @property
@@ -128,18 +144,13 @@ class PruningState:
         """With one block gone or narrower; the same where it is gone already."""
         if cut.layer not in self.left(cut.kind):
             return self
-        is_attention = cut.kind == "attn"
         if cut.width_after == 0:
-            if is_attention:
-                return replace(self, removed_attn=(*self.removed_attn, cut.layer))
-            return replace(self, removed_mlp=(*self.removed_mlp, cut.layer))
+            return self.with_removed(cut.kind, (*self.removed(cut.kind), cut.layer))
         before = self.inside if cut.is_inside else self.widths(cut.kind)
         widths = (*before[: cut.layer], cut.width_after, *before[cut.layer + 1 :])
         if cut.is_inside:
             return replace(self, expert_widths=widths)
-        if is_attention:
-            return replace(self, attn_widths=widths)
-        return replace(self, mlp_widths=widths)
+        return self.with_widths(cut.kind, widths)
 
     def can_become(self, later: "PruningState") -> bool:
         """Whether ``later`` is reached from here by removals alone."""

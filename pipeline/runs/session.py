@@ -220,6 +220,18 @@ def _conclude(run: Run, runner: StageRunner, summary: Summary, tracker: Tracker)
     return report
 
 
+def alert_afterwards(run: Run, what: str, text: str, note: Callable[[str], None]) -> None:
+    """Tell the user, where that is wanted, by a run that is finished.
+
+    Its other trackers have nothing to tell, and would begin anew.
+    """
+    if run.config.tracking.name == "wandb":
+        with awaited_lease(run.folder.path / TRACKING, lambda _: None):
+            mirror = open_mirror(run, run.plan.by_name, note)
+            _alert(run, mirror, what, text)
+            mirror.finish(failed=False)
+
+
 def _alert(run: Run, tracker: Tracker, what: str, text: str) -> None:
     """Tell the user, where that is wanted."""
     if run.config.tracking.alerts:
@@ -227,8 +239,11 @@ def _alert(run: Run, tracker: Tracker, what: str, text: str) -> None:
 
 
 def _ended_sweep(run: Run) -> str | None:
-    """What became of the sweep, in words, where this run was the last of it to be done."""
-    if run.config.sweep.name is None:
+    """What became of the sweep, in words, where this run was the last of it to be done.
+
+    None in a study: whoever conducts it knows whether more runs come.
+    """
+    if run.config.sweep.name is None or run.config.sweep.trial is not None:
         return None
     paths = runs_of(SWEEPS / run.config.sweep.name)
     summaries = [Summary.read(path) for path in paths]
@@ -239,26 +254,31 @@ def _ended_sweep(run: Run) -> str | None:
 
 def open_tracker(run: Run, stages: Collection[str], note: Callable[[str], None]) -> Tracker:
     """The trackers that a run's configuration asks for, as one, in a process with ``stages``."""
-    config, folder = run.config, run.folder
-    settings = config.tracking
+    name = run.config.tracking.name
     trackers: list[Tracker] = []
-    if settings.name != "none":
-        trackers.append(LocalTracker(folder.path / "metrics.jsonl"))
-    if settings.name == "wandb":
-        mirror = WandbRun(
-            run_id=folder.tracking_id,
-            folder=folder.path,
-            project=settings.project,
-            entity=settings.entity,
-            name=display_name(config, run.source.name),
-            group=settings.group or config.sweep.name,
-            job_type=job_type([run.plan.by_name[name] for name in stages]),
-            tags=tags(config, run.source.name),
-            config=mirrored_config(config, folder.path),
-            mode=settings.mode,
-        )
-        trackers.append(WandbTracker(mirror, note))
+    if name != "none":
+        trackers.append(LocalTracker(run.folder.path / "metrics.jsonl"))
+    if name == "wandb":
+        trackers.append(open_mirror(run, stages, note))
     return Trackers(trackers)
+
+
+def open_mirror(run: Run, stages: Collection[str], note: Callable[[str], None]) -> Tracker:
+    """The run in W&B."""
+    config, folder, settings = run.config, run.folder, run.config.tracking
+    mirror = WandbRun(
+        run_id=folder.tracking_id,
+        folder=folder.path,
+        project=settings.project,
+        entity=settings.entity,
+        name=display_name(config, run.source.name),
+        group=settings.group or config.sweep.name,
+        job_type=job_type([run.plan.by_name[name] for name in stages]),
+        tags=tags(config, run.source.name),
+        config=mirrored_config(config, folder.path),
+        mode=settings.mode,
+    )
+    return WandbTracker(mirror, note)
 
 
 def _track_outcome(tracker: Tracker, summary: Summary, report: RunReport) -> None:

@@ -98,7 +98,7 @@ class TrackingConfig(Section):
     mode: Literal["online", "offline"] | None = None
     """null is online where there is a key and a network, else offline."""
     alerts: Execution[bool] = False
-    """Have W&B send a message when the run fails, and when all runs of its sweep are done."""
+    """Have W&B send a message when the run fails, and when its sweep or study is done."""
 
 
 def _is_plan(value: Json) -> bool | str:

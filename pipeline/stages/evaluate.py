@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from pipeline.files import Json, encode, read_json, replace
+from pipeline.files import Json, encode, replace
 from pipeline.measure.record import Record, tasks_protocol
+from pipeline.models.ordering import FILE, ChannelOrder, state_in
 from pipeline.pruning.state import PruningState
 from pipeline.settings.core import Config
 from pipeline.settings.section import LIKE_A_FOLDER, Execution, Section, SomeText
@@ -21,7 +22,6 @@ from pipeline.stages.shared.recovered import (
 
 if TYPE_CHECKING:
     from pipeline.measure.protocol import DataSources, MeasurementProtocol
-    from pipeline.models.ordering import ChannelOrder
 
 TextName = Annotated[str, Field(max_length=64), LIKE_A_FOLDER]
 
@@ -180,8 +180,7 @@ def given_state(config: Config, inputs: Inputs) -> PruningState:
     """Where pruning ended, or what the given ``pruning_config.json`` says."""
     given = config.of(EvaluateConfig).pruning_config
     path = Path(given) if given else inputs.results["prune"] / "pruning_config.json"
-    shape = inputs.source.shape
-    return PruningState.from_pruning_config(shape, read_json(path), inputs.live.experts(shape))
+    return state_in(path, inputs.source.shape, inputs.live.order)
 
 
 def given_recipe(planning: Planning) -> Recipe:
@@ -199,13 +198,11 @@ def pruned_recipe(planning: Planning) -> Recipe | None:
     return {"prune": planning.key("prune")} if "prune" in planning.planned else None
 
 
-def given_order(config: Config) -> "ChannelOrder | None":
+def given_order(config: Config) -> ChannelOrder | None:
     """The order that the widths of a given ``pruning_config.json`` count in: the file beside it.
 
     None where there is none, or nothing is given. Raises ``DamagedError``.
     """
-    from pipeline.models.ordering import FILE, ChannelOrder
-
     path = config.of(EvaluateConfig).pruning_config
     return ChannelOrder.read(Path(path).parent / FILE) if path else None
 

@@ -11,6 +11,8 @@ from pipeline.report.compare.records import ComparedRun
 from pipeline.settings.core import Config
 
 State = Literal["proposed", "done", "failed"]
+Outcome = Mapping[str, float]
+"""What a study reads of a run, by quantity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +23,8 @@ class Trial:
     """From 0."""
     values: Mapping[str, Json]
     """Configuration keys, and what the run has there: {"prune.target_ratio": 12.5}."""
-    outcome: Mapping[str, float] | None = None
-    """What the study reads of the run, by quantity; None before it is done, or where it failed."""
+    outcome: Outcome | None = None
+    """None before the run is done, or where it failed."""
     state: State = "proposed"
     generation: int = 0
     """Trials of a generation were proposed together, from those of the generations before."""
@@ -32,6 +34,9 @@ class Trial:
     """What it failed of."""
     gpu_hours: float = 0.0
     """What the run itself computed: hours, times the GPUs that it had. One where it had none."""
+    counts_from: int | None = None
+    """Of a run that failed and was done later: the first generation that was proposed with its
+    outcome. None: that after its own."""
 
 
 class Study(ABC):

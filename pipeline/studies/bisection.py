@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from pipeline.files import Json
 from pipeline.stages.prune import UNREACHED
-from pipeline.studies.base import Trial
-from pipeline.studies.goals import RATIO, Goal, Outcome
+from pipeline.studies.base import Outcome, Trial
+from pipeline.studies.goals import RATIO, Goal
 
 TARGET, AGAIN, EVERY = "prune.target_ratio", "probe.again", "probe.every"
 ENDS = 1_000_000

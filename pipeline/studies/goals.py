@@ -1,7 +1,7 @@
 """What is wanted of a pruned model in numbers, and how much of it a finished run has."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import ConfigError, StageError
@@ -12,6 +12,7 @@ from pipeline.pruning.state import PruningState
 from pipeline.report.compare.records import ComparedRun
 from pipeline.settings.core import Config, UntilConfig
 from pipeline.stages.probe import ProbeConfig
+from pipeline.studies.base import Outcome
 
 GIGABYTE = 1e9
 RATIO = "ratio_percent"
@@ -21,7 +22,6 @@ LOW, HIGH = "_low", "_high"
 SPEEDS: dict[str, Part] = {"decode_speedup": "decode", "prefill_speedup": "prefill"}
 """The keys that ask for speeds."""
 WEIGHTS, CACHE = "weights_gb", "kv_cache_bytes_per_token"
-Outcome = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,9 +30,8 @@ def importance(
 
         study = create_study()
         distributions = {name: distribution_of(each) for name, each in axes.items()}
-        texts = {name for name, each in axes.items() if each.choices is not None}
         for each, loss in zip(values, losses, strict=True):
-            params = {name: encode(v) if name in texts else v for name, v in each.items()}
+            params = {n: v if axes[n].choices is None else encode(v) for n, v in each.items()}
             study.add_trial(create_trial(value=loss, params=params, distributions=distributions))
         quantile = max(GOOD_SHARE, min(0.5, GOOD_RUNS / len(values)))
         evaluator = PedAnovaImportanceEvaluator(target_quantile=quantile)

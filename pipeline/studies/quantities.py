@@ -1,7 +1,7 @@
 """What a study may look at: numbers that runs measure, by the words that a user types."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -24,15 +24,14 @@ from pipeline.report.dense_and_pruned import BYTES_PER_MB
 from pipeline.settings.core import Config
 from pipeline.stages.evaluate import EvaluateConfig
 from pipeline.stages.probe import ProbeConfig
+from pipeline.studies.base import Outcome
 
-Outcome = Mapping[str, float]
-"""A trial's, by the texts of terms."""
 COUNTED = "counted"
 """How what is not measured is known."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class QuantityKind:
     """A quantity, of which there may be one for each text, task or workload."""
 
     name: str
@@ -51,7 +50,7 @@ class Kind:
 class Term:
     """A quantity of a run, as it was typed: "ppl wikitext2"."""
 
-    kind: Kind
+    kind: QuantityKind
     part: str | None = None
 
     @property
@@ -71,8 +70,6 @@ class Term:
     def problem(self, config: Config) -> str | None:
         """Why runs of a configuration do not measure it; None where they do."""
         parts = self.kind.measured(config)
-        if not self.kind.asked_by:
-            return None
         if not parts:
             return f"no run measures {self.kind.name}; add {self.kind.asked_by}"
         if self.part and self.part not in parts:
@@ -125,12 +122,8 @@ def _times_dense(
     percent = percent_of_dense(quantity, run.at(workload))
     if percent is None:
         return None
-    return Value(
-        percent.value / 100,
-        None,
-        percent.protocol,
-        percent.interval and percent.interval.times(0.01),
-    )
+    interval = percent.interval and percent.interval.times(0.01)
+    return Value(percent.value / 100, None, percent.protocol, interval)
 
 
 def _peak(run: ComparedRun, pruned: bool, _: str | None) -> Value | None:
@@ -185,28 +178,28 @@ TIMES: dict[Part, tuple[Quantity, Quantity]] = {
 }
 
 
-def _kinds() -> Iterable[Kind]:
+def _kinds() -> Iterable[QuantityKind]:
     tasks = "evaluate=commonsense, or evaluate.tasks"
-    yield Kind("accuracy", "%", _accuracy, _tasks, tasks, "task")
+    yield QuantityKind("accuracy", "%", _accuracy, _tasks, tasks, "task")
     texts = "evaluate.text=FILE, or wikitext2"
-    yield Kind("ppl", "", _perplexity, _texts, texts, "text")
+    yield QuantityKind("ppl", "", _perplexity, _texts, texts, "text")
     for part, (time, speed) in TIMES.items():
         for name, unit, read in (
             (f"{part}_ms", "ms", partial(_timed, time)),
             (f"{part}_speedup", "times dense", partial(_times_dense, speed)),
         ):
-            yield Kind(name, unit, read, _workloads, PROBE_LATENCY, "workload")
+            yield QuantityKind(name, unit, read, _workloads, PROBE_LATENCY, "workload")
     for name, unit, of in (
         ("weights_mb", "MB", lambda memory: memory.weights / BYTES_PER_MB),
         ("kv_cache_bytes", "bytes per token", lambda memory: memory.kv_cache_per_token),
     ):
-        yield Kind(name, unit, partial(_kept, of), _workloads, PROBE_LATENCY)
-    yield Kind("memory_mb", "MB", _peak, _workloads, PROBE_LATENCY)
-    yield Kind("params", "", _params, _always, "")
-    yield Kind("ratio", "%", _ratio, _always, "")
+        yield QuantityKind(name, unit, partial(_kept, of), _workloads, PROBE_LATENCY)
+    yield QuantityKind("memory_mb", "MB", _peak, _workloads, PROBE_LATENCY)
+    yield QuantityKind("params", "", _params, _always, "")
+    yield QuantityKind("ratio", "%", _ratio, _always, "")
 
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in _kinds()}
+KINDS: dict[str, QuantityKind] = {kind.name: kind for kind in _kinds()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.methods import method_of
 from pipeline.models.source import ModelSource
-from pipeline.pruning.phases import Phase, likely
+from pipeline.pruning.phases import Phase
+from pipeline.pruning.play import likely
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.units import Candidate
-from pipeline.settings.core import Config, PruneConfig
+from pipeline.settings.core import Config
 
 FINEST_PERCENT = 0.01
 """Ratios closer together are one and the same here."""
@@ -17,12 +18,8 @@ HALVINGS = 14
 
 def phases_at(config: Config, source: ModelSource, ratio: float) -> tuple[Phase, ...]:
     """The dimensions with a target of ``ratio`` percent."""
-    return method_of(config.prune).phases(with_ratio(config.prune, ratio), source)
-
-
-def with_ratio(prune: PruneConfig, ratio: float) -> PruneConfig:
-    """The settings with another target."""
-    return prune.model_copy(update={"target_ratio": ratio})
+    prune = config.prune.model_copy(update={"target_ratio": ratio})
+    return method_of(prune).phases(prune, source)
 
 
 Choice = Callable[[PruningState, Sequence[Candidate]], Candidate]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 from pipeline.config.overrides import groups
@@ -15,7 +15,7 @@ from pipeline.models.source import ModelSource
 from pipeline.report.compare.records import ComparedRun
 from pipeline.settings.core import Config, PruneConfig
 from pipeline.settings.study import StudyConfig
-from pipeline.studies.base import Kind, Study, Trial
+from pipeline.studies.base import Kind, Outcome, Study, Trial
 from pipeline.studies.quantities import Constraint, Objective, Term, constraint_of, objective_of
 from pipeline.studies.sampling import Result, proposed
 from pipeline.studies.space import Space
@@ -64,11 +64,11 @@ class Search(Study):
             return Result(trial.generation, trial.values, None)
         return Result(trial.generation, trial.values, self.losses(outcome), self.excesses(outcome))
 
-    def losses(self, outcome: Mapping[str, float]) -> tuple[float, ...]:
+    def losses(self, outcome: Outcome) -> tuple[float, ...]:
         """By objective; less is better."""
         return tuple(each.loss(outcome[each.term.text]) for each in self.objectives)
 
-    def excesses(self, outcome: Mapping[str, float]) -> dict[str, float]:
+    def excesses(self, outcome: Outcome) -> dict[str, float]:
         """By how much constraints are missed, by their text; at most 0 where they are met."""
         return {each.text: each.excess(outcome) for each in self.constraints}
 
@@ -215,8 +215,7 @@ def _refused(config: Config, source: ModelSource, key: str, value: Json) -> str 
     except ConfigError as error:
         return error.problems[0]
     prune = with_value.prune
-    wrong = partial(method_of(prune).problems, prune, source)
-    return next(iter(wrong()), None)
+    return next(iter(method_of(prune).problems(prune, source)), None)
 
 
 KIND = Kind(_is_wanted, _search)

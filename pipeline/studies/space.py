@@ -33,8 +33,7 @@ class Space:
         drawn: dict[str, BaseDistribution] = {}
         for key, each in self.ranges.items():
             if each.simplex:
-                names = [_of_share(key, place) for place in range(each.simplex)]
-                drawn |= {name: FloatDistribution(LEAST, 1.0) for name in names}
+                drawn |= {name: FloatDistribution(LEAST, 1.0) for name in _of_shares(key, each)}
             else:
                 drawn[key] = distribution_of(each)
         return drawn
@@ -44,7 +43,7 @@ class Space:
         values: dict[str, Json] = {}
         for key, each in self.ranges.items():
             if each.simplex:
-                drawn = [params[_of_share(key, place)] for place in range(each.simplex)]
+                drawn = [params[name] for name in _of_shares(key, each)]
                 values[key] = shares_of(drawn, int(each.shares_step))
             elif each.choices is not None:
                 values[key] = json.loads(params[key])
@@ -58,8 +57,8 @@ class Space:
         params: dict[str, Any] = {}
         for key, each in self.ranges.items():
             if each.simplex:
-                for place, share in enumerate(values[key]):
-                    params[_of_share(key, place)] = math.exp(-each.simplex * share / WHOLE)
+                for name, share in zip(_of_shares(key, each), values[key], strict=True):
+                    params[name] = math.exp(-each.simplex * share / WHOLE)
             else:
                 params[key] = encode(values[key]) if each.choices is not None else values[key]
         return params
@@ -82,7 +81,7 @@ class Space:
         drawn: dict[str, Json] = {}
         for key, each in self.ranges.items():
             if each.simplex:
-                drawn |= {_of_share(key, place): s for place, s in enumerate(values[key])}
+                drawn |= zip(_of_shares(key, each), values[key], strict=True)
             else:
                 drawn[key] = values[key]
         return drawn
@@ -92,14 +91,15 @@ class Space:
         share = {"low": 0, "high": WHOLE}
         axes: dict[str, Range] = {}
         for key, each in self.ranges.items():
-            names = [_of_share(key, place) for place in range(each.simplex or 0)]
+            names = _of_shares(key, each)
             of_share = Range.model_validate({**share, "step": each.shares_step}) if names else each
             axes |= dict.fromkeys(names or [key], of_share)
         return axes
 
 
-def _of_share(key: str, place: int) -> str:
-    return key + SHARES.format(place)
+def _of_shares(key: str, given: Range) -> list[str]:
+    """What the shares of a key are called; none where it has none."""
+    return [key + SHARES.format(place) for place in range(given.simplex or 0)]
 
 
 def distribution_of(given: Range) -> "BaseDistribution":

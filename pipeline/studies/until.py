@@ -16,7 +16,7 @@ from pipeline.stages.evaluate import EvaluateConfig, prunes
 from pipeline.stages.export import ExportConfig
 from pipeline.stages.probe import ProbeConfig
 from pipeline.stages.recover import RecoverConfig
-from pipeline.studies.base import Ending, Kind, Study, Trial
+from pipeline.studies.base import Ending, Kind, Outcome, Study, Trial
 from pipeline.studies.bisection import (
     AGAIN,
     ENDS,
@@ -31,7 +31,6 @@ from pipeline.studies.goals import (
     RATIO,
     WEIGHTS,
     Goal,
-    Outcome,
     goals_of,
     is_asked,
     least_ratio,

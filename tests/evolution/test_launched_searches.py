@@ -298,3 +298,19 @@ def test_what_a_search_cannot_do_is_said_in_one_line(
         Preflight().check(configured(*TINY, *QUIET, *TARGET, *_last_ones(arguments)))
 
     assert problems_of(check) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[]", "bad.json is not a JSON object"),
+        ("{}", "bad.json: pruned_attn_idx: None is not a list of layer numbers"),
+    ],
+)
+def test_a_wrong_file_to_start_from_is_named_once(place: Place, content: str, said: str) -> None:
+    (place.path / "bad.json").write_text(content)
+
+    def check() -> None:
+        Preflight().check(configured(*TINY, *QUIET, *TARGET, *SWITCH, "prune.start=bad.json"))
+
+    assert problems_of(check)[0] == f"prune.start: {said}"

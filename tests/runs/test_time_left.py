@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.pruning.passes import passes
-from pipeline.pruning.phases import Phase, likely
+from pipeline.pruning.phases import Phase
+from pipeline.pruning.play import likely
 from pipeline.pruning.shape import BlockShape, ModelShape
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.units import BLOCKS

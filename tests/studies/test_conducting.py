@@ -3,11 +3,12 @@
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from support_inputs import A_FIFTH, TINY, problems_of, save_model, write_tokens
 
 import launch
@@ -17,6 +18,7 @@ from pipeline.errors import StageError
 from pipeline.jobs import studying
 from pipeline.plan.sweep import Sweep
 from pipeline.report.compare.records import ComparedRun
+from pipeline.runs import session
 from pipeline.studies import record
 from pipeline.studies.base import Kind, Study, Trial
 
@@ -124,10 +126,77 @@ def test_a_failed_run_is_a_failed_trial_and_a_larger_budget_goes_on(
         return original(sweep, *rest)
 
     monkeypatch.setattr(studying, "carry_through", noted)
-    more = trials_of(type_command(Halving(generations=2)))
+    more = trials_of(type_command(Halving(refused=[20.0], generations=2)))
     assert more[:2] == trials
     assert len(more) == 4
     assert len(launched) == 1
+
+
+def test_a_failed_run_that_is_done_later_counts_from_the_next_generation_on(
+    type_command: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    original = studying.carry_through
+    lost: list[Sweep] = []
+
+    def loses_the_first(sweep: Sweep, *rest: Any) -> dict[Path, str]:
+        first, *others = sweep.runs
+        first.claim()
+        lost.append(replace(sweep, runs=(first,)))
+        return {first.folder.path: "its node was lost"} | original(
+            replace(sweep, runs=tuple(others)), *rest
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(studying, "carry_through", loses_the_first)
+        before = trials_of(type_command(Halving(generations=1)))
+    before += trials_of(type_command(Halving(generations=2)))[2:]
+    assert [trial["state"] for trial in before] == ["done", "failed", "done", "done"]
+    original(lost[0], Console(quiet=True))
+    capsys.readouterr()
+    trials = trials_of(type_command(Halving(generations=3)))
+    assert "trial 1 failed before and is done: it counts" in capsys.readouterr().out
+    assert trials[1]["state"] == "done"
+    assert trials[1]["outcome"]["removed"] > before[0]["outcome"]["removed"]
+    assert trials[1]["gpu_hours"] > 0
+    assert [trials[0], *trials[2:4]] == [before[0], *before[2:4]]
+    known = [Trial(**trial) for trial in trials]
+    for generation in range(3):
+        then = [
+            replace(trial, outcome=None, state="failed")
+            if (trial.counts_from or 0) > generation
+            else trial
+            for trial in known
+            if trial.generation < generation
+        ]
+        proposed = [trial.values for trial in known if trial.generation == generation]
+        assert Halving(generations=3).next(then) == proposed
+    assert trials[5]["values"]["prune.target_ratio"] == trials[1]["outcome"]["removed"]
+
+
+def test_the_end_of_a_study_is_told_once(
+    type_command: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str]] = []
+
+    class Mirror:
+        def alert(self, title: str, text: str) -> None:
+            told.append((title, text))
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_, **__: None
+
+    monkeypatch.setattr(session, "open_mirror", lambda *_: Mirror())
+    wanted = ("tracking=wandb", "tracking.alerts=true")
+    trials = trials_of(type_command(Halving(refused=[10.0]), *wanted))
+    last = Path(trials[-1]["run"])
+    metrics = (last / "metrics.jsonl").read_bytes()
+    ended = "4 runs, 1 failed; see: multipruner compare halving-model"
+    assert told == [(f"{last.name}: study halving-model is done", ended)]
+    type_command(Halving(refused=[10.0]), *wanted)  # nothing is left to propose
+    assert len(told) == 1
+    assert (last / "metrics.jsonl").read_bytes() == metrics != b""
 
 
 def test_where_every_run_fails_the_same_command_tries_again(

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from pipeline.methods import method_of
-from pipeline.pruning.passes import LIKELY_HEIGHT
-from pipeline.pruning.phases import Phase, likely
+from pipeline.pruning.phases import Phase
+from pipeline.pruning.play import play
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.units import Candidate
 from pipeline.settings.core import Config
@@ -68,16 +68,11 @@ class Ahead:
     def _played(
         self, phase: int, state: PruningState, steps: int, last: Candidate | None
     ) -> Iterator[Amounts]:
-        high = LIKELY_HEIGHT * len(state.shape.layers)
-        from_layer: float = last.layer if last else 0
+        from_layer = last.layer if last else 0
         for each in self._phases[phase:]:
-            before: Sequence[Candidate] = ()
-            while state.ratio_percent < each.end_percent and (candidates := each.candidates(state)):
-                new = self._choice.unscored(candidates, before)
-                scoring = self._search.work(each, state, new, from_layer)
-                from_layer = high
-                state, steps = state.without(likely(state, candidates)), steps + 1
-                before = candidates
+            for step in play(each, state, self._choice, from_layer):
+                scoring = self._search.work(each, step.state, step.scored, step.from_layer)
+                state, steps = step.after, steps + 1
                 is_last = state.ratio_percent >= self._phases[-1].end_percent
                 is_probed = is_due(self._probe, steps) or (self._probe.every > 0 and is_last)
                 yield {**scoring, **(self._measuring if is_probed else NOTHING)}

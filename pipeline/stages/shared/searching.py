@@ -10,8 +10,7 @@ from pipeline.evolution.base import Evaluate, Given, Search, Space
 from pipeline.evolution.figures import figures_of
 from pipeline.evolution.way import leading, way
 from pipeline.files import Json
-from pipeline.given import read_object
-from pipeline.models.ordering import FILE, ChannelOrder
+from pipeline.models.ordering import FILE, ChannelOrder, state_in
 from pipeline.pruning.records import StepRecord
 from pipeline.pruning.state import PruningState
 from pipeline.pruning.steps import ScoredCandidate, Step
@@ -107,7 +106,6 @@ def tell(config: Config, inputs: Inputs, steps: Walked) -> None:
 def _given_start(search: Search, inputs: Inputs) -> PruningState:
     """The state that a search is told to start from."""
     assert search.start
-    shape, experts = inputs.source.shape, inputs.live.experts(inputs.source.shape)
     beside = ChannelOrder.read(search.start.parent / FILE)
     own = inputs.live.order
     if beside and (own is None or own.digest != beside.digest):
@@ -117,9 +115,9 @@ def _given_start(search: Search, inputs: Inputs) -> PruningState:
             "calibration text as that run had them"
         )
     try:
-        return PruningState.from_pruning_config(shape, read_object(search.start), experts)
+        return state_in(search.start, inputs.source.shape, own)
     except ConfigError as error:
-        raise StageError(f"prune.start: {search.start}: {error.problems[0]}") from error
+        raise StageError(f"prune.start: {error.problems[0]}") from error
 
 
 def _evaluated(
