@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from types import MappingProxyType
 
 from pipeline.methods import method_of
@@ -40,8 +41,8 @@ class Ahead:
         self._choice, self._probe = method_of(config.prune).choice, config.of(ProbeConfig)
         self._measuring, self._after = measuring, after
         self._phase, self._start = -1, 0
-        self._steps: list[Amounts] = []
-        """What was played, from step ``_start``."""
+        self._rest: list[Counter[str]] = [Counter()]
+        """What is ahead from step ``_start`` on, from the one after it, and so on to nothing."""
 
     def tell(
         self,
@@ -55,15 +56,15 @@ class Ahead:
 
         ``last`` is what the last step of the phase took; ``first`` is to be done before.
         """
-        is_old = steps - self._start > PLAYED_AGAIN * len(self._steps)
+        is_work = self._rest[0].total() > 0
+        is_old = is_work and steps - self._start > PLAYED_AGAIN * (len(self._rest) - 1)
         if phase != self._phase or is_old:
-            self._steps = list(self._played(phase, state, steps, last))
+            played = list(self._played(phase, state, steps, last))
+            nothing = Counter[str]()
+            self._rest = list(accumulate(reversed(played), sum_of, initial=nothing))[::-1]
             self._phase, self._start = phase, steps
-        total = Counter(first)
-        total.update(self._after)
-        for amounts in self._steps[steps - self._start :]:
-            total.update(amounts)
-        self._inputs.listener.on_ahead(total)
+        rest = self._rest[min(steps - self._start, len(self._rest) - 1)]
+        self._inputs.listener.on_ahead(sum_of(sum_of(rest, self._after), first))
 
     def _played(
         self, phase: int, state: PruningState, steps: int, last: Candidate | None
@@ -77,3 +78,10 @@ class Ahead:
                 is_probed = is_due(self._probe, steps) or (self._probe.every > 0 and is_last)
                 yield {**scoring, **(self._measuring if is_probed else NOTHING)}
             from_layer = 0
+
+
+def sum_of(one: Counter[str], other: Amounts) -> Counter[str]:
+    """Both together."""
+    total = Counter(one)
+    total.update(other)
+    return total
