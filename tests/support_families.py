@@ -130,6 +130,13 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 """By a name: ``model_type``, and what differs from ``SIZES``."""
 EAGER = {name for name, (model_type, _) in FAMILIES.items() if family_of(model_type).needs_eager}
 """Whose caps and sinks of attention no other kernel of a CPU knows."""
+
+
+def tolerance(name: str) -> float:
+    """In float64: norms round to float32 inside; so does the softmax of eager attention."""
+    return 1e-5 if name in EAGER else 1e-6
+
+
 VISION = {
     "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
     "image_size": 64, "patch_size": 16,

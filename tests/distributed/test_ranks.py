@@ -240,6 +240,7 @@ def test_torchrun_decides_as_one_process(place: Path, monkeypatch: pytest.Monkey
         assert one["importance"] == pytest.approx(two["importance"], rel=1e-6)
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_wrong_configuration_is_told_once(place: Path) -> None:
     ended = under_torchrun(place, "run.dir=run", "prune.target_ratio=200")
     assert ended.returncode != 0

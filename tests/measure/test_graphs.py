@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from support_families import FAMILIES, stock
+from support_families import FAMILIES, stock, tolerance
 from transformers import MistralConfig, Qwen2Config
 
 from pipeline.measure.graphs import Decoding, NumbersAreFilled, captured
@@ -54,14 +54,19 @@ def started(model: PrunableModel, ids: torch.Tensor) -> Decoding:
 
 
 def assert_the_same(
-    decoding: Decoding, advance: Callable[[], object], tokens: list, logits: list
+    decoding: Decoding,
+    advance: Callable[[], object],
+    tokens: list,
+    logits: list,
+    within: dict[str, float] | None = None,
 ) -> None:
     """Every step from the start, as ``plainly`` took it."""
+    within = within or WITHIN[logits[0].dtype]
     decoding.rewind()
     for step in range(1, 1 + STEPS):
         advance()
         assert decoding.logits is not None
-        torch.testing.assert_close(decoding.logits, logits[step], **WITHIN[logits[step].dtype])
+        torch.testing.assert_close(decoding.logits, logits[step], **within)
         assert decoding.token.tolist() == tokens[step]
 
 
@@ -122,8 +127,9 @@ def test_every_step_of_every_family_is_that_of_the_plain_way(name, prompt_tokens
     ids = prompts(model, prompt_tokens)
     tokens, logits = plainly(model, ids)
     decoding = started(model, ids)
+    within = {"rtol": tolerance(name), "atol": tolerance(name)}
     for _ in range(2):
-        assert_the_same(decoding, decoding.step, tokens, logits)
+        assert_the_same(decoding, decoding.step, tokens, logits, within)
 
 
 def replays(model: PrunableModel) -> None:

@@ -16,7 +16,7 @@ import torch
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support_families import EAGER, config_of, kernels, stock
+from support_families import EAGER, config_of, kernels, stock, tolerance
 from support_families import FAMILIES as CONFIGURED
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -53,11 +53,6 @@ NO_TOKENIZER: Any = SimpleNamespace(tokenizer_files=[], folder=Path("/nowhere"),
 """The source of a model that has weights alone."""
 
 every_family = pytest.mark.parametrize("name", CONFIGURED)
-
-
-def tolerance(name: str) -> float:
-    """Norms round to float32 inside; so does the softmax of eager attention."""
-    return 1e-5 if name in EAGER else 1e-6
 
 
 def candidates(state: PruningState) -> list[Candidate]:
