@@ -48,3 +48,9 @@ def test_a_table_of_runs_says_why_each_stage_stands_as_it_does(
     with console.capture() as captured:
         console.print(following.table_of([Path("run")])[0])
     assert captured.get().count(text) == 3
+
+
+def test_what_goes_to_a_file_has_room_for_wide_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(*(f"a heading of column {number}" for number in range(6)))
+    screen().print(table)
+    assert "a heading of column 5" in capsys.readouterr().out
