@@ -100,7 +100,9 @@ class Text:
             raise ConfigError(problems)
         path = self.file(data_dir)
         if self.source in KNOWN or path is None:
-            return dataset_rows(self.source, path, None)[: KNOWN[self.source].most_rows]
+            known = KNOWN[self.source]
+            own_copy = f"DIR/{known.file} with evaluate.data_dir=DIR"
+            return dataset_rows(self.source, path, None, own_copy)[: known.most_rows]
         if path.suffix == ".jsonl":
             return [row["text"] for row in read_rows(path, ["text"], None, _text_problem)]
         return [read_text(path)]

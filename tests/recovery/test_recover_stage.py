@@ -160,4 +160,4 @@ def test_text_whose_tokens_the_model_does_not_have_is_refused(run: Run, place: P
     write_jsonl(place / "other.jsonl", [{"text": "".join(CHARACTERS[few:]) * 2}] * 40)
     learns = "recover.calibration.sources.own.path=other.jsonl"
     with pytest.raises(ConfigError, match="not in the model's vocabulary"):
-        run(*COMPENSATE, learns, "evaluate=none")
+        run(*COMPENSATE, learns, "evaluate.text=null")
