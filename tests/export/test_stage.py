@@ -110,7 +110,10 @@ def test_a_finished_run_gives_its_model_without_running_again(
     [
         (("--to", "hf,nope"), "--to: 'nope' is not there; allowed: "),
         (("--to", "hf", "--set", "foo=1"), "--set: 'foo=1' is wrong"),
-        (("--to", "hf", "--set", "export.hf.dtype=float8"), "export.hf.dtype: 'float8' is wrong"),
+        (
+            ("--to", "hf", "--set", "export.hf.dtype=float8"),
+            "export.hf.dtype: 'float8' is wrong; allowed is 'float32', 'float16' or 'bfloat16'",
+        ),
         (("--to", "hf", "--out", "taken"), "taken/hf is there, and is no export of this run"),
     ],
 )
