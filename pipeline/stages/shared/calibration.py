@@ -198,7 +198,9 @@ def _mixed(
         path = Path(text.path) if text.path else None
         drawn = all_rows(text.dataset, path, text.field)
         begin = source.beginning.window
-        rows = RowsInOrder(name, drawn, settings.seed, source.tokenizer, begin=begin)
+        rows = RowsInOrder(
+            f"calibration.sources.{name}", drawn, settings.seed, source.tokenizer, begin=begin
+        )
         for kind, of_sources in counts.items():
             count = of_sources[name]
             if count:
