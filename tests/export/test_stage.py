@@ -91,12 +91,13 @@ def test_a_run_ends_with_models_that_were_opened_elsewhere(place: Path, run: Run
 
 
 def test_a_finished_run_gives_its_model_without_running_again(
-    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     summary = run()
     assert summary["exports"] == {}
     assert command(monkeypatch, "export", "run", "--to", "hf", "--out", "out",
                    "--set", "export.pad=true") == 0  # fmt: skip
+    assert "  Opened in another process and compared" in capsys.readouterr().out
     config = json.loads((place / "out" / "hf" / "config.json").read_text())
     assert config["model_type"] == "llama"
     AutoModelForCausalLM.from_pretrained(place / "out" / "hf")
