@@ -30,7 +30,7 @@ def _arguments(parser: ArgumentParser) -> None:
 
 def _run(parsed: Namespace) -> None:
     from pipeline.plan.run import launched_from
-    from pipeline.runs.display import Quiet, Terminal
+    from pipeline.runs.display import display_on
     from pipeline.runs.session import run_part, show_exports
     from pipeline.screen import screen
 
@@ -40,7 +40,7 @@ def _run(parsed: Namespace) -> None:
     console = screen(wraps=True)
     with launched_from(path):
         run = _with_exports(path, wanted)
-        display = Terminal(console, 100.0) if console.is_terminal else Quiet(console)
+        display = display_on(console, 100.0)
         run_part(run, [planned.name for planned, _ in run.exports], display, lambda _: None)
     show_exports(run, console)
 
