@@ -1,6 +1,7 @@
 """What a person reads in a terminal. The only place that makes a console."""
 
 import re
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -8,6 +9,7 @@ if TYPE_CHECKING:
 
 LONGEST = 900
 """Characters of a line that somebody may still read."""
+WIDTH_OF_A_FILE = 200
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -22,10 +24,12 @@ def screen(
 
     So a path or a name of the user's may hold anything; what has a style is given as ``Text``.
     ``wraps`` has a line go on for as long as it is, for the terminal to break; ``to_errors`` prints
-    to the standard error.
+    to the standard error. A file or a pipe has room for wide tables.
     """
     from rich.console import Console
 
+    is_terminal = (sys.stderr if to_errors else sys.stdout).isatty()
+    width = width or (None if is_terminal else WIDTH_OF_A_FILE)
     return Console(
         width=width, quiet=is_quiet, soft_wrap=wraps, stderr=to_errors,
         markup=False, emoji=False, highlight=False,

@@ -121,6 +121,11 @@ def test_what_is_wrong_is_raised_with_every_problem() -> None:
         multipruner.launch("plan=true")
 
 
+def test_a_flag_of_the_command_line_is_answered_with_what_to_call() -> None:
+    with pytest.raises(ConfigError, match=r"-m: is for the command line.*open_sweep"):
+        multipruner.launch("-m", "prune.target_ratio=10,20")
+
+
 def test_a_run_without_results_says_so(tmp_path: Path) -> None:
     (tmp_path / "launch.json").write_text("{}")
     run = multipruner.open_run(tmp_path)

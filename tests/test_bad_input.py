@@ -53,10 +53,16 @@ ARGUMENTS = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a command ended, and all that it printed."""
+    """How a command ended, and what it printed."""
 
     status: int
-    text: str
+    out: str
+    errors: str
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return self.out + self.errors
 
 
 @pytest.fixture(scope="session")
@@ -79,13 +85,12 @@ def typed(*arguments: str, **environment: str) -> Outcome:
     done = subprocess.run(
         [sys.executable, LAUNCH, *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-    return Outcome(done.returncode, done.stdout)
+    return Outcome(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture
@@ -100,7 +105,7 @@ def main(
         capfd.readouterr()
         status = launch.main()
         printed = capfd.readouterr()
-        return Outcome(status, printed.out + printed.err)
+        return Outcome(status, printed.out, printed.err)
 
     return run
 
@@ -114,7 +119,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         work = raw(*ARGUMENTS, *overrides)
         status = launch.report_errors(lambda: launch.run(work, []), "python launch.py AGAIN")
         printed = capfd.readouterr()
-        return Outcome(status, printed.out + printed.err)
+        return Outcome(status, printed.out, printed.err)
 
     return run
 
@@ -355,7 +360,7 @@ def test_a_target_out_of_reach_ends_with_how_far_it_goes_and_keeps_the_steps(pla
     summary = json.loads((place / "run" / "summary.json").read_text())
     assert (summary["status"], summary["steps"]) == ("failed", 2)
     assert summary["stages"]["prune"]["status"] == "failed"
-    (line,) = done.text.splitlines()
+    (line,) = done.errors.splitlines()
     assert line.startswith("error: prune.target_ratio=99 cannot be reached: ")
     most = re.search(r"at most ([\d.]+) % can go", line)
     assert most
@@ -395,7 +400,7 @@ def test_weights_that_are_not_numbers_end_the_run_with_what_may_be_at_fault(plac
     edit_weights(place / "model", lambda weights: weights["lm_head.weight"].fill_(torch.nan))
     done = typed(*ARGUMENTS)
     assert done.status == 1
-    (line,) = done.text.splitlines()
+    (line,) = done.errors.splitlines()
     assert line.startswith("error: none of the 4 candidates has a finite perplexity: ")
     assert "model.dtype" in line
     assert json.loads((place / "run" / "summary.json").read_text())["status"] == "failed"
@@ -484,7 +489,7 @@ def test_a_disk_that_fills_up_is_said_in_one_line_and_the_run_goes_on_where_ther
         patch.setattr("pipeline.files.os.fsync", fsync)
         done = run()
     assert done.status == 1
-    first, second = done.text.splitlines()
+    first, second = done.errors.splitlines()
     assert re.fullmatch(AGAIN[0], first)
     assert second == AGAIN[1]
     assert leftovers("store", "run") == []
@@ -507,7 +512,7 @@ def test_a_file_that_cannot_be_made_is_named(
     monkeypatch.setattr("io.open", full)
     done = run()
     assert done.status == 1
-    first, second = done.text.splitlines()
+    first, second = done.errors.splitlines()
     assert re.fullmatch(AGAIN[0], first)
     assert name in first
     assert second == AGAIN[1]

@@ -50,9 +50,12 @@ def _run(parsed: Namespace) -> None:
     if not damaged:
         print(f"{whole}: all are whole")
     elif parsed.repair:
-        print(f"{whole}: {damaged} were damaged; launch again what needs them")
+        print(f"{whole}: damaged or missing are {damaged}; the next launch that needs one makes it")
     else:
-        raise StageError(f"{damaged} damaged; set them aside with: multipruner check --repair")
+        raise StageError(
+            f"damaged or missing are {damaged}; what is damaged is set aside with: multipruner "
+            "check --repair; the next launch that needs what is missing makes it"
+        )
 
 
 def _is_seen() -> bool:

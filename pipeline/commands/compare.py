@@ -53,7 +53,7 @@ def _write_and_show(parsed: Namespace) -> None:
     from pipeline.screen import screen
 
     comparison, folder = gather(parsed.target, parsed.out, parsed.workload)
-    console = screen() if sys.stdout.isatty() else screen(width=200)
+    console = screen()
     show(comparison, console, write_comparison(comparison, folder))
 
 

@@ -30,8 +30,8 @@ def _arguments(parser: ArgumentParser) -> None:
 
 def _run(parsed: Namespace) -> None:
     from pipeline.plan.run import launched_from
-    from pipeline.runs.display import Quiet, Terminal
-    from pipeline.runs.session import run_part
+    from pipeline.runs.display import display_on
+    from pipeline.runs.session import run_part, show_exports
     from pipeline.screen import screen
 
     out = parsed.out.absolute() if parsed.out else None
@@ -40,11 +40,9 @@ def _run(parsed: Namespace) -> None:
     console = screen(wraps=True)
     with launched_from(path):
         run = _with_exports(path, wanted)
-        exports = run.exports
-        display = Terminal(console, 100.0) if console.is_terminal else Quiet(console)
-        run_part(run, [planned.name for planned, _ in exports], display, lambda _: None)
-    for _, folder in exports:
-        console.print(f"model: {folder}")
+        display = display_on(console, 100.0)
+        run_part(run, [planned.name for planned, _ in run.exports], display, lambda _: None)
+    show_exports(run, console)
 
 
 def _wanted(names: list[str], out: Path | None, settings: list[str]) -> dict[str, Any]:

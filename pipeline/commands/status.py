@@ -1,7 +1,6 @@
 """multipruner status: how runs stand."""
 
 import json
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +44,7 @@ def _show(parsed: Namespace, runs: Sequence[Path]) -> None:
     if parsed.json:
         _print_json(runs)
         return
-    console = screen() if sys.stdout.isatty() else screen(width=200)
+    console = screen()
     if parsed.follow:
         following.follow(runs, console)
     elif runs:

@@ -1,6 +1,5 @@
 """multipruner why: what each stage waits for, failed of, or differs in from what is done."""
 
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ def _arguments(parser: ArgumentParser) -> None:
 def _run(parsed: Namespace) -> None:
     from pipeline.screen import screen
 
-    console = screen() if sys.stdout.isatty() else screen(width=200)
+    console = screen()
     folders = run_folders(parsed.run)
     parts = differences(folders) if len(parsed.run) > 1 else _explained(folders)
     for part in parts:

@@ -151,6 +151,11 @@ def compose_overrides(overrides: Sequence[str]) -> Config:
 
     Raises ``ConfigError`` with everything that is wrong.
     """
+    if flags := [override for override in overrides if override.startswith("-")]:
+        raise ConfigError([
+            f"{flags[0]}: is for the command line: python launch.py {' '.join(overrides)}; from "
+            "Python every call is one run: multipruner.open_sweep(NAME).launch(...)"
+        ])  # fmt: skip
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -175,6 +180,12 @@ def _in_a_line(error: Exception) -> str:
     said = " ".join(line for line in lines if not line.startswith(("full_key:", "object_type=")))
     if re.match(r"[\w.]+: ", said):
         return said
+    if several := re.match(r"Ambiguous value for argument '([^=]+)=(.*?)' 1\. ", said):
+        key, values = several.groups()
+        return (
+            f"{key}: {values} are several values; a run for each: python launch.py -m "
+            f"{key}={values}; a list of them: '{key}=[{values}]'; one text: '{key}=\"{values}\"'"
+        )
     quoted = re.search(r"'([\w./@]+)(?:=[^']*)?'", said)
     key = keys[0] if keys and keys[0] else quoted[1] if quoted else "command line"
     return f"{key}: {said}"

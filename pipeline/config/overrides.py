@@ -75,11 +75,10 @@ def _problem(argument: str, groups: dict[str, list[str]]) -> str | None:
     try:
         override = OverridesParser.create().parse_override(argument)
     except (HydraException, ValueError, RecursionError):  # of long numbers, of deep nesting
-        name = argument.partition("=")[0]
-        return (
-            f"{name}: cannot be read as KEY=VALUE: quote a value with special characters twice: "
-            f"'{name}=\"VALUE\"'"
-        )
+        name, equals, _ = argument.partition("=")
+        hint = f"quote a value with special characters twice: '{name}=\"VALUE\"'"
+        known = "what can be typed is in python launch.py --help"
+        return f"{name}: cannot be read as KEY=VALUE: {hint if equals else known}"
     key = override.key_or_group
     if re.split("[./@]", key)[0] == "hydra":
         refusal = f"launch.py sets Hydra up itself; allowed of it is only {OF_HYDRA}KEY=VALUES"

@@ -50,6 +50,7 @@ LEARNT_FROM = {
 }
 """The same, what may be learnt from: never what models are evaluated on."""
 
+CALIBRATION = "calibration.path"
 NAME_IT = "; name the field as calibration.field"
 
 
@@ -82,21 +83,30 @@ def ptb_rows(text: str) -> list[str]:
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
-def dataset_rows(dataset: str, path: Path | None, field: str | None) -> list[str]:
-    """The rows of a dataset that the reference draws from, from a local file or the hub."""
-    return list(numbered_rows(dataset, path, field).values())
+def dataset_rows(
+    dataset: str, path: Path | None, field: str | None, own_copy: str = CALIBRATION
+) -> list[str]:
+    """The rows of a dataset that the reference draws from, from a local file or the hub.
+
+    Where there is neither, the message names ``own_copy`` as where to give a local file.
+    """
+    return list(numbered_rows(dataset, path, field, own_copy).values())
 
 
-def numbered_rows(dataset: str, path: Path | None, field: str | None) -> dict[int, str]:
+def numbered_rows(
+    dataset: str, path: Path | None, field: str | None, own_copy: str = CALIBRATION
+) -> dict[int, str]:
     """The same, by their numbers in the whole dataset."""
-    rows = all_rows(dataset, path, field)
+    rows = all_rows(dataset, path, field, own_copy)
     numbers = _alpaca_test_split(len(rows)) if dataset == "alpaca" else range(len(rows))
     return {number: rows[number] for number in numbers}
 
 
-def all_rows(dataset: str, path: Path | None, field: str | None) -> list[str]:
+def all_rows(
+    dataset: str, path: Path | None, field: str | None, own_copy: str = CALIBRATION
+) -> list[str]:
     """All rows of a dataset that decisions may be made on, from a local file or the hub."""
-    return _all_rows(HUB_DATASETS.get(dataset), dataset, path, field)
+    return _all_rows(HUB_DATASETS.get(dataset), dataset, path, field, own_copy)
 
 
 def rows_to_learn_from(dataset: str, path: Path | None, field: str | None) -> list[str]:
@@ -110,7 +120,7 @@ def _all_rows(
     dataset: str,
     path: Path | None,
     field: str | None,
-    own_copy: str = "calibration.path",
+    own_copy: str,
 ) -> list[str]:
     wanted = field or (hub.field if hub else "text")
     if path is not None:

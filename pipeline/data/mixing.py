@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 class RowsInOrder:
     """The rows of a source in an order that ``seed`` decides, as tokens.
 
-    ``rows`` by their numbers; those in ``taken`` are left out. Every window begins with the ids
-    ``begin``.
+    ``key`` is what configures the source. ``rows`` by their numbers; those in ``taken`` are left
+    out. Every window begins with the ids ``begin``.
     """
 
     def __init__(
         self,
-        name: str,
+        key: str,
         rows: Mapping[int, str] | Sequence[str],
         seed: int,
         tokenizer: "PreTrainedTokenizerBase",
         taken: frozenset[int] = frozenset(),
         begin: Sequence[int] = (),
     ) -> None:
-        self._name, self._tokenizer, self._begin = name, tokenizer, begin
+        self._key, self._tokenizer, self._begin = key, tokenizer, begin
         numbered = rows if isinstance(rows, Mapping) else dict(enumerate(rows))
         self._rows = numbered
         order = random.Random(seed).sample(list(numbered), len(numbered))  # noqa: S311
@@ -54,8 +54,9 @@ class RowsInOrder:
         if len(windows) < least:
             raise ConfigError(
                 [
-                    f"calibration: {self._name} has {len(ids)} tokens left, and {least} windows "
-                    f"of {seqlen} are needed; give more text or a shorter seqlen"
+                    f"{self._key}: {len(ids)} tokens are left after what was taken before, e.g. as "
+                    f"held-out text, and {least * seqlen} are needed; give more text or a shorter "
+                    "seqlen"
                 ]
             )
         return windows

@@ -21,3 +21,13 @@ def cut(
     count = count if most is None else min(count, most)
     windows = torch.tensor(ids[: count * room], dtype=torch.int64).view(count, max(room, 0))
     return torch.cat([torch.tensor(begin, dtype=torch.int64).expand(count, -1), windows], dim=1)
+
+
+def not_in_vocabulary(highest: int, size: int) -> str | None:
+    """Why a model with so many ids cannot read this one, the highest of a text; None if it can."""
+    if highest < size:
+        return None
+    return (
+        f"the tokenizer gives the id {highest}, which is not in the model's vocabulary of {size}: "
+        "they do not belong together"
+    )

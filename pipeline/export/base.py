@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -30,8 +30,8 @@ class TargetConfig(Section):
 class WeightsConfig(TargetConfig):
     """Weights in safetensors."""
 
-    dtype: str | None = Field(None, pattern="^(float32|float16|bfloat16)$")
-    """float32, float16 or bfloat16; null is model.dtype."""
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    """Of the weights; null is model.dtype."""
     shard_gb: float = Field(5.0, gt=0, allow_inf_nan=False)
     """Gigabytes of a file at most."""
 

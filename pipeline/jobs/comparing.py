@@ -26,9 +26,10 @@ def show(comparison: Comparison, console: Console, written: Iterable[Path]) -> N
     from pipeline.report.compare.ranking import ranking_table
     from pipeline.report.compare.seeds import seeds_table
     from pipeline.report.compare.study import front_table
-    from pipeline.report.compare.table import runs_table
+    from pipeline.report.compare.table import runs_tables
 
-    console.print(runs_table(comparison.name, comparison.runs))
+    for table in runs_tables(comparison.name, comparison.runs, console.width):
+        console.print(table)
     if comparison.seeds:
         console.print(seeds_table(comparison.seeds))
     if comparison.rankings:

@@ -25,7 +25,7 @@ from pipeline.jobs.sweeping import run_here as run_sweep_here
 from pipeline.plan.forecast import Forecast
 from pipeline.plan.run import Run
 from pipeline.plan.sweep import Sweep, varying
-from pipeline.runs.display import Quiet, Terminal
+from pipeline.runs.display import Quiet, display_on
 from pipeline.settings.core import Config
 from pipeline.store.run_folder import CANCELLED
 
@@ -72,9 +72,7 @@ def _report_of(run: Run, console: Console, leader: "Leader | None") -> "RunRepor
     from pipeline.runs.session import run_all
 
     mended(run.claim, Quiet(console).warning)
-    target = run.config.prune.target_ratio
-    display = Terminal(console, target) if console.is_terminal else Quiet(console)
-    return run_all(run, display, leader)
+    return run_all(run, display_on(console, run.config.prune.target_ratio), leader)
 
 
 def go_offline(configs: Iterable[Config]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pipeline.data.windows import not_in_vocabulary
 from pipeline.errors import StageError
 from pipeline.models.prunable import PrunableModel
 
@@ -74,7 +75,7 @@ class Likelihoods:
     ``batch_size`` None takes what suits the model's device.
 
     Raises ``StageError`` that names the task, ``name``, where a continuation does not fit into the
-    model's context.
+    model's context, or a token is none of the model's.
     """
 
     def __init__(
@@ -92,6 +93,9 @@ class Likelihoods:
                     f"{name} cannot be measured: a choice of {len(asked.continuation)} tokens does "
                     f"not fit into the model's context of {self._context_length}"
                 )
+        highest = max(max(asked.ids) for asked in self._asked)
+        if problem := not_in_vocabulary(highest, model.vocabulary_size):
+            raise StageError(f"{name} cannot be measured: {problem}")
         longest = max(len(self._read(asked)) for asked in self._asked)
         self._batch_size = batch_size or _suitable(model.device, longest)
         self._batches = self._batched(model.device)

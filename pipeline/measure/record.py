@@ -138,7 +138,7 @@ class Latency:
     def protocol(self) -> str:
         """What must be equal for times to be compared, beside the device; in words."""
         what = f"{self.batch} × {self.prompt_tokens} + {self.output_tokens} tokens"  # noqa: RUF001
-        threads = f", {self.threads} threads" if self.threads else ""
+        threads = f", {self.threads} thread{'s' * (self.threads > 1)}" if self.threads else ""
         return f"{what}, {WAYS[self.way]}{threads}"
 
     def to_json(self) -> dict[str, Any]:

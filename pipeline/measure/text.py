@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.data.datasets import HUB_DATASETS, ROW_SEPARATOR, dataset_rows, joined_ids
 from pipeline.data.rows import read_rows
-from pipeline.data.windows import cut
+from pipeline.data.windows import cut, not_in_vocabulary
 from pipeline.errors import ConfigError
 from pipeline.files import Json
 from pipeline.given import file_problem, read_text
@@ -100,7 +100,9 @@ class Text:
             raise ConfigError(problems)
         path = self.file(data_dir)
         if self.source in KNOWN or path is None:
-            return dataset_rows(self.source, path, None)[: KNOWN[self.source].most_rows]
+            known = KNOWN[self.source]
+            own_copy = f"DIR/{known.file} with evaluate.data_dir=DIR"
+            return dataset_rows(self.source, path, None, own_copy)[: known.most_rows]
         if path.suffix == ".jsonl":
             return [row["text"] for row in read_rows(path, ["text"], None, _text_problem)]
         return [read_text(path)]
@@ -125,13 +127,7 @@ class Text:
             windows = text_windows(tokenizer, rows, self.seqlen, self.most_tokens, begin)
         except ConfigError as error:
             return str(error)
-        highest = int(windows.ids.max())
-        if highest < vocabulary_size:
-            return None
-        return (
-            f"the tokenizer gives the id {highest}, which is not in the model's vocabulary of "
-            f"{vocabulary_size}: they do not belong together"
-        )
+        return not_in_vocabulary(int(windows.ids.max()), vocabulary_size)
 
 
 CHARACTERS_OF_A_TOKEN = 16

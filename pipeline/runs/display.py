@@ -71,7 +71,7 @@ class Quiet:
 
 
 class JobLog:
-    """For the log of a job: a line for everything, with nothing that moves.
+    """For a file or pipe, e.g. a job's log: a line for everything, with nothing that moves.
 
     ``check`` is called between steps and within them, and stops the stage by raising.
     """
@@ -185,6 +185,13 @@ class Terminal(Quiet):
         if text != self.noted:
             self.noted = text
             self.console.print(text)
+
+
+def display_on(console: Console, target_ratio: float) -> Display:
+    """What suits a terminal, a file or pipe, or nobody."""
+    if console.quiet:
+        return Quiet(console)
+    return Terminal(console, target_ratio) if console.is_terminal else JobLog(lambda: None)
 
 
 class _Left(ProgressColumn):

@@ -69,7 +69,7 @@ def _card(run: Run, planned: PlannedStage, result: Mapping[str, Json]) -> Card:
         licence=_licence(run.source),
         how_to_open=how_to_open,
         settings=shown,
-        facts=list(_facts(result)),
+        facts=list(facts(result)),
     )
 
 
@@ -83,7 +83,7 @@ def _example_name(run: Run) -> str:
     return f"{run.source.name}-pruned"
 
 
-def _facts(result: Mapping[str, Json]) -> Iterator[str]:
+def facts(result: Mapping[str, Json]) -> Iterator[str]:
     """What there is to know of the files, in sentences."""
     yield f"{result['bytes'] / 1e9:.2f} GB, {result.get('dtype', '')}.".replace(", .", ".")
     if "needs_code" in result:

@@ -14,7 +14,7 @@ from pipeline.report.data import MODELS, RunReport
 from pipeline.report.output import write_report
 from pipeline.report.table import dense_and_pruned_table
 from pipeline.runs.display import Display
-from pipeline.runs.exports import publish_exports
+from pipeline.runs.exports import facts, publish_exports
 from pipeline.runs.interruption import Interrupted
 from pipeline.runs.naming import display_name, job_type, mirrored_config, tags
 from pipeline.runs.outcome import report_of
@@ -64,8 +64,15 @@ def show_end(run: Run, report: RunReport, console: Console) -> None:
     shown = [name for name in (PICTURE, PAGE) if (run.folder.path / name).exists()]
     for name in ("", *shown):
         console.print(f"{'see' if name else 'done'}: {run.folder.path / name}")
-    for _, exported in run.exports:
+    show_exports(run, console)
+
+
+def show_exports(run: Run, console: Console) -> None:
+    """Print where the exported models are, and what is known of each."""
+    for planned, exported in run.exports:
         console.print(f"model: {exported}")
+        for fact in facts(run.store.finished(planned) or {}):
+            console.print(f"  {fact}")
 
 
 def run_part(

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from pipeline.data.rows import json_lines
 from pipeline.data.sources import TextSource, content, read_as, sources_problems
+from pipeline.data.windows import not_in_vocabulary
 from pipeline.errors import ConfigError
 from pipeline.files import Json, digest_of, encode, read_object, replace, sha256_of_file
 from pipeline.given import file_problem
@@ -172,6 +173,9 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     own = settings.of(technique)
     inputs.listener.on_doing("reading text")
     text = _read(config, inputs, technique, own)
+    highest = max(int(read.ids.max()) for read in (text.train, *text.held_out.values()))
+    if problem := not_in_vocabulary(highest, inputs.source.vocabulary_size):
+        raise ConfigError([f"model.path: {problem}"])
     cut = inputs.live.cut(given_state(config, inputs))
     variant = recovered(inputs, cut)
 

@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from support_inputs import CONF, REPOSITORY, configured, problems_of, raw
 
+from pipeline.config.compose import compose_overrides
 from pipeline.config.overrides import check
 from pipeline.config.schema import known_keys
 from pipeline.export import targets
@@ -305,6 +306,15 @@ def test_workloads_are_named_by_the_user() -> None:
 def test_a_workload_that_is_wrong_is_named(override: str, problem: str) -> None:
     (only,) = refused("probe=latency", override)
     assert only.startswith(problem)
+
+
+def test_several_values_without_a_sweep_are_answered_with_what_to_type() -> None:
+    (problem,) = problems_of(lambda: compose_overrides(["calibration.path=a,b.txt"]))
+    assert problem == (
+        "calibration.path: a,b.txt are several values; a run for each: python launch.py -m "
+        "calibration.path=a,b.txt; a list of them: 'calibration.path=[a,b.txt]'; one text: "
+        "'calibration.path=\"a,b.txt\"'"
+    )
 
 
 def test_an_unknown_key_that_is_like_no_other_gets_no_suggestion() -> None:

@@ -254,3 +254,9 @@ def test_options_of_a_group_can_be_swept() -> None:
 def test_an_unknown_option_is_found_in_a_sweep() -> None:
     (problem,) = checked("-m", "+paper=llama2_7b,nope").problems
     assert problem.startswith("paper: 'nope' is not there; ")
+
+
+def test_a_word_alone_is_answered_with_where_keys_are() -> None:
+    assert problem_with("foo").endswith(
+        "KEY=VALUE: what can be typed is in python launch.py --help"
+    )

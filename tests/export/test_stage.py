@@ -91,12 +91,13 @@ def test_a_run_ends_with_models_that_were_opened_elsewhere(place: Path, run: Run
 
 
 def test_a_finished_run_gives_its_model_without_running_again(
-    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     summary = run()
     assert summary["exports"] == {}
     assert command(monkeypatch, "export", "run", "--to", "hf", "--out", "out",
                    "--set", "export.pad=true") == 0  # fmt: skip
+    assert "  Opened in another process and compared" in capsys.readouterr().out
     config = json.loads((place / "out" / "hf" / "config.json").read_text())
     assert config["model_type"] == "llama"
     AutoModelForCausalLM.from_pretrained(place / "out" / "hf")
@@ -110,7 +111,10 @@ def test_a_finished_run_gives_its_model_without_running_again(
     [
         (("--to", "hf,nope"), "--to: 'nope' is not there; allowed: "),
         (("--to", "hf", "--set", "foo=1"), "--set: 'foo=1' is wrong"),
-        (("--to", "hf", "--set", "export.hf.dtype=float8"), "export.hf.dtype: 'float8' is wrong"),
+        (
+            ("--to", "hf", "--set", "export.hf.dtype=float8"),
+            "export.hf.dtype: 'float8' is wrong; allowed is 'float32', 'float16' or 'bfloat16'",
+        ),
         (("--to", "hf", "--out", "taken"), "taken/hf is there, and is no export of this run"),
     ],
 )

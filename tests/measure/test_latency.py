@@ -249,6 +249,8 @@ def test_the_record_says_when_where_and_beside_what(build) -> None:
     assert record.load is not None
     assert record.workload == "short"
     assert "2 × 9 + 4 tokens" in record.protocol  # noqa: RUF001
+    assert replace(record, threads=1).protocol.endswith(", 1 thread")
+    assert replace(record, threads=2).protocol.endswith(", 2 threads")
     assert Latency.from_json(json.loads(json.dumps(record.to_json()))) == record
 
 

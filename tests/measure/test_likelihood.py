@@ -11,6 +11,7 @@ from lm_eval.models.huggingface import HFLM
 from support_inputs import save_tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from pipeline.errors import StageError
 from pipeline.measure import likelihood
 from pipeline.measure.likelihood import Likelihoods
 from pipeline.models.prunable import PrunableModel
@@ -110,3 +111,9 @@ def test_batches_begin_with_the_longest_and_suit_the_device(build, tokenizer) ->
 
 def _widths(asked: Likelihoods) -> Iterator[int]:
     yield from (batch.ids.shape[1] for batch in asked._batches)
+
+
+def test_a_task_whose_tokens_the_model_does_not_have_is_named(build, tokenizer) -> None:
+    model = build(vocab_size=5)
+    with pytest.raises(StageError, match="not in the model's vocabulary"):
+        Likelihoods("task", requests(), model, tokenizer, 1)

@@ -9,7 +9,8 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pipeline.data.datasets import wikitext_rows
-from pipeline.measure.text import Text, text_windows
+from pipeline.errors import StageError
+from pipeline.measure.text import KNOWN, Text, text_windows
 from pipeline.scoring.one_pass import perplexity
 
 WIKITEXT = " \n = Title = \n \n A line . \n Another . \n"
@@ -163,3 +164,17 @@ def test_wikitext2_reads_as_the_hubs_rows_do(shared: Path) -> None:
     assert len(rows) == 4358
     title = " = Robert Boulter = \n"
     assert "\n\n".join(rows).startswith(f"\n\n{title}\n\n\n\n Robert Boulter is an English film ,")
+
+
+@pytest.mark.parametrize("source", KNOWN)
+def test_without_the_hub_the_message_names_the_local_copy(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("datasets.load_dataset", unreachable)
+    with pytest.raises(StageError) as error:
+        Text(source, source, None, 16).rows(None)
+    assert f"DIR/{KNOWN[source].file} with evaluate.data_dir=DIR" in str(error.value)
+    assert "calibration" not in str(error.value)

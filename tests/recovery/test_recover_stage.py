@@ -1,6 +1,7 @@
 """Runs that recover: what is stored, shared, evaluated and exported of the model."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,20 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support_inputs import A_FIFTH, TINY, problems_of, raw, save_model, save_tokenizer, write_jsonl
+from support_inputs import (
+    A_FIFTH,
+    CHARACTERS,
+    TINY,
+    problems_of,
+    raw,
+    save_model,
+    save_tokenizer,
+    write_jsonl,
+)
 
 import launch
 from pipeline.api import open_run
+from pipeline.errors import ConfigError
 
 ARGUMENTS = (
     *TINY,
@@ -138,3 +149,15 @@ def test_bad_input_is_named_before_anything_runs(run: Run, overrides: list[str],
     (problem,) = problems_of(lambda: run(*COMPENSATE, *overrides))
     assert said in problem
     assert not Path("run").exists()
+
+
+def test_text_whose_tokens_the_model_does_not_have_is_refused(run: Run, place: Path) -> None:
+    few = len(CHARACTERS) // 2
+    shutil.rmtree(place / "model")
+    save_tokenizer(save_model(place / "model", num_hidden_layers=3, vocab_size=few))
+    known = "".join(CHARACTERS[2:few])
+    write_jsonl(place / "text.jsonl", [{"text": known * 2}] * 40)
+    write_jsonl(place / "other.jsonl", [{"text": "".join(CHARACTERS[few:]) * 2}] * 40)
+    learns = "recover.calibration.sources.own.path=other.jsonl"
+    with pytest.raises(ConfigError, match="not in the model's vocabulary"):
+        run(*COMPENSATE, learns, "evaluate.text=null")

@@ -22,7 +22,7 @@ from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.groups import differing_keys, groups
 from pipeline.report.compare.published import FIVE_TASKS, PAPER, published_for
 from pipeline.report.compare.records import ComparedRun, read_run
-from pipeline.report.compare.table import published_rows, runs_table, to_csv
+from pipeline.report.compare.table import published_rows, runs_tables, to_csv
 from pipeline.report.output import write_comparison
 from pipeline.report.pages.comparison import comparison_page
 from pipeline.report.wording import TIMES
@@ -389,7 +389,7 @@ def test_a_text_that_some_runs_measured_has_a_column(tmp_path: Path) -> None:
     assert "perplexity (WikiText-2 test, 341,000 tokens, windows of 2,048)" in columns
     console = screen(width=220)
     with console.capture() as captured:
-        console.print(runs_table("x", Comparison("x", tuple(runs)).runs))
+        console.print(*runs_tables("x", Comparison("x", tuple(runs)).runs, 220))
     text = captured.get()
     assert "Held-out perplexity: heldout.txt, first 8,192 tokens, windows of 512." in text
     assert "WikiText-2 test," in text
@@ -442,12 +442,30 @@ def test_the_csv_has_plain_numbers_and_a_row_per_run(large: Comparison) -> None:
 def test_the_terminal_has_every_run(large: Comparison) -> None:
     console = screen(width=220)
     with console.capture() as captured:
-        console.print(runs_table(large.name, large.runs))
+        console.print(*runs_tables(large.name, large.runs, 220))
     text = captured.get()
     assert text.count("44:52:4") == 5
     assert "0:100:0" in text
     assert "failed: CUDA out of memory: tried to allocate 2 GiB" in text
     assert "missing: its folder is not there" in text
+
+
+def test_a_narrow_terminal_gets_tables_below_one_another(tmp_path: Path) -> None:
+    runs = read(
+        write_run(tmp_path / "a", 20, on=WIKITEXT2, ppl=9.4),
+        write_run(tmp_path / "b", 20, (100, 0, 0), ppl=15.0),
+    )
+    console = screen(width=80)
+    with console.capture() as captured:
+        for table in runs_tables("x", runs, console.width):
+            console.print(table)
+    text = captured.get()
+    assert text.count("Setting") > 1
+    assert text.count("100:0:0") == text.count("Setting")
+    assert "…" not in text
+    for heading in ("Accuracy", "Perplexity", "Prefill (ms)", "Decode (ms)", "Peak (MB)"):
+        assert heading in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_what_comes_from_runs_is_escaped(tmp_path: Path) -> None:

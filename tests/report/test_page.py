@@ -101,9 +101,11 @@ def test_sections_without_data_are_left_out() -> None:
 
 
 def test_settings_that_are_named_like_secrets_are_not_shown() -> None:
-    text = run_page(replace(full(), settings={"tracking": {"api_key": "s3cr3t", "name": "x"}}))
+    settings = {"tracking": {"api_key": "s3cr3t", "name": "x"}, "recover": {"next_token": 0.125}}
+    text = run_page(replace(full(), settings=settings))
     assert "s3cr3t" not in text
     assert "tracking.api_key" in text
+    assert "0.125" in text, "a weight of a loss"
 
 
 def test_the_page_is_written_whole(tmp_path: Path) -> None:

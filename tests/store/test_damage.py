@@ -362,6 +362,15 @@ def test_check_sets_aside_what_is_damaged(whole: harness.Undisturbed) -> None:
         assert result_in(path.parent) is None
 
 
+def test_check_says_what_to_do_about_a_file_that_is_missing(whole: harness.Undisturbed) -> None:
+    with whole.a_copy():
+        later = next(Path("outputs/store/trajectories").glob("*/steps/00001.json"))
+        later.with_name("00000.json").unlink()
+        checked = harness.typed("check")
+        assert checked.status == 1
+        assert "the next launch that needs what is missing makes it" in checked.text
+
+
 def test_a_run_folder_whose_values_were_changed_is_not_compared(whole: harness.Undisturbed) -> None:
     run = Path("outputs/runs/near")
     with whole.a_copy():

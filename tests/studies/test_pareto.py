@@ -1,6 +1,7 @@
 """A search over real runs, from the command line to its page."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +125,7 @@ def test_keys_that_decide_are_told_from_those_that_do_not(tmp_path: Path) -> Non
     assert sum(weights.values()) == pytest.approx(1)
     said = {answer.question: answer.text for answer in report.answers}
     assert said["target_ratio"].startswith("decides (")
+    assert re.search(r"the last of \d generations added [\d.]+ % of it$", said["How far it came"])
     assert "hardly matters" in said["mlp_group_size"] or "matters" in said["mlp_group_size"]
 
 

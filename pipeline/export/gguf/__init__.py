@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.export.base import Exporting, Target, TargetConfig
 from pipeline.export.gguf.architectures import architecture_of, problems
@@ -23,8 +21,8 @@ PROMPT, OUTPUT, ROUNDS = 128, 32, 12
 class GgufConfig(TargetConfig):
     """A GGUF file for llama.cpp."""
 
-    dtype: str = Field("f16", pattern="^(f32|f16|bf16|q8_0|q5_1|q5_0|q4_1|q4_0)$")
-    """f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0."""
+    dtype: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] = "f16"
+    """Of the weights."""
     speed: bool = True
     """Time the dense and the pruned model in turns in llama.cpp on this CPU, where it is there."""
 

@@ -68,14 +68,18 @@ def read_text(
     windows, held_out, numbers = [], {}, {}
     for name, source in settings.learnt_from.items():
         kept_out = taken.get(name, frozenset())
-        rows = RowsInOrder(name, read(source), seed, tokenizer, kept_out, begin)
+        rows = RowsInOrder(
+            f"recover.calibration.sources.{name}", read(source), seed, tokenizer, kept_out, begin
+        )
         if not settings.kept_apart:
             held_out[name] = rows.windows(settings.seqlen, settings.held_out_tokens)
             numbers[f"{name}, held out"] = rows.read()
         windows.append(rows.windows(settings.seqlen, round(tokens * source.share / shares)))
         numbers[name] = rows.read()
     for name, source in settings.kept_apart.items():
-        rows = RowsInOrder(name, read(source), seed, tokenizer, begin=begin)
+        rows = RowsInOrder(
+            f"recover.calibration.held_out.{name}", read(source), seed, tokenizer, begin=begin
+        )
         held_out[name] = rows.windows(settings.seqlen, settings.held_out_tokens)
         numbers[f"{name}, held out"] = rows.read()
     ids = torch.cat(windows)

@@ -119,6 +119,7 @@ def ranking_table(ranked: Sequence[Ranking]) -> Table:
     )
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "Setting" else "right")
+    table.columns[COLUMNS.index("Setting")].overflow = "fold"
     last = ""
     for cells in ranking_rows(ranked):
         if last and cells[0] != last:

@@ -187,7 +187,7 @@ class SearchReport:
         if not before or not volume:
             return text
         added = (volume - before[-1]) / volume
-        return f"{text}; the last generation of {last + 1} added {added:.1%} of it"
+        return f"{text}; the last of {last + 1} generations added {added * 100:.1f} % of it"
 
     def _about_keys(self, front: Sequence[SearchedRun]) -> Iterator[tuple[str, str]]:
         for key in self.keys:

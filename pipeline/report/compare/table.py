@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
@@ -46,8 +46,12 @@ SHOWN: tuple[tuple[str, Quantity, int], ...] = (
 )
 SPEEDS = {PREFILL_MS.title: PREFILL, DECODE_MS.title: DECODE}
 NEWLINE = "\n"
+FOLDED = ("Setting", "Device", "State")
+"""Columns of text, which goes on below where a terminal is too narrow."""
 SETTING_WIDTH = 20
-"""Characters that a setting has at least in a terminal, however wide the numbers are."""
+"""Characters that such a text has at least, however wide the numbers are."""
+BORDER = 3
+"""Characters between two columns."""
 TIME_UNITS: dict[Part, str] = {"prefill": "ms", "decode": "ms_per_token"}
 
 
@@ -232,38 +236,64 @@ def _other_perplexities(run: ComparedRun, shown: _Shown, pruned: bool) -> Iterat
         yield CellText(number(value.value if value else None), value.value if value else "")
 
 
-def runs_table(name: str, runs: Sequence[ComparedRun]) -> Table:
-    """Every run, for a terminal."""
-    caption = Text("\n".join(captions(runs)))
-    table = Table(title=Text(name), title_justify="left", caption=caption, caption_justify="left")
+def runs_tables(name: str, runs: Sequence[ComparedRun], width: int) -> list[Table]:
+    """Every run, for a terminal of so many characters: in several tables where one is too wide."""
     shown, names = rows(runs), columns(runs)
     only_on_page = set(_task_names(runs))  # a terminal is too narrow for tasks
-    says = [
-        place
+    cells = {
+        place: [_heading(name), *(_terminal_text(row.cells[place], name) for row in shown)]
         for place, name in enumerate(names)
         if name not in only_on_page and _says_something(shown, place, name)
-    ]
-    for place in says:
-        is_text = names[place] in ("Setting", "Device", "State")
-        table.add_column(
-            Text(names[place].replace(": ", ":\n").replace(", ", ",\n")),
-            justify="left" if is_text else "right",
-            no_wrap=not is_text,
-            overflow="fold",
-            min_width=SETTING_WIDTH if names[place] == "Setting" else None,
-        )
-    for row in shown:
-        style = {"dense": "bold", "unfinished": "yellow"}.get(row.kind, "")
-        table.add_row(*(_terminal_text(row.cells[i], names[i]) for i in says), style=style)
-    return table
+    }
+    styles = [{"dense": "bold", "unfinished": "yellow"}.get(row.kind, "") for row in shown]
+    tables = []
+    for places in _side_by_side({place: _least_width(cells[place]) for place in cells}, width):
+        table = Table(title_justify="left", caption_justify="left")
+        for place in places:
+            is_text = names[place] in FOLDED
+            table.add_column(
+                cells[place][0],
+                justify="left" if is_text else "right",
+                no_wrap=not is_text,
+                overflow="fold",
+                min_width=_least_width(cells[place]),
+            )
+        for line, style in enumerate(styles, 1):
+            table.add_row(*(cells[place][line] for place in places), style=style)
+        tables.append(table)
+    tables[0].title = Text(name)
+    tables[-1].caption = Text("\n".join(captions(runs)))
+    return tables
+
+
+def _side_by_side(widths: Mapping[int, int], width: int) -> list[list[int]]:
+    """Columns, by their place, of each table: all begin with what a row is, and what it removed."""
+    first, rest = list(widths)[:2], list(widths)[2:]
+    tables = [list(first)]
+    for place in rest:
+        taken = sum(widths[each] + BORDER for each in [*tables[-1], place]) + 1
+        if taken > width and tables[-1] != first:
+            tables.append(list(first))
+        tables[-1].append(place)
+    return tables
+
+
+def _least_width(cells: Sequence[Text]) -> int:
+    """Characters that a column needs: its longest line, and less where it can be folded."""
+    longest = max(line.cell_len for cell in cells for line in cell.split())
+    return min(longest, SETTING_WIDTH) if cells[0].plain in FOLDED else longest
+
+
+def _heading(column: str) -> Text:
+    return Text(column.replace(": ", ":\n").replace(", ", ",\n"))
 
 
 def _says_something(table: Sequence[TableRow], place: int, column: str) -> bool:
-    """Whether a column says anything; one device for all is not worth a column."""
+    """Whether a column says anything; one device or state for all is not worth a column."""
     texts = {row.cells[place].text for row in table}
     if column == "Device":
         return len(texts - {NOTHING}) > 1
-    return column == "State" or bool(texts - {NOTHING, ""})
+    return bool(texts - ({"dense", "done"} if column == "State" else {NOTHING, ""}))
 
 
 def _terminal_text(cell: CellText, column: str) -> Text:

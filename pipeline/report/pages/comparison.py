@@ -56,4 +56,5 @@ def search_page(search: SearchReport) -> str:
 
 
 def _values(run: ComparedRun, keys: list[str]) -> list[str]:
-    return [unless_secret(key, value_text(key, run.settings.get(key))) for key in keys]
+    values = {key: run.settings.get(key) for key in keys}
+    return [unless_secret(key, value, value_text(key, value)) for key, value in values.items()]

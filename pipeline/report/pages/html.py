@@ -7,6 +7,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from pipeline.files import Json
 from pipeline.report import colours
 from pipeline.report.drawing.svg import svg_icon
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 SECRET_KEY = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)
-"""A page is handed around; settings with such names are not shown, whatever they hold."""
+"""A page is handed around; texts of settings with such names are not shown, whatever they are."""
 SCRIPT, STYLE = "page.js", "page.css"
 
 
@@ -48,9 +49,9 @@ def _environment() -> "Environment":
     return environment
 
 
-def unless_secret(key: str, text: str) -> str:
-    """What a page shows of a setting."""
-    return "not shown" if SECRET_KEY.search(key) else text
+def unless_secret(key: str, value: Json, text: str) -> str:
+    """What a page shows of a setting: ``text``, unless the value may be a secret."""
+    return "not shown" if isinstance(value, str) and SECRET_KEY.search(key) else text
 
 
 def resource(name: str) -> str:

@@ -128,7 +128,7 @@ def _score(step: StepRecord) -> Value:
 
 def _settings(report: RunReport) -> Iterator[tuple[str, str]]:
     for key, value in flat(report.settings).items():
-        yield key, unless_secret(key, NOTHING if value is None else str(value))
+        yield key, unless_secret(key, value, NOTHING if value is None else str(value))
 
 
 def _facts(report: RunReport) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,7 @@ from pipeline.data.datasets import (
 )
 from pipeline.data.mixing import RowsInOrder
 from pipeline.data.sources import TextSource
+from pipeline.data.windows import not_in_vocabulary
 from pipeline.errors import ConfigError, DamagedError
 from pipeline.files import Json, encode, read_json, replace
 from pipeline.models.source import ModelSource
@@ -136,13 +137,8 @@ def _prepared(
         eos = tokenizer.eos_token_id
     eos = eos or None  # the reference takes an id of 0 for none
     for kind, ids in windows.items():
-        if int(ids.max()) >= source.vocabulary_size:
-            raise ConfigError(
-                [
-                    f"model.path: the tokenizer gives the id {int(ids.max())}, which is not in the "
-                    f"model's vocabulary of {source.vocabulary_size}: they do not belong together"
-                ]
-            )
+        if problem := not_in_vocabulary(int(ids.max()), source.vocabulary_size):
+            raise ConfigError([f"model.path: {problem}"])
         if eos is not None and bool(ids[:, 1:].eq(eos).all(dim=1).any()):
             raise ConfigError(
                 [f"calibration: a {kind} window holds nothing but end-of-sequence tokens ({eos})"]
@@ -202,7 +198,9 @@ def _mixed(
         path = Path(text.path) if text.path else None
         drawn = all_rows(text.dataset, path, text.field)
         begin = source.beginning.window
-        rows = RowsInOrder(name, drawn, settings.seed, source.tokenizer, begin=begin)
+        rows = RowsInOrder(
+            f"calibration.sources.{name}", drawn, settings.seed, source.tokenizer, begin=begin
+        )
         for kind, of_sources in counts.items():
             count = of_sources[name]
             if count:
