@@ -58,8 +58,15 @@ class RunFolder:
     @classmethod
     def of(cls, config: Config, key: str, model_name: str) -> "RunFolder":
         """The folder that a configuration's run has: ``run.dir``, or one named after the run."""
-        name = config.run.name or _default_name(config, key, model_name)
-        return cls(Path(config.run.dir) if config.run.dir else RUNS / name)
+        if config.run.dir:
+            return cls(Path(config.run.dir))
+        if config.run.name:
+            return cls(RUNS / config.run.name)
+        ratio = f"{config.prune.target_ratio:g}pct-{key[:8]}"
+        without_method = RUNS / f"{model_name}-{ratio}"  # as earlier versions named it
+        if without_method.exists():
+            return cls(without_method)
+        return cls(RUNS / f"{model_name}-{config.prune.method}-{ratio}")
 
     def check_owner(self, config: Config, key: str) -> None:
         """Raise ``ConfigError`` where the folder belongs to a run that would come out otherwise."""
@@ -269,7 +276,3 @@ def _published(path: Path) -> bytes:
     if content is None:
         raise StageError(f"{path.parent} lacks {path.name}, which its stage publishes")
     return content
-
-
-def _default_name(config: Config, key: str, model_name: str) -> str:
-    return f"{model_name}-{config.prune.target_ratio:g}pct-{key[:8]}"
