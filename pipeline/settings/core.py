@@ -113,7 +113,7 @@ class RunConfig(Section):
     """This run's name and folder, and what is drawn of it."""
 
     name: Name | None = None
-    """null makes one of model, ratio and key."""
+    """null makes one of model, method, ratio and key."""
     dir: SomeText | None = None
     """Folder of the run; null is outputs/runs/NAME."""
     paper: SomeText | None = None
