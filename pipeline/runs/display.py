@@ -73,11 +73,12 @@ class Quiet:
 class JobLog:
     """For a file or pipe, e.g. a job's log: a line for everything, with nothing that moves.
 
-    ``check`` is called between steps and within them, and stops the stage by raising.
+    ``check`` is called between steps and within them, and stops the stage by raising. Lines go to
+    ``console``, or to the standard output.
     """
 
-    def __init__(self, check: Callable[[], None]) -> None:
-        self.check = check
+    def __init__(self, check: Callable[[], None], console: Console | None = None) -> None:
+        self.check, self.console = check, console
         self.noted: str | None = None
         self.left, self.next_share, self.told = TimeLeft(), 0.0, 0.0
 
@@ -126,7 +127,10 @@ class JobLog:
         self._print(f"warning: {text}")
 
     def _print(self, text: str) -> None:
-        print(text, flush=True)  # noqa: T201
+        if self.console:
+            self.console.print(text, soft_wrap=True)
+        else:
+            print(text, flush=True)  # noqa: T201
 
 
 class Terminal(Quiet):
@@ -191,7 +195,7 @@ def display_on(console: Console, target_ratio: float) -> Display:
     """What suits a terminal, a file or pipe, or nobody."""
     if console.quiet:
         return Quiet(console)
-    return Terminal(console, target_ratio) if console.is_terminal else JobLog(lambda: None)
+    return Terminal(console, target_ratio) if console.is_terminal else JobLog(lambda: None, console)
 
 
 class _Left(ProgressColumn):

@@ -15,7 +15,7 @@ from support_jobs import Job, after_steps, furnished, place, prepared
 from pipeline.jobs.launching import run_here
 from pipeline.pruning.records import StepRecord
 from pipeline.runs import session
-from pipeline.runs.display import Quiet
+from pipeline.runs.display import JobLog, Quiet
 from pipeline.runs.runner import StageRunner
 from pipeline.runs.session import needs_conclusion, run_part
 from pipeline.store.leases import holder_of
@@ -122,13 +122,13 @@ def test_a_run_in_this_process_writes_it_again(
     run = prepared("run.name=same", "cluster=inline")
     folder = run.folder.path
 
-    def meanwhile(display: Quiet, step: StepRecord, computed: bool) -> None:
+    def meanwhile(display: JobLog, step: StepRecord, computed: bool) -> None:
         if step.step == 1 and not (folder / "kept").exists():
             shutil.rmtree(folder)
             run.folder.restore()
             (folder / "kept").touch()
 
-    monkeypatch.setattr(Quiet, "step", meanwhile)
+    monkeypatch.setattr(JobLog, "step", meanwhile)
     screen = io.StringIO()
     run_here(run, Console(file=screen))
     assert WARNED in screen.getvalue()

@@ -34,7 +34,7 @@ from pipeline.pruning.steps import ScoredCandidate, Step
 from pipeline.pruning.trajectory import Guard, Trajectory, TrajectoryStore
 from pipeline.pruning.units import ATTN, BLOCKS, Candidate
 from pipeline.pruning.walk import walk
-from pipeline.runs.display import Quiet
+from pipeline.runs.display import JobLog
 from pipeline.scoring.one_pass import OnePass
 from pipeline.scoring.perplexity import Windows
 from pipeline.stages import prune
@@ -574,11 +574,11 @@ def test_a_stage_that_another_one_was_still_running_is_not_reported_as_reused(
     stage = run.stage_folders["prune"]
     (stage / "done.json").unlink()
 
-    def give_up(_: Quiet, note: str) -> None:
+    def give_up(_: JobLog, note: str) -> None:
         assert note.startswith("waiting: process")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Quiet, "note", give_up)
+    monkeypatch.setattr(JobLog, "note", give_up)
     with lease(stage), pytest.raises(KeyboardInterrupt):
         work.run(20, BLOCKS_ONLY)
     assert run.summary["status"] == "failed"
