@@ -3,7 +3,7 @@
 
 python benchmarks/recovery.py GOLDEN.json GGUF_FILE MEASURE.py SETS.json HELD_OUT.txt [--seeds 3]
     [--ratio 10] [--technique distill] [--set distill.lr=4e-4 ...]
-    [--state NAME=PRUNING_CONFIG.json ...]
+    [--state NAME=PRUNING_CONFIG.json ...] [--times c4=2 ...]
 
 MEASURE.py has ``measure(model, sets)``; SETS.json what its ``token_sets`` gave: ``train`` is all
 that is learnt from, HELD_OUT.txt (text of another kind) tells whether it helps. Prints
@@ -54,7 +54,11 @@ def main() -> int:
     parser.add_argument("--technique", action="append", help="a list, e.g. compensate,distill")
     parser.add_argument("--set", action="append", default=[], metavar="TECHNIQUE.KEY=VALUE")
     parser.add_argument("--state", action="append", default=[], metavar="NAME=FILE")
-    parser.add_argument("--ratio", type=float, action="append", help="of the recorded run, in %")
+    parser.add_argument("--ratio", type=float, action="append", help="of the recorded run, in %%")
+    parser.add_argument(
+        "--times", action="append", default=[], metavar="SOURCE=NUMBER",
+        help="how often an epoch has the windows of a source of SETS.json",
+    )  # fmt: skip
     parser.add_argument("--dtype", default="float32")
     arguments = parser.parse_args()
     spec = importlib.util.spec_from_file_location("measure", arguments.measure)
@@ -72,7 +76,8 @@ def main() -> int:
     ids = source.tokenizer(text, verbose=False)["input_ids"][:HELD_OUT_TOKENS]
     ids = ids[: len(ids) // WINDOW * WINDOW]
     held_out = {"held out": whole(torch.tensor(ids).view(-1, WINDOW))}
-    windows = [row for rows in sets["train"].values() for row in rows]
+    times = {name: int(number) for name, _, number in (t.partition("=") for t in arguments.times)}
+    windows = [row for name, rows in sets["train"].items() for row in rows * times.get(name, 1)]
     dense = measured(measure, live.at(live.cut(PruningState.dense(source.shape))), sets)
     print(f"{'dense':34}", told(dense, None, None), flush=True)
     for name, state in states(arguments, source.shape):
