@@ -64,6 +64,11 @@ class Outcome:
         """All of it."""
         return self.out + self.errors
 
+    def errors_alone(self) -> list[str]:
+        """Lines of the standard error; the other output has only how the run went."""
+        assert not re.search("error|warning|Traceback|failed to", self.out)
+        return self.errors.splitlines()
+
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -360,7 +365,7 @@ def test_a_target_out_of_reach_ends_with_how_far_it_goes_and_keeps_the_steps(pla
     summary = json.loads((place / "run" / "summary.json").read_text())
     assert (summary["status"], summary["steps"]) == ("failed", 2)
     assert summary["stages"]["prune"]["status"] == "failed"
-    (line,) = done.errors.splitlines()
+    (line,) = done.errors_alone()
     assert line.startswith("error: prune.target_ratio=99 cannot be reached: ")
     most = re.search(r"at most ([\d.]+) % can go", line)
     assert most
@@ -400,7 +405,7 @@ def test_weights_that_are_not_numbers_end_the_run_with_what_may_be_at_fault(plac
     edit_weights(place / "model", lambda weights: weights["lm_head.weight"].fill_(torch.nan))
     done = typed(*ARGUMENTS)
     assert done.status == 1
-    (line,) = done.errors.splitlines()
+    (line,) = done.errors_alone()
     assert line.startswith("error: none of the 4 candidates has a finite perplexity: ")
     assert "model.dtype" in line
     assert json.loads((place / "run" / "summary.json").read_text())["status"] == "failed"
@@ -489,7 +494,7 @@ def test_a_disk_that_fills_up_is_said_in_one_line_and_the_run_goes_on_where_ther
         patch.setattr("pipeline.files.os.fsync", fsync)
         done = run()
     assert done.status == 1
-    first, second = done.errors.splitlines()
+    first, second = done.errors_alone()
     assert re.fullmatch(AGAIN[0], first)
     assert second == AGAIN[1]
     assert leftovers("store", "run") == []
@@ -512,7 +517,7 @@ def test_a_file_that_cannot_be_made_is_named(
     monkeypatch.setattr("io.open", full)
     done = run()
     assert done.status == 1
-    first, second = done.errors.splitlines()
+    first, second = done.errors_alone()
     assert re.fullmatch(AGAIN[0], first)
     assert name in first
     assert second == AGAIN[1]

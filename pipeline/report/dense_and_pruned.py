@@ -137,11 +137,15 @@ def _with_recovered(
     if row is None or after is None:
         return row
     ends = paired_ends(recovered, pruned)
-    back = f"{signed((after[0] - before[0]) * 100)} points {_span(ends)}" if before and ends else ""
+    back = (
+        f"{signed((after[0] - before[0]) * 100)} points {_signed_span(ends)}"
+        if before and ends
+        else ""
+    )
     return replace(row, recovered=accuracy_text(after), back=back)
 
 
-def _span(ends: tuple[float, float]) -> str:
+def _signed_span(ends: tuple[float, float]) -> str:
     low, high = ends
     return f"({signed(low)} to {signed(high)})"
 
@@ -185,7 +189,7 @@ def _accuracy_row(
         row,
         change=points,
         better=None if low <= 0 <= high else better,
-        interval=_span(ends),
+        interval=_signed_span(ends),
     )
 
 

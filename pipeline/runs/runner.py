@@ -122,7 +122,8 @@ class StageRunner:
             result = stage.stage.run(self.config, inputs, folder)
             self.store.note_provenance(stage, provenance())
             self.store.commit(stage, result, guard)
-            self.listener.write_steps()
+            if stage.stage.tells_steps:
+                self.listener.write_steps()
             is_done = True
         finally:
             entry = self.stages[stage.name] = StageSummary(
