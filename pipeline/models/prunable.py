@@ -137,10 +137,11 @@ class PrunableModel:
             self._regroup()
         self.state = state
 
-    def weights(self) -> dict[str, nn.Parameter]:
+    def weights(self, *, of_tokens: bool = True) -> dict[str, nn.Parameter]:
         """Every weight by a name that stays whatever is removed: ``BLOCK.`` and its name inside.
 
-        A block's weights are where they are kept; tied weights come once.
+        A block's weights are where they are kept; tied weights come once. Without ``of_tokens``
+        embeddings and output head are left out.
         """
         of_blocks = {
             id(parameter): f"{block.name}.{name}"
@@ -148,7 +149,15 @@ class PrunableModel:
             for name, parameter in block.named_parameters()
         }
         named: Iterator[tuple[str, nn.Parameter]] = self.model.named_parameters()
-        return {of_blocks.get(id(each), name): each for name, each in named}
+        left_out = set() if of_tokens else {id(each) for each in self._weights_of_tokens()}
+        return {
+            of_blocks.get(id(each), name): each for name, each in named if id(each) not in left_out
+        }
+
+    def _weights_of_tokens(self) -> Iterator[nn.Parameter]:
+        embeddings = [each for each in self.model.modules() if isinstance(each, nn.Embedding)]
+        for module in (*embeddings, self.model.get_output_embeddings()):
+            yield from module.parameters()
 
     @torch.no_grad()
     def put(self, values: Mapping[str, Tensor]) -> None:

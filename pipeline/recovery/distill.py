@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 class DistillConfig(AdaptersConfig):
     """Text, with the dense model as the teacher (arXiv 1503.02531)."""
 
-    train: Literal["all", "lora"] = "all"
-    """What is trained: all weights, or low-rank adapters, which take less memory."""
+    train: Literal["layers", "all", "lora"] = "layers"
+    """What is trained. layers: every weight but those of embeddings and output head, so tokens that
+    the text hardly has stay what they were. all: those, too. lora: low-rank adapters, which take
+    less memory."""
     teacher: Literal["live", "stored"] = "live"
     """live: the dense model is in memory, too, and answers every time. stored: its most probable
     tokens are taken once and kept on disk until the end."""
@@ -39,12 +41,12 @@ class DistillConfig(AdaptersConfig):
     """Weight of the divergence from the teacher's distribution, times the squared temperature."""
     temperature: float = Field(1.0, gt=0, le=100)
     """What both models' logits are divided by for it."""
-    next_token: Weight = 0.0
+    next_token: Weight = 0.3
     """Weight of the cross entropy of the text's own next token."""
     hidden: Weight = 0.0
     """Weight of the squared distance from the teacher's last hidden states, by their squared
     norm."""
-    noise: float = Field(0.07, ge=0, lt=1)
+    noise: float = Field(0.05, ge=0, lt=1)
     """Share of the tokens that both models read as others of the text, drawn anew in every step:
     so a little text shows much of what the dense model knows."""
     lr: Rate | Literal["auto"] = 4e-4
@@ -57,7 +59,7 @@ class DistillConfig(AdaptersConfig):
 
 def run(recovering: Recovering) -> Mapping[str, Json]:
     """Train on what the dense model answers."""
-    from pipeline.recovery.training.adapters import Adapters, AllWeights
+    from pipeline.recovery.training.adapters import Adapters, Weights
     from pipeline.recovery.training.distillation import Distillation
     from pipeline.recovery.training.loop import Job
     from pipeline.recovery.training.run import train
@@ -69,7 +71,7 @@ def run(recovering: Recovering) -> Mapping[str, Json]:
         settings,
         Adapters(settings.rank, settings.alpha, settings.dropout, recovering.seed)
         if settings.train == "lora"
-        else AllWeights(),
+        else Weights(of_tokens=settings.train == "all"),
         Distillation(
             settings.logits,
             settings.temperature,

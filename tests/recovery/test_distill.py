@@ -109,7 +109,7 @@ def test_every_example_has_its_own_noise_whoever_reads_it() -> None:
     assert set(together[0]) <= set(text.ids[text.learnt].tolist())
 
 
-@pytest.mark.parametrize("train", ["all", "lora"])
+@pytest.mark.parametrize("train", ["layers", "all", "lora"])
 def test_a_pruned_model_comes_closer_to_the_dense_one(train: str, tmp_path: Path) -> None:
     """On text that the dense model writes itself, so that it is the best there is."""
     load = Loaded()
@@ -118,11 +118,24 @@ def test_a_pruned_model_comes_closer_to_the_dense_one(train: str, tmp_path: Path
         counting(72, 1, 1), max_new_tokens=15, do_sample=True, pad_token_id=0
     )
     learnt = examples(text[:64])
-    settings = FAST | {"epochs": 6, "train": train, "lr": 2e-3 if train == "all" else 1e-2}
+    settings = FAST | {"epochs": 6, "train": train, "lr": 1e-2 if train == "lora" else 2e-3}
     job = recovering("distill", tmp_path, learnt, text[64:], **settings)
     known, _ = recovered(job, "distill")
     held_out = known["held_out"]["counting"]
     assert held_out["after"] < 0.95 * held_out["before"]
+
+
+def test_layers_learn_and_what_stands_for_tokens_stays(tmp_path: Path) -> None:
+    job = recovering("distill", tmp_path, TRAIN, **FAST)
+    model = job.live.at(job.variant)
+    before = {name: weight.clone() for name, weight in model.weights().items()}
+    of_layers = model.weights(of_tokens=False).keys()
+    assert {"model.embed_tokens.weight", "lm_head.weight"} & before.keys() == (
+        before.keys() - of_layers
+    )
+    _, weights = recovered(job, "distill")
+    changed = {name for name, weight in weights.items() if not weight.equal(before[name])}
+    assert changed == of_layers
 
 
 def test_stored_answers_teach_as_the_live_teacher_does(tmp_path: Path) -> None:
@@ -142,7 +155,7 @@ def test_stored_answers_teach_as_the_live_teacher_does(tmp_path: Path) -> None:
         ({}, "cpu", "model.offload=none"),
         ({"hidden": 0.1, "teacher": "stored"}, "none", "recover.distill.teacher=live"),
         ({"teacher": "stored"}, "none", "recover.distill.noise=0"),
-        ({"logits": 0.0}, "none", "give logits, next_token or hidden a weight"),
+        ({"logits": 0.0, "next_token": 0.0}, "none", "give logits, next_token or hidden a weight"),
         ({}, "none", None),
     ],
 )

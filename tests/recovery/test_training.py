@@ -25,7 +25,7 @@ from pipeline.recovery.training import loop
 from pipeline.recovery.training.loop import LEARNING
 from pipeline.recovery.training.schedule import Schedule
 
-PLAIN: dict[str, Any] = {"noise": 0.0, "logits": 0.0, "next_token": 1.0}
+PLAIN: dict[str, Any] = {"train": "all", "noise": 0.0, "logits": 0.0, "next_token": 1.0}
 """Distillation without a teacher's part: next tokens alone."""
 
 

@@ -1,4 +1,4 @@
-"""What is trained of a model: all of its weights, or low-rank adapters beside them."""
+"""What is trained of a model: its weights, or low-rank adapters beside them."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,18 +14,22 @@ NAME = "default"
 """What peft calls the one set of adapters."""
 
 
-class AllWeights:
-    """Every weight, a tied one once."""
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The model's own, a tied one once."""
+
+    of_tokens: bool
+    """Whether embeddings and output head are trained with the layers."""
 
     @contextmanager
     def open(self, model: PrunableModel) -> Iterator[Mapping[str, nn.Parameter]]:
-        """The weights, by name, those of 16 bits in float32 meanwhile."""
+        """What is trained, by name; all weights of 16 bits are in float32 meanwhile."""
         weights = model.weights()
         formats = {name: weight.dtype for name, weight in weights.items()}
         try:
             for weight in weights.values():
                 weight.data = wide(weight.data)
-            yield weights
+            yield model.weights(of_tokens=self.of_tokens)
         finally:
             for name, weight in weights.items():
                 weight.data = weight.data.to(formats[name])
@@ -71,7 +75,7 @@ class Adapters:
             tuned.unload()
 
 
-Trained = AllWeights | Adapters
+Trained = Weights | Adapters
 
 
 @contextmanager
