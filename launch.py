@@ -6,7 +6,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+if not all(map(find_spec, ("hydra", "pydantic"))):
+    sys.exit(
+        f"error: {sys.executable} does not have the packages that this needs. Once, type: "
+        "make install; then in every shell: . .venv/bin/activate"
+    )
 
 from pipeline import program
 from pipeline.commands.reporting import report_errors

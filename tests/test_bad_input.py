@@ -589,3 +589,13 @@ def test_a_wrong_value_is_told_before_anything_heavy_is_imported() -> None:
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert (done.returncode, "prune.target_ratio: 200 is wrong" in done.stderr) == (2, True)
+
+
+def test_python_without_the_packages_says_what_to_type() -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", str(LAUNCH)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {sys.executable} does not have the packages")
+    assert "make install; then in every shell: . .venv/bin/activate" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
