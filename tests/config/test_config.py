@@ -19,6 +19,7 @@ from pipeline.config.schema import known_keys
 from pipeline.export import targets
 from pipeline.methods import methods
 from pipeline.recovery import techniques
+from pipeline.stages.evaluate import EvaluateConfig
 from pipeline.stages.probe import ProbeConfig
 
 ADDED = ("paper", "protocol")
@@ -68,6 +69,12 @@ def published(shared: Path) -> dict[str, list[dict[str, Any]]]:
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_to_a_valid_configuration(group: str, option: str) -> None:
     configured(f"{group}={option}", *NEEDED.get(option, []))
+
+
+@pytest.mark.parametrize("option", ["none", "commonsense", "demo"])
+def test_the_task_of_the_small_probe_is_known_whatever_is_evaluated(option: str) -> None:
+    config = configured("probe=demo", f"evaluate={option}")
+    assert set(config.of(ProbeConfig).tasks) <= set(config.of(EvaluateConfig).task_files)
 
 
 def test_the_configuration_without_any_override_is_valid() -> None:
