@@ -22,10 +22,10 @@ from pipeline.report.compare.comparison import Comparison
 from pipeline.report.compare.groups import differing_keys, groups
 from pipeline.report.compare.published import FIVE_TASKS, PAPER, published_for
 from pipeline.report.compare.records import ComparedRun, read_run
-from pipeline.report.compare.table import published_rows, runs_tables, to_csv
+from pipeline.report.compare.table import published_rows, rows, runs_tables, to_csv
 from pipeline.report.output import write_comparison
 from pipeline.report.pages.comparison import comparison_page
-from pipeline.report.wording import TIMES
+from pipeline.report.wording import NOTHING, TIMES
 from pipeline.screen import screen
 
 LLAMA = {"model__path": "meta-llama/Llama-2-7b-hf"}
@@ -393,6 +393,22 @@ def test_a_text_that_some_runs_measured_has_a_column(tmp_path: Path) -> None:
     text = captured.get()
     assert "Held-out perplexity: heldout.txt, first 8,192 tokens, windows of 512." in text
     assert "WikiText-2 test," in text
+
+
+def test_a_dense_model_is_a_row_unless_another_says_as_much(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / name, 20) for name in "abc"]
+    for folder in folders[1:]:
+        summary = json.loads((folder / "summary.json").read_text())
+        summary["measured"]["dense"] |= {"tasks": [], "texts": [], "ppl": None}
+        put(folder / "summary.json", summary)
+
+    def dense() -> list[str]:
+        return [row.cells[2].text for row in rows(read(*folders)) if row.kind == "dense"]
+
+    (whole,) = dense()
+    summary["measured"]["dense"]["memory"]["peak"] *= 2
+    put(folder / "summary.json", summary)
+    assert dense() == [whole, NOTHING]
 
 
 def test_published_points_are_beside_ours_where_the_same_was_measured(tmp_path: Path) -> None:

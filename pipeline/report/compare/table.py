@@ -141,8 +141,8 @@ def rows(runs: Sequence[ComparedRun]) -> list[TableRow]:
 
 
 def _dense_rows(runs: Sequence[ComparedRun], shown: _Shown) -> Iterator[TableRow]:
-    """Each dense model once for every way in which it was measured."""
-    seen = set()
+    """Each dense model once for every way in which it was measured, unless another says as much."""
+    found: dict[tuple[CellText, ...], None] = {}
     for run in runs:
         cells = (
             CellText(f"dense {run.model_name}", f"  dense {run.model_name}"),
@@ -152,9 +152,16 @@ def _dense_rows(runs: Sequence[ComparedRun], shown: _Shown) -> Iterator[TableRow
             CellText(run.dense.device or NOTHING, run.dense.device or ""),
             CellText("dense", "dense"),
         )
-        if run.is_done and cells not in seen and (run.dense.probe or run.dense.evaluations):
-            seen.add(cells)
+        if run.is_done and (run.dense.probe or run.dense.evaluations):
+            found[cells] = None
+    for cells in found:
+        if not any(_says_as_much(other, cells) for other in found if other != cells):
             yield TableRow(cells, "dense")
+
+
+def _says_as_much(other: Sequence[CellText], cells: Sequence[CellText]) -> bool:
+    """Whether every value of ``cells`` is in ``other``, too."""
+    return all(not cell.sort or cell == theirs for theirs, cell in zip(other, cells, strict=True))
 
 
 def _run_row(place: int, group: Group, run: ComparedRun, shown: _Shown) -> TableRow:
