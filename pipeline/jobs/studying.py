@@ -320,20 +320,23 @@ class _Studies:
 
         Raises ``StageError`` where one of them did not find what it looked for.
         """
+        from pipeline.runs.session import show_places
+
         trials = [trial for each in self._records.values() for trial in each.trials]
         if any(trial.state == "done" for trial in trials) and not self.console.quiet:
             compare(self.folder, self._first.run.pictures, self.console)
+        failed = sum(trial.state == "failed" for trial in trials)
+        ended = f"{len(trials)} runs, {failed} failed"
+        self.console.print(f"{self.name}: {ended}")
         endings = self._endings()
         for ending in endings.values():
             if ending.run:
-                self.console.print(ending.text, f"done: {ending.run}", sep="\n")
-        failed = sum(trial.state == "failed" for trial in trials)
-        ended = f"{len(trials)} runs, {failed} failed"
-        compared = f"multipruner compare {shlex.quote(self.name)}"
-        self.console.print(f"{self.name}: {ended}; next: {compared}")
+                self.console.print(ending.text)
+                show_places(_from_here(Path(ending.run)), self.console)
         if self._went_on:
             texts = [ending.text for ending in endings.values()]
-            self._alert(trials, "; ".join([ended, *texts, f"see: {compared}"]))
+            see = f"see: multipruner compare {shlex.quote(self.name)}"
+            self._alert(trials, "; ".join([ended, *texts, see]))
         if missed := [ending.text for ending in endings.values() if ending.run is None]:
             raise StageError("; ".join(missed))
         return [Path(ending.run) for ending in endings.values() if ending.run]
@@ -467,6 +470,12 @@ def _sets(proposed: set[str], key: str) -> bool:
 def _plain(value: Json) -> str:
     """A value for a message that is formatted again."""
     return repr(value).replace("{", "{{").replace("}", "}}")
+
+
+def _from_here(path: Path) -> Path:
+    """A path as it is typed in this folder, where it is inside."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _gpu_hours(run: Run) -> float:

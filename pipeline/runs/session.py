@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
@@ -61,10 +62,15 @@ def run_all(run: Run, display: Display, leader: "Leader | None" = None) -> RunRe
 def show_end(run: Run, report: RunReport, console: Console) -> None:
     """Print the table of a run that is finished, and where everything is."""
     console.print(dense_and_pruned_table(report))
-    shown = [name for name in (PICTURE, PAGE) if (run.folder.path / name).exists()]
-    for name in ("", *shown):
-        console.print(f"{'see' if name else 'done'}: {run.folder.path / name}")
+    show_places(run.folder.path, console)
     show_exports(run, console)
+
+
+def show_places(folder: Path, console: Console) -> None:
+    """Print where a finished run and its report are."""
+    shown = [name for name in (PICTURE, PAGE) if (folder / name).exists()]
+    for name in ("", *shown):
+        console.print(f"{'see' if name else 'done'}: {folder / name}")
 
 
 def show_exports(run: Run, console: Console) -> None:

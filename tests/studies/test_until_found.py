@@ -62,6 +62,7 @@ def test_the_least_ratio_is_found_timed_again_elsewhere_and_taken_up_where_it_wa
     )
     assert "in another process" in said
     assert "prune.until is met at prune.target_ratio=" in said
+    assert said.splitlines()[-1] == f"see: {found.relative_to(place)}/report.html"
 
     launched = len(processes)
     assert launch.main() == 0
