@@ -161,7 +161,8 @@ def _dense_rows(runs: Sequence[ComparedRun], shown: _Shown) -> Iterator[TableRow
 
 def _says_as_much(other: Sequence[CellText], cells: Sequence[CellText]) -> bool:
     """Whether every value of ``cells`` is in ``other``, too."""
-    return all(not cell.sort or cell == theirs for theirs, cell in zip(other, cells, strict=True))
+    pairs = zip(other, cells, strict=True)
+    return all(cell == theirs or cell.sort == "" for theirs, cell in pairs)
 
 
 def _run_row(place: int, group: Group, run: ComparedRun, shown: _Shown) -> TableRow:
