@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
 
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import StageError
+from pipeline.measure.allocations import Allocations
 from pipeline.measure.floors import floor_of
 from pipeline.measure.intervals import Interval
 from pipeline.measure.memory import weight_bytes
@@ -30,9 +30,6 @@ AGREEING = 0.005
 """Graphs are timed no more than twice where the medians differ by less."""
 GPU_BOUND_TOKENS = 1024
 """From so many tokens of prompts on, the way without graphs is tried too: the GPU is the limit."""
-CLEAR_REFS = Path("/proc/self/clear_refs")
-RESET_PEAK_RSS = "5"  # proc_pid_clear_refs(5): makes the peak the present size again
-STATUS = Path("/proc/self/status")
 
 
 class OutOfRoomError(StageError):
@@ -52,7 +49,7 @@ def measure_latency(
     settings: LatencySettings,
     dense: PrunableModel | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
-) -> tuple[Latency, int | None]:
+) -> tuple[Latency, int]:
     """Time the model as it is, and tell the peak bytes of memory meanwhile.
 
     A generation is one prefill of random token ids ``[batch, prompt_tokens]`` and ``output_tokens``
@@ -60,17 +57,17 @@ def measure_latency(
     CUDA graphs and timed by events; where they cannot be captured, the record says why. On a CPU
     ``dense``, where it is given, is timed in turns with the model, which gives the speed-up an
     interval that does not depend on what else the machine does; ``on_progress`` is called with the
-    share that was done since the last call. The peak is the weights and the
-    most that running them took beside, whatever else the process holds: on a CPU by its resident
-    memory, and None where the system does not tell. Global random state is left alone. Raises
-    ``StageError`` where the model's context is too short, ``OutOfRoomError`` where memory runs out.
+    share that was done since the last call. The peak is the weights and the most that other
+    tensors took beside them, whatever else the process holds: on a CPU it is counted in one more
+    generation, the first. Global random state is left alone. Raises ``StageError`` where the
+    model's context is too short, ``OutOfRoomError`` where memory runs out.
     """
     _check_context(model, settings)
     load = os.getloadavg()[0]
     ids = _prompts(model, settings)
     is_gpu = model.device.type == "cuda"
-    peak = _CudaPeak(model.device) if is_gpu else _CpuPeak()
     try:
+        peak = _CudaPeak(model.device) if is_gpu else _CpuPeak(model, settings, ids)
         way, why, times, of_dense = _timed(model, settings, ids, dense, on_progress)
         beside = peak.read_bytes()
         floor = floor_of(model, settings.batch, settings.prompt_tokens, settings.output_tokens)
@@ -97,7 +94,7 @@ def measure_latency(
         load=load,
         taken=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    return latency, None if beside is None else weight_bytes(model) + beside
+    return latency, weight_bytes(model) + beside
 
 
 Timed = tuple[Way, str | None, _Times, _Times | None]
@@ -263,12 +260,18 @@ def _generate(
 ) -> list[float]:
     """Milliseconds of the prefill and of each decoding step of one generation."""
     clock.start()
+    for _ in _passes(model, ids, output_tokens):
+        clock.lap()
+    return clock.laps_ms()
+
+
+def _passes(model: PrunableModel, ids: Tensor, output_tokens: int) -> Iterator[None]:
+    """Do the prefill, then each decoding step of one generation."""
     cache: Any = None
     for _ in range(1 + output_tokens):
         out = model.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         ids, cache = out.logits[:, -1:].argmax(dim=-1), out.past_key_values
-        clock.lap()
-    return clock.laps_ms()
+        yield
 
 
 class _Clock(Protocol):
@@ -317,28 +320,22 @@ class _CudaPeak:
         torch.cuda.reset_peak_memory_stats(device)
         self._before = torch.cuda.memory_allocated(device)
 
-    def read_bytes(self) -> int | None:
+    def read_bytes(self) -> int:
         return torch.cuda.max_memory_allocated(self._device) - self._before
 
 
 class _CpuPeak:
-    """The process's peak resident memory, where Linux lets us start it anew."""
+    """Counted in a generation of its own: counting takes longer than a small model's steps."""
 
-    def __init__(self) -> None:
-        self._before: int | None
-        try:
-            CLEAR_REFS.write_text(RESET_PEAK_RSS)
-            self._before = _status_bytes("VmRSS")
-        except OSError:
-            self._before = None
+    @torch.no_grad()
+    def __init__(self, model: PrunableModel, settings: LatencySettings, ids: Tensor) -> None:
+        self._counted = Allocations()
+        with self._counted:
+            for _ in _passes(model, ids, settings.output_tokens):
+                pass
 
-    def read_bytes(self) -> int | None:
-        return None if self._before is None else _status_bytes("VmHWM") - self._before
-
-
-def _status_bytes(field: str) -> int:
-    fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
-    return int(fields[field].removesuffix("kB")) * 1024
+    def read_bytes(self) -> int:
+        return self._counted.most
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from pipeline.models.families.base import CACHED
 from pipeline.models.prunable import PrunableModel
 
 
-def measure_memory(model: PrunableModel, peak_bytes: int | None) -> Memory:
+def measure_memory(model: PrunableModel, peak_bytes: int) -> Memory:
     """Memory of the model as it is; ``peak_bytes`` is what ``measure_latency`` saw."""
     return Memory(weight_bytes(model), kv_cache_bytes_per_token(model), peak_bytes)
 

@@ -186,8 +186,8 @@ class Memory:
     kv_cache_per_token: int
     """Keys and values of one token of one sequence, over all attentions that are left."""
     peak: int | None
-    """Highest use of the device during the latency measurement; on a CPU, of the process. None
-    where it cannot be told."""
+    """All tensors at one time, weights among them, at most during the latency measurement. None in
+    files of runs that could not tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from pipeline.errors import StageError
 from pipeline.measure import floors, latency
+from pipeline.measure.allocations import Allocations
 from pipeline.measure.floors import floor_of
 from pipeline.measure.intervals import Interval
 from pipeline.measure.latency import LatencySettings, OutOfRoomError, measure_latency
-from pipeline.measure.memory import weight_bytes
+from pipeline.measure.memory import kv_cache_bytes_per_token, weight_bytes
 from pipeline.measure.record import Latency, speed_up
 from pipeline.models.prunable import PrunableModel
 
@@ -64,7 +65,8 @@ def test_a_generation_is_a_whole_prompt_and_then_single_tokens(build) -> None:
     with recorded_ids(model) as calls:
         measure_latency(model, SETTINGS)
     generation = [(2, 9)] + [(2, 1)] * 4
-    assert [tuple(ids.shape) for ids in calls] == generation * (SETTINGS.warmup + SETTINGS.repeats)
+    times = 1 + SETTINGS.warmup + SETTINGS.repeats  # in the first one memory is counted
+    assert [tuple(ids.shape) for ids in calls] == generation * times
 
 
 def test_decoding_goes_on_from_the_cache_as_generate_does(pruned) -> None:
@@ -88,7 +90,7 @@ def test_the_physically_pruned_shapes_are_what_runs(pruned) -> None:
             )
     measure_latency(model, LatencySettings("one", 1, 3, 1, repeats=1, warmup=0))
     forward = [("p_proj", 20), ("q_proj", 32), ("q_proj", 16), ("p_proj", 48)]
-    assert [(kind[-6:], width) for kind, width in widths] == forward * 2
+    assert [(kind[-6:], width) for kind, width in widths] == forward * 4
 
 
 @pytest.mark.parametrize("removed", [{"attn": (0, 1, 2)}, {"mlp": (0, 1, 2)}])
@@ -121,8 +123,9 @@ def test_garbage_is_collected_before_and_after_but_not_meanwhile(build) -> None:
     collecting: list[bool] = []
     model.model.register_forward_pre_hook(lambda *_: collecting.append(gc.isenabled()))
     measure_latency(model, LatencySettings("one", 1, 3, 1, repeats=2, warmup=1))
-    warmup, timed = collecting[:2], collecting[2:]
-    assert all(warmup)
+    before, timed = collecting[:4], collecting[4:]
+    assert all(before)
+    assert len(timed) == 4
     assert not any(timed)
     assert gc.isenabled()
 
@@ -133,7 +136,7 @@ def test_no_gradients_are_kept(build) -> None:
     grad_modes = []
     model.model.register_forward_pre_hook(lambda *_: grad_modes.append(torch.is_grad_enabled()))
     measure_latency(model, LatencySettings("one", 1, 3, 1, repeats=1, warmup=0))
-    assert grad_modes == [False, False]
+    assert grad_modes == [False] * 4
 
 
 def test_more_tokens_than_the_models_context_are_refused(build) -> None:
@@ -154,21 +157,29 @@ def test_memory_that_runs_out_is_said(build, monkeypatch) -> None:
     assert gc.isenabled()
 
 
-def test_the_peak_on_a_cpu_is_of_the_measurement_alone(build) -> None:
-    model = build()
-    torch.ones(2**26)  # 256 MiB come and go before it
-    held = torch.ones(2**26)  # and 256 MiB stay
-    _, peak = measure_latency(model, SETTINGS)
-    assert held.nbytes == 2**28
-    if peak is None:
-        pytest.skip("this system does not start the peak anew")
-    assert weight_bytes(model) <= peak < 2**27
+def test_the_peak_on_a_cpu_is_the_weights_and_what_one_generation_holds(build, pruned) -> None:
+    peaks = []
+    for model in (build(), pruned(mlp_widths={1: 20}), build()):
+        held = torch.ones(2**26)  # 256 MiB stay, and as many come and go
+        torch.ones(2**26)
+        _, peak = measure_latency(model, SETTINGS)
+        assert held.nbytes == 2**28
+        peaks.append(peak)
+        cache = SETTINGS.batch * (SETTINGS.prompt_tokens + SETTINGS.output_tokens)
+        cache *= kv_cache_bytes_per_token(model)
+        assert weight_bytes(model) + cache < peak < 2**27
+    assert peaks[1] < peaks[0] == peaks[2], "the same every time"
 
 
-def test_where_the_peak_cannot_be_started_anew_there_is_none(build, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(latency, "CLEAR_REFS", tmp_path / "none" / "clear_refs")
-    _, peak = measure_latency(build(), SETTINGS)
-    assert peak is None
+def test_memory_of_tensors_is_counted_once_while_they_are_there() -> None:
+    before = torch.ones(100)
+    with Allocations() as counted:
+        first = torch.ones(1000)
+        second = first.view(10, 100) * 2 + before.view(1, 100)  # a product and a sum
+        del first
+        torch.ones(250)
+    assert second.shape == (10, 100)
+    assert counted.most == 4 * 3000
 
 
 @pytest.mark.gpu
@@ -204,7 +215,9 @@ def test_in_turns_with_the_dense_model_every_second_round_the_other_way(
     settings = LatencySettings("one", 1, 3, 1, repeats=3, warmup=0)
     record, _ = measure_latency(model, settings, dense)
     generations = [order[i] for i in range(0, len(order), 2)]
-    assert generations == ["dense", "pruned", "pruned", "dense", "dense", "pruned"]
+    counted, *timed = generations
+    assert counted == "pruned"
+    assert timed == ["dense", "pruned", "pruned", "dense", "dense", "pruned"]
     assert record.way == "turns"
     assert record.speed_up is not None
 
@@ -228,7 +241,7 @@ def test_the_dense_model_itself_is_timed_alone_and_in_the_same_way(build) -> Non
     with recorded_ids(model) as calls:
         record, _ = measure_latency(model, SETTINGS, model)
     assert (record.way, record.speed_up) == ("turns", None)
-    assert len(calls) == (1 + 4) * (SETTINGS.warmup + SETTINGS.repeats)
+    assert len(calls) == (1 + 4) * (1 + SETTINGS.warmup + SETTINGS.repeats)
 
 
 def test_without_a_twin_there_is_no_speed_up_of_its_own(build, pruned) -> None:
