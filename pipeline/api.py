@@ -100,11 +100,15 @@ class Run:
 
         with launched_from(self.path.absolute()):
             planned = PlannedRun.open(self.path.absolute())
-            live = live_model_of(planned)
-            done = [
-                planned.store.folder(each) for each in planned.plan.stages if each.stage.recovers
-            ]
-            return live.at(after(live, live.cut(planned.final_state()), done)).model
+            state, live = planned.final_state(), live_model_of(planned)
+            recoveries = [each for each in planned.plan.stages if each.stage.recovers]
+            if missing := [each.name for each in recoveries if not planned.store.finished(each)]:
+                raise StageError(
+                    f"{self.path} is not finished ({', '.join(missing)}); see: multipruner status "
+                    f"{self.path}"
+                )
+            done = map(planned.store.folder, recoveries)
+            return live.at(after(live, live.cut(state), done)).model
 
     def report(self) -> Path:
         """The page of a finished run; ``report.png``, ``.svg`` and ``.pdf`` lie beside it."""

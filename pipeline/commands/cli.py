@@ -25,10 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     """What reads the arguments: of the command that they begin with, or else of all."""
     chosen = find_command(given[0]) if given else None
-    parser = argparse.ArgumentParser(prog="multipruner", description=__doc__)
+    parser = argparse.ArgumentParser(prog="multipruner", description=__doc__, allow_abbrev=False)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in [chosen] if chosen else commands():
-        subparser = subparsers.add_parser(command.name, help=command.help)
+        subparser = subparsers.add_parser(command.name, help=command.help, allow_abbrev=False)
         command.arguments(subparser)
         subparser.set_defaults(run_command=command.run)
     return parser

@@ -51,20 +51,23 @@ LEARNT_FROM = {
 """The same, what may be learnt from: never what models are evaluated on."""
 
 CALIBRATION = "calibration.path"
-NAME_IT = "; name the field as calibration.field"
 
 
-def local_rows(path: Path, field: str, split: Callable[[str], list[str]]) -> list[str]:
+def local_rows(
+    path: Path, field: str, split: Callable[[str], list[str]], section: str = "calibration"
+) -> list[str]:
     """Rows of a local file: each object's ``field`` in a .jsonl, else what ``split`` makes of it.
 
-    Raises ``ConfigError`` for a file that is not what its name says.
+    Raises ``ConfigError`` for a file that is not what its name says; ``section`` is where the
+    configuration names it.
     """
+    advice = f"; name the field as {section}.field"
     try:
         if path.suffix == ".jsonl":
-            return [text_of(place, row, field, NAME_IT) for place, row in json_lines(path)]
+            return [text_of(place, row, field, advice) for place, row in json_lines(path)]
         return split(read_text(path))
     except ConfigError as error:
-        raise ConfigError([f"calibration.path: {problem}" for problem in error.problems]) from error
+        raise ConfigError([f"{section}.path: {problem}" for problem in error.problems]) from error
 
 
 def paragraphs(text: str) -> list[str]:
@@ -109,10 +112,15 @@ def all_rows(
     return _all_rows(HUB_DATASETS.get(dataset), dataset, path, field, own_copy)
 
 
-def rows_to_learn_from(dataset: str, path: Path | None, field: str | None) -> list[str]:
-    """All rows of a dataset that weights may be fitted to, from a local file or the hub."""
-    own_copy = "recover.calibration.sources.NAME.path"
-    return _all_rows(LEARNT_FROM.get(dataset), dataset, path, field, own_copy)
+def rows_to_learn_from(
+    section: str, dataset: str, path: Path | None, field: str | None
+) -> list[str]:
+    """All rows of a dataset that weights may be fitted to, from a local file or the hub.
+
+    ``section`` is where the configuration names it.
+    """
+    hub = LEARNT_FROM.get(dataset)
+    return _all_rows(hub, dataset, path, field, f"{section}.path", section)
 
 
 def _all_rows(
@@ -121,11 +129,12 @@ def _all_rows(
     path: Path | None,
     field: str | None,
     own_copy: str,
+    section: str = "calibration",
 ) -> list[str]:
     wanted = field or (hub.field if hub else "text")
     if path is not None:
         split = {"wikitext2": wikitext_rows, "ptb": ptb_rows}.get(dataset, paragraphs)
-        return local_rows(path, wanted, split)
+        return local_rows(path, wanted, split, section)
     assert hub is not None, "checked with the configuration"
     return _from_hub(hub, wanted, own_copy)
 

@@ -55,8 +55,8 @@ class RowsInOrder:
             raise ConfigError(
                 [
                     f"{self._key}: {len(ids)} tokens are left after what was taken before, e.g. as "
-                    f"held-out text, and {least * seqlen} are needed; give more text or a shorter "
-                    "seqlen"
+                    f"held-out text, and {least * seqlen} are needed; give more text, or lower "
+                    "seqlen or held_out_tokens"
                 ]
             )
         return windows

@@ -17,6 +17,7 @@ from pipeline.errors import ConfigError, DamagedError, PipelineError, StageError
 from pipeline.executors import executor_named, find_executor
 from pipeline.export.publish import taken
 from pipeline.files import content_of, read_object, read_sealed, understood
+from pipeline.given import why_unwritable
 from pipeline.methods import methods
 from pipeline.models.source import ModelSource
 from pipeline.plan.plan import Plan, plan, planning_of, source_of
@@ -83,7 +84,9 @@ class Run:
     def check_exports(self) -> None:
         """Raise ``ConfigError`` where an export cannot be written, or its folder is taken."""
         problems = refused_exports(self.config, self.source)
-        reasons = (taken(folder, self.plan.key) for _, folder in self.exports)
+        reasons = [taken(folder, self.plan.key) for _, folder in self.exports]
+        unwritable = [(folder, why_unwritable(folder)) for _, folder in self.exports]
+        reasons += [f"{folder} {why}" for folder, why in unwritable if why]
         problems += [f"export.dir: {reason}" for reason in reasons if reason]
         if problems:
             raise ConfigError(problems)

@@ -34,7 +34,7 @@ class DistillConfig(AdaptersConfig):
     less memory."""
     teacher: Literal["live", "stored"] = "live"
     """live: the dense model is in memory, too, and answers every time. stored: its most probable
-    tokens are taken once and kept on disk until the end."""
+    tokens are taken once and kept on disk until the end; with noise=0."""
     top_tokens: int = Field(64, ge=1)
     """Tokens of a stored answer; all others count as one."""
     logits: Weight = 1.0

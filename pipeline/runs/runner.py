@@ -110,6 +110,8 @@ class StageRunner:
         self.folder.take(stage, self.store.folder(stage))
         if stage.stage.replay:
             stage.stage.replay(self.config, self._inputs(stage))
+        if entry.status == "reused" and stage.stage.tells_steps:
+            self.listener.write_steps()
         self.display.stage_ended(stage.name, entry.status, entry.seconds)
 
     def _compute(self, stage: PlannedStage, guard: Guard) -> None:

@@ -50,8 +50,11 @@ def _message(key: str, wrong: Sequence[Any], unknown_key: Callable[[str], str]) 
             return f"{key}: {detail['ctx']['error']}"
         case "value_error":
             return f"{key}: {_shown(detail)} is wrong; {detail['ctx']['error']}"
+    is_name = isinstance(detail["input"], str) and detail["input"].isidentifier()
+    example = detail["input"] if is_name else "44,52,4"
     allowed = dict.fromkeys(
-        ALLOWED.get(each["type"], each["msg"]).format(**each.get("ctx", {})) for each in wrong
+        ALLOWED.get(each["type"], each["msg"]).format(example=example, **each.get("ctx", {}))
+        for each in wrong
     )
     return f"{key}: {_shown(detail)} is wrong; allowed is {' or '.join(allowed)}"
 
@@ -82,7 +85,7 @@ ALLOWED = {
     "dict_type": "a mapping, e.g. {{nice: 100}}",
     "string_too_short": "text that is not empty",
     "string_too_long": "text of at most {max_length} characters",
-    "list_type": "a list, e.g. [44,52,4]",
+    "list_type": "a list, e.g. [{example}]",
     "model_type": "a group of keys",
     "model_attributes_type": "a group of keys",
 }

@@ -72,6 +72,11 @@ class RecoverConfig(Section):
         """The techniques in their order."""
         return [techniques()[name] for name in self.steps]
 
+    def readers(self, *, of_instructions: bool) -> list[TechniqueConfig]:
+        """Settings of the techniques that learn from instructions, or of those that read text."""
+        own = [(each, self.of(each)) for each in self.wanted]
+        return [own for each, own in own if each.learns_instructions(own) == of_instructions]
+
     @classmethod
     def problems(cls, given: Mapping[str, Json]) -> Iterator[str]:
         """Techniques that are known, each once; sources that are files or have a hub."""
@@ -173,9 +178,8 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
     own = settings.of(technique)
     inputs.listener.on_doing("reading text")
     text = _read(config, inputs, technique, own)
-    highest = max(int(read.ids.max()) for read in (text.train, *text.held_out.values()))
-    if problem := not_in_vocabulary(highest, inputs.source.vocabulary_size):
-        raise ConfigError([f"model.path: {problem}"])
+    if problems := _unknown(text, inputs.source):
+        raise ConfigError(problems)
     cut = inputs.live.cut(given_state(config, inputs))
     variant = recovered(inputs, cut)
 
@@ -200,7 +204,7 @@ def run(config: Config, inputs: Inputs, out_dir: Path) -> Json:
         watching=inputs.listener,
     )
     tokens = int(text.train.learnt.sum())
-    inputs.listener.on_note(f"{technique.name}: {tokens:,} tokens to learn from")
+    inputs.listener.on_note(f"{technique.name}: {text.in_words()}")
     try:
         facts = technique.run(recovering)
         after = ((name, each.detach().cpu()) for name, each in weights_at(variant).items())
@@ -259,8 +263,8 @@ def _read(config: Config, inputs: Inputs, technique: Technique, own: TechniqueCo
 def missing_files(config: Config) -> list[str]:
     """Files that are learnt from and cannot be read, in words that name the key."""
     return [
-        f"{key}: {path} {problem}"
-        for key, path, _ in _texts(config)
+        f"{section}.path: {path} {problem}"
+        for section, path, _ in _texts(config)
         if path is not None and (problem := file_problem(path))
     ]
 
@@ -279,38 +283,78 @@ def problems_of(config: Config, source: "ModelSource") -> list[str]:
     for technique in settings.wanted:
         refused = technique.refused(source, settings.of(technique), config.model.offload)
         problems += [refused] if refused else []
-    return problems + [each for text in _texts(config) for each in _file_problems(config, *text)]
+    problems += _too_long(settings, source.context_length)
+    problems += [each for text in _texts(config) for each in _file_problems(config, *text)]
+    return problems or _unfit(settings, source)
+
+
+def _too_long(settings: RecoverConfig, context: int | None) -> Iterator[str]:
+    """Windows that are longer than what the model can read."""
+    lengths = {}
+    if settings.readers(of_instructions=False):
+        lengths["recover.calibration.seqlen"] = settings.calibration.seqlen
+    if settings.readers(of_instructions=True):
+        lengths["recover.instructions.seqlen"] = settings.instructions.seqlen
+    for key, length in lengths.items():
+        if context is not None and length > context:
+            yield (
+                f"{key}: {length} tokens are longer than the model's context; allowed is up to "
+                f"{context}"
+            )
+
+
+def _unfit(settings: RecoverConfig, source: "ModelSource") -> list[str]:
+    """What is wrong with text of local files alone: too little, or of another vocabulary.
+
+    That of the hub is looked at when it is there.
+    """
+    from pipeline.recovery.text.windows import read_text
+
+    readers, text = settings.readers(of_instructions=False), settings.calibration
+    several = (*text.learnt_from.values(), *text.kept_apart.values())
+    if not readers or not all(each.path for each in several):
+        return []
+    tokens = max(own.tokens for own in readers)
+    begin = source.beginning.window
+    read = read_text(text, source.tokenizer, tokens, settings.seed, {}, begin=begin)
+    return _unknown(read, source)
+
+
+def _unknown(text: "Text", source: "ModelSource") -> list[str]:
+    """Tokens that the model does not know."""
+    highest = max(int(read.ids.max()) for read in (text.train, *text.held_out.values()))
+    problem = not_in_vocabulary(highest, source.vocabulary_size)
+    return [f"model.path: {problem}"] if problem else []
 
 
 def from_hub(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
     """What is learnt from and has to come from the hub: its key, and how it is brought."""
-    for key, path, read in _texts(config):
+    for section, path, read in _texts(config):
         if path is None:
-            yield key, read
+            yield f"{section}.path", read
 
 
 def _texts(config: Config) -> Iterator[tuple[str, str | None, Callable[[], object]]]:
-    """What is learnt from: the key and the value of its file, and how it is read."""
+    """What is learnt from: the section that names it, its file, and how it is read."""
     if not config.of(RecoverConfig).steps:
         return
     from pipeline.recovery.text.instructions import instructions
-    from pipeline.recovery.text.windows import read_source
+    from pipeline.recovery.text.windows import TEXT, read_source
 
     settings = config.of(RecoverConfig)
-    learns = [each.learns_instructions(settings.of(each)) for each in settings.wanted]
-    if any(learns):
+    if settings.readers(of_instructions=True):
         rows = settings.instructions
-        yield "recover.instructions.path", rows.path, lambda: list(instructions(rows))
-    if not all(learns):
+        yield "recover.instructions", rows.path, lambda: list(instructions(rows))
+    if settings.readers(of_instructions=False):
         text = settings.calibration
         for part, sources in (("sources", text.learnt_from), ("held_out", text.kept_apart)):
             for name, source in sources.items():
-                key = f"recover.calibration.{part}.{name}.path"
-                yield key, source.path, partial(read_source, source)
+                section = f"{TEXT}.{part}.{name}"
+                yield section, source.path, partial(read_source, section, source)
 
 
 def _file_problems(
-    config: Config, key: str, path: str | None, read: Callable[[], object]
+    config: Config, section: str, path: str | None, read: Callable[[], object]
 ) -> Iterator[str]:
     """It can be read, and is nothing that models are evaluated on."""
     if path is None or file_problem(path):
@@ -318,15 +362,15 @@ def _file_problems(
     try:
         read()
     except ConfigError as error:
-        yield from (f"{key}: {problem}" for problem in error.problems)
+        yield from error.problems
         return
     folder = data_sources(config).data_dir
     for text in evaluation_protocol(config).texts:
         other = text.file(folder)
         if other and other.is_file() and digest_of(other) == digest_of(Path(path)):
             yield (
-                f"{key}: {path} is also what is evaluated on as evaluate.texts.{text.name}; "
-                "give another text"
+                f"{section}.path: {path} is also what is evaluated on as "
+                f"evaluate.texts.{text.name}; give another text"
             )
 
 

@@ -204,7 +204,8 @@ class Until(Study):
         text = f"prune.until: {wanted} is out of reach up to {limit}"
         if (best := self.search.best(trials)) is None:
             return text
-        has = "; ".join([_words(self.search.goals, best.outcomes), *self._at(trials)])
+        counts = ["the lower ends count"] if self.search.is_timed else []
+        has = "; ".join([_words(self.search.goals, best.outcomes), *self._at(trials), *counts])
         return f"{text}; at {best.ratio:g} it came to {has}"
 
     def _at(self, trials: Sequence[Trial]) -> list[str]:

@@ -22,7 +22,7 @@ from support_inputs import (
 
 import launch
 from pipeline.api import open_run
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StageError
 
 ARGUMENTS = (
     *TINY,
@@ -141,11 +141,26 @@ def test_rows_that_decisions_were_made_on_are_not_learnt_from(run: Run) -> None:
         ),
         (
             ["+recover.calibration.sources.own.field=body"],
-            "has no text in the field 'body'",
+            "own.path: text.jsonl, line 1 has no text in the field 'body' (it has text); name the "
+            "field as recover.calibration.sources.own.field",
+        ),
+        (["recover.steps=compensate"], "allowed is a list, e.g. [compensate]"),
+        (
+            ["recover.calibration.seqlen=100000"],
+            "recover.calibration.seqlen: 100000 tokens are longer than the model's context",
+        ),
+        (
+            ["recover.calibration.sources.own.path=few.txt"],
+            "tokens are left after what was taken before, e.g. as held-out text, and 16 are needed",
+        ),
+        (
+            ["+export.hf.enabled=true", "export.dir=few.txt"],
+            "export.dir: few.txt/hf cannot be made: ",
         ),
     ],
 )
 def test_bad_input_is_named_before_anything_runs(run: Run, overrides: list[str], said: str) -> None:
+    Path("few.txt").write_text("few", encoding="utf-8")
     (problem,) = problems_of(lambda: run(*COMPENSATE, *overrides))
     assert said in problem
     assert not Path("run").exists()
@@ -161,3 +176,11 @@ def test_text_whose_tokens_the_model_does_not_have_is_refused(run: Run, place: P
     learns = "recover.calibration.sources.own.path=other.jsonl"
     with pytest.raises(ConfigError, match="not in the model's vocabulary"):
         run(*COMPENSATE, learns, "evaluate.text=null")
+
+
+def test_the_model_of_a_run_that_did_not_recover_is_not_given(run: Run) -> None:
+    run(*COMPENSATE, "evaluate=none")
+    (folder,) = Path("outputs/store/stages/recover_compensate").iterdir()
+    shutil.rmtree(folder)
+    with pytest.raises(StageError, match=r"run is not finished \(recover_compensate\); see: mult"):
+        open_run("run").model()

@@ -205,7 +205,7 @@ def test_out_of_reach_tells_how_far_it_came(source: ModelSource) -> None:
     assert ending.run is None
     assert ending.text == (
         "prune.until: decode_speedup=1.5 is out of reach up to prune.target_ratio=30; at 30 it "
-        "came to decode_speedup 1.23 (1.20 to 1.26); workload default"
+        "came to decode_speedup 1.23 (1.20 to 1.26); workload default; the lower ends count"
     )
 
 

@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.files import Json
 from pipeline.recovery.base import Examples
 from pipeline.recovery.text.sections import InstructionsConfig
-from pipeline.recovery.text.windows import Text
+from pipeline.recovery.text.windows import Text, held_out_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,6 +28,7 @@ WITHOUT_INPUT = (
     "the request.\n\n### Instruction:\n{instruction}\n\n### Response:\n"
 )
 """Alpaca's prompts, as the reference puts them."""
+NAME_IT = "; name the field as recover.instructions.{}_field"
 ANSWER = "### Response:"
 """What an answer follows."""
 
@@ -73,20 +74,28 @@ def read_instructions(
             break
     kept = list(split["test"]["row"])
     held_out = [_tokens(rows[number], tokenizer, settings.seqlen) for number in kept]
-    numbered = {"instructions": taken, "instructions, held out": kept}
+    numbered = {"instructions": taken, held_out_of("instructions"): kept}
     return Text(_padded(ids), {"instructions": _padded(held_out)}, numbered)
 
 
 def instructions(settings: InstructionsConfig) -> Iterator[Instruction]:
     """All rows. Raises ``ConfigError`` for one without the fields."""
+    try:
+        yield from _instructions(settings)
+    except ConfigError as error:
+        problems = [f"recover.instructions.path: {problem}" for problem in error.problems]
+        raise ConfigError(problems) from error
+
+
+def _instructions(settings: InstructionsConfig) -> Iterator[Instruction]:
     if settings.path is not None:
         rows = json_lines(Path(settings.path))
     else:
         rows = ((f"row {number}", row) for number, row in enumerate(alpaca_cleaned()))
     for place, row in rows:
-        asked = text_of(place, row, settings.instruction_field, "; name it as recover.instructions")
+        asked = text_of(place, row, settings.instruction_field, NAME_IT.format("instruction"))
         about = row.get(settings.input_field) or ""
-        answer = text_of(place, row, settings.output_field, "; name it as recover.instructions")
+        answer = text_of(place, row, settings.output_field, NAME_IT.format("output"))
         prompt = WITH_INPUT if about else WITHOUT_INPUT
         yield Instruction(prompt.format(instruction=asked, input=about), answer)
 

@@ -324,7 +324,9 @@ class Loop:
         rate = min(scores, key=scores.__getitem__)
         if self.host:
             found = ", ".join(f"{rate:g}: {_perplexity(s) or 0:.2f}" for rate, s in scores.items())
-            self.host.note(f"held-out perplexity after {steps} steps by rate: {found}")
+            self.host.note(
+                f"held-out perplexity after {steps} steps by rate: {found}; {rate:g} is taken"
+            )
         return rate
 
     def _record(self, loss: float | None, measured: Measured | None, lr: float = 0.0) -> None:
