@@ -117,6 +117,8 @@ class RunReport:
     """All that there are, the last one first."""
     techniques: tuple[str, ...] = ()
     """What the pruned model was recovered by, one after the other."""
+    watched: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Perplexities before and after recovery, by the text that told it whether it helped."""
     learning: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Learning curves, by technique of recovery; see ``Listener.on_learned``."""
     search: Mapping[str, Any] | None = None

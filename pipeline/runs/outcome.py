@@ -41,6 +41,7 @@ def report_of(run: Run, listener: RunListener, summary: Summary) -> RunReport:
         calibration_text=_calibration_text(config.of(CalibrationConfig)) + _begins(run),
         evaluations=tuple(map(_evaluated, run.folder.kept("evaluation.json"))),
         techniques=tuple(config.of(RecoverConfig).steps),
+        watched=_watched(run),
         learning=_learning(run.folder.kept(FACTS)),
         search=read_json(folder / SEARCH) if (folder / SEARCH).exists() else None,
         exports=summary.exports,
@@ -102,6 +103,17 @@ def _evaluated(path: Path) -> Evaluated:
     data = read_json(path)
     records = (Record.from_json(data[side]) if side in data else None for side in MODELS)
     return Evaluated(*records)
+
+
+def _watched(run: Run) -> dict[str, tuple[float, float]]:
+    """What held-out texts told of recovery, by their names."""
+    recoveries = [run.store.folder(each) for each in run.plan.stages if each.stage.recovers]
+    told = [read_json(folder / FACTS).get("held_out") or {} for folder in recoveries]
+    if not told:
+        return {}
+    ends = {name: (told[0][name]["before"], told[-1][name]["after"])
+            for name in told[0] if name in told[-1]}  # fmt: skip
+    return {name: each for name, each in ends.items() if None not in each}
 
 
 def _learning(paths: Iterable[Path]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from support_compare import SETTINGS, put, text, write_run, write_sweep
-from support_report import full, record
+from support_report import bare, full, record
 
 from pipeline.jobs.comparing import gather
 from pipeline.measure.paired import paired_ends
@@ -58,6 +58,19 @@ def test_the_table_has_what_came_back_of_the_lost_log_perplexity() -> None:
     assert (cost.title, cost.value) == ("Cost", "+24.1 %")  # 19 / 15.31
     assert cost.quantity.endswith(", after recovery")
     assert cost.details[0].endswith("15.31 → 23.87, 19.00 after recovery")
+
+
+def test_what_recovery_watched_is_told_where_nothing_else_measured_it() -> None:
+    report = replace(bare(), watched={"stories": (7.53, 7.19)})
+    (row,) = [row for row in dense_and_pruned(report) if row.recovered]
+    assert row.label == "Perplexity: held-out text of recovery, stories"
+    assert (row.dense, row.pruned, row.recovered, row.back) == ("", "7.53", "7.19", "")
+    assert in_a_line(report).endswith(", recovery: 7.53 → 7.19 on stories")
+    (evaluated,) = full().evaluations
+    better = (replace(evaluated, recovered=evaluated.pruned),)
+    measured = replace(full(), evaluations=better, watched=report.watched)
+    assert "stories" not in in_a_line(measured)
+    assert not [row for row in dense_and_pruned(measured) if "of recovery" in row.label]
 
 
 def test_points_of_accuracy_that_came_back_have_their_interval() -> None:
