@@ -102,11 +102,7 @@ class Run:
             planned = PlannedRun.open(self.path.absolute())
             state, live = planned.final_state(), live_model_of(planned)
             recoveries = [each for each in planned.plan.stages if each.stage.recovers]
-            if missing := [each.name for each in recoveries if not planned.store.finished(each)]:
-                raise StageError(
-                    f"{self.path} is not finished ({', '.join(missing)}); see: multipruner status "
-                    f"{self.path}"
-                )
+            planned.require(recoveries)
             done = map(planned.store.folder, recoveries)
             return live.at(after(live, live.cut(state), done)).model
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.base import Command, run_folder
-from pipeline.errors import ConfigError, StageError
+from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.plan.run import Run
@@ -82,11 +82,7 @@ def _with_exports(path: Path, wanted: dict[str, Any]) -> "Run":
 
     run = Run.open(path, other={ExportConfig.key: wanted})
     run.check_exports()
-    before = [planned for planned in run.plan.stages if planned.stage is not STAGE]
-    if missing := [planned.name for planned in before if run.store.finished(planned) is None]:
-        raise StageError(
-            f"{path} is not finished ({', '.join(missing)}); see: multipruner status {path}"
-        )
+    run.require(planned for planned in run.plan.stages if planned.stage is not STAGE)
     model = run.config.model.model_copy(update={"device": resolve_device("auto")})
     return replace(run, config=run.config.model_copy(update={"model": model}))
 

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -268,6 +269,16 @@ class ModelSource:
     def context_length(self) -> int | None:
         """Most tokens that a sequence may have; None where the configuration does not say."""
         return self.family.context_length(self.config)
+
+    def too_long(self, lengths: Mapping[str, int]) -> Iterator[str]:
+        """Which of these tokens of a sequence, by their keys, are more than it may have."""
+        context = self.context_length
+        for key, length in lengths.items():
+            if context is not None and length > context:
+                yield (
+                    f"{key}: {length} tokens are longer than the model's context; allowed is up to "
+                    f"{context}"
+                )
 
     @property
     def ties_embeddings(self) -> bool:

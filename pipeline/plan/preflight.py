@@ -275,7 +275,6 @@ def _measurements(config: Config, source: ModelSource) -> list[str]:
             f"model.path: {source.folder} has no tokenizer, and probe or evaluate read text; add "
             "its files there, or choose probe=none evaluate=none"
         )
-    context = source.context_length
     lengths = {
         "probe.seqlen": probe.seqlen if probe.every and probe.text else 0,
         "evaluate.seqlen": evaluate.seqlen if evaluate.sources else 0,
@@ -283,13 +282,7 @@ def _measurements(config: Config, source: ModelSource) -> list[str]:
     for name, workload in probe.workloads.items() if probe.every and probe.latency else ():
         key = f"probe.workloads.{name}: prompt_tokens + output_tokens"
         lengths[key] = workload.prompt_tokens + workload.output_tokens
-    for key, length in lengths.items():
-        if context is not None and length > context:
-            problems.append(
-                f"{key}: {length} tokens are longer than the model's context; allowed is up to "
-                f"{context}"
-            )
-    return problems
+    return [*problems, *source.too_long(lengths)]
 
 
 def _pruning_config(config: Config, source: ModelSource) -> list[str]:

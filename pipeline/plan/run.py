@@ -1,7 +1,7 @@
 """A run: its configuration, its plan, and the folders it writes to."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,6 +90,14 @@ class Run:
         problems += [f"export.dir: {reason}" for reason in reasons if reason]
         if problems:
             raise ConfigError(problems)
+
+    def require(self, stages: Iterable[PlannedStage]) -> None:
+        """Raise ``StageError`` where one of the stages is not finished."""
+        if missing := [each.name for each in stages if self.store.finished(each) is None]:
+            path = self.folder.path
+            raise StageError(
+                f"{path} is not finished ({', '.join(missing)}); see: multipruner status {path}"
+            )
 
     def claim(self) -> None:
         """Make the run's folder this run's."""

@@ -175,6 +175,11 @@ class RunReport:
         return list(dict.fromkeys(losses))
 
     @property
+    def only_watched(self) -> Mapping[str, tuple[float, float]]:
+        """``watched``, unless perplexity was measured after recovery."""
+        return {} if any(text.recovered for text in self.texts) else self.watched
+
+    @property
     def accuracies(self) -> list[Evaluated]:
         """What measured tasks: evaluations, or the probe where none did.
 

@@ -91,10 +91,9 @@ def _perplexities(report: RunReport) -> Iterator[Row | None]:
     if not report.texts and report.calibration_perplexities[1] is not None:
         on = f": {report.calibration_text}" if report.calibration_text else ""
         yield _row(f"Calibration perplexity{on}", *report.calibration_perplexities, digits=2)
-    if not any(text.recovered for text in report.texts):
-        for name, (before, after) in report.watched.items():
-            label = f"Perplexity: held-out text of recovery, {name}"
-            yield Row(label, "", number(before, 2), "", recovered=number(after, 2))
+    for name, (before, after) in report.only_watched.items():
+        label = f"Perplexity: held-out text of recovery, {name}"
+        yield Row(label, "", number(before, 2), "", recovered=number(after, 2))
 
 
 def _share_back(text: TextLoss, recovered: float) -> str:

@@ -68,9 +68,8 @@ def in_a_line(report: RunReport) -> str:
     if after is not None:
         change = relative_change(before, after)
         said.append(f"{name} {number(after)}" + (f" ({change})" if change else ""))
-    if not (text and text.recovered):
-        for watched, (before, after) in report.watched.items():
-            said.append(f"recovery: {number(before)} → {number(after)} on {watched}")
+    for watched, (before, after) in report.only_watched.items():
+        said.append(f"recovery: {number(before)} → {number(after)} on {watched}")
     accuracy = next((row for row in dense_and_pruned(report) if "Accuracy" in row.label), None)
     if accuracy:
         name, value, change = "accuracy", accuracy.pruned, accuracy.change

@@ -283,24 +283,19 @@ def problems_of(config: Config, source: "ModelSource") -> list[str]:
     for technique in settings.wanted:
         refused = technique.refused(source, settings.of(technique), config.model.offload)
         problems += [refused] if refused else []
-    problems += _too_long(settings, source.context_length)
+    problems += source.too_long(_lengths(settings))
     problems += [each for text in _texts(config) for each in _file_problems(config, *text)]
     return problems or _unfit(settings, source)
 
 
-def _too_long(settings: RecoverConfig, context: int | None) -> Iterator[str]:
-    """Windows that are longer than what the model can read."""
+def _lengths(settings: RecoverConfig) -> dict[str, int]:
+    """Tokens of what is learnt from at a time, by the key that says so."""
     lengths = {}
     if settings.readers(of_instructions=False):
         lengths["recover.calibration.seqlen"] = settings.calibration.seqlen
     if settings.readers(of_instructions=True):
         lengths["recover.instructions.seqlen"] = settings.instructions.seqlen
-    for key, length in lengths.items():
-        if context is not None and length > context:
-            yield (
-                f"{key}: {length} tokens are longer than the model's context; allowed is up to "
-                f"{context}"
-            )
+    return lengths
 
 
 def _unfit(settings: RecoverConfig, source: "ModelSource") -> list[str]:
